@@ -1,0 +1,6 @@
+"""Gates: judges of pixels. Pixels in, verdict out.
+
+Here live pure functions over decoded frames: measures, thresholds and verdicts. No Ray, no torch, no
+catalog, no model weights, and nothing else of Tower's may be imported. Gates detect faults; they
+claim nothing about beauty.
+"""
