@@ -1,0 +1,23 @@
+"""Compress a still as video compression would, before a model sees it."""
+
+from __future__ import annotations
+
+import io
+
+import av
+import numpy as np
+
+
+def compressed(image: np.ndarray, crf: int | None) -> np.ndarray:
+    """The uint8 RGB picture after one H.264 frame at this CRF (0..51); None gives it back as it is."""
+    if crf is None:
+        return image
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as out:
+        stream = out.add_stream("libx264", rate=1, options={"crf": str(crf)})
+        stream.height, stream.width, stream.pix_fmt = image.shape[0], image.shape[1], "yuv420p"
+        for packet in [*stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")), *stream.encode(None)]:
+            out.mux(packet)
+    buffer.seek(0)
+    with av.open(buffer) as read:
+        return next(read.decode(video=0)).to_ndarray(format="rgb24")

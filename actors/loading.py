@@ -1,0 +1,157 @@
+"""Loading checkpoints: local files only, safetensors only, every fault named before it can cost a render."""
+
+from __future__ import annotations
+
+import json
+import platform
+import resource
+import warnings
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import torch
+
+from .values import Lora, ModelError
+
+warnings.filterwarnings("ignore", message=".*should be kept in float32.*")
+diffusers.utils.logging.set_verbosity_error()
+diffusers.utils.logging.disable_progress_bar()
+
+SCHEDULERS = {
+    "checkpoint": None,
+    "ddim": (diffusers.DDIMScheduler, {}),
+    "euler": (diffusers.EulerDiscreteScheduler, {}),
+    "euler_ancestral": (diffusers.EulerAncestralDiscreteScheduler, {}),
+    "dpmpp_2m_karras": (diffusers.DPMSolverMultistepScheduler, {"use_karras_sigmas": True, "algorithm_type": "dpmsolver++"}),
+}
+
+
+def best_device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def device_name(device: str) -> str:
+    """The hardware's own name, for the records."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    return f"{platform.processor() or platform.machine()} CPU"
+
+
+def dtype_for(setting: str, device: str, on_gpu: torch.dtype) -> torch.dtype:
+    if setting != "auto":
+        return getattr(torch, setting)
+    return on_gpu if device.startswith("cuda") else torch.float32
+
+
+def check_folder(folder: str, kind: str, part: str | None = None) -> Path:
+    """The folder of a diffusers checkpoint, or one sentence about what is wrong with it.
+
+    Args:
+        folder: a local path. kind: the word in the message, such as "checkpoint".
+        part: the file that must be there, relative; None for `model_index.json`.
+    """
+    path = Path(folder)
+    wanted = part or "model_index.json"
+    if not path.is_dir():
+        raise ModelError(f"{kind} {folder} does not exist; put a diffusers folder there, or correct the path")
+    if not (path / wanted).is_file():
+        raise ModelError(f"{kind} {folder} has no {wanted}; a folder that diffusers' save_pretrained wrote is wanted")
+    if not any(path.rglob("*.safetensors")):
+        raise ModelError(f"{kind} {folder} has no .safetensors file; weights in other formats are not loaded")
+    return path
+
+
+def load_pipeline(cls: type, folder: str, dtype: torch.dtype, device: str, **parts: Any) -> Any:
+    """A diffusers pipeline from a local folder, without its text encoder, on the device."""
+    path = check_folder(folder, "checkpoint")
+    try:
+        pipe = cls.from_pretrained(path, torch_dtype=dtype, local_files_only=True, use_safetensors=True, tokenizer=None, text_encoder=None, **parts)  # type: ignore[attr-defined]
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, AttributeError) as error:
+        raise ModelError(f"checkpoint {folder} cannot be loaded as {cls.__name__}: {first_line(error)}") from error
+    pipe.set_progress_bar_config(disable=True)
+    return pipe.to(device)
+
+
+def set_scheduler(pipe: Any, name: str) -> None:
+    if name not in SCHEDULERS:
+        raise ModelError(f"scheduler {name!r} is not known; it is one of {', '.join(SCHEDULERS)}")
+    chosen = SCHEDULERS[name]
+    if chosen:
+        cls, extra = chosen
+        pipe.scheduler = cls.from_config(pipe.scheduler.config, **extra)  # type: ignore[attr-defined]
+
+
+class Loras:
+    """The LoRAs of one pipeline: loaded once each, switched per request."""
+
+    def __init__(self, pipe: Any):
+        self.pipe, self.names = pipe, {}  # type: ignore[var-annotated]
+
+    def use(self, loras: tuple[Lora, ...]) -> None:
+        """Make exactly these LoRAs active."""
+        for lora in loras:
+            if lora.file not in self.names:
+                self.names[lora.file] = self._load(lora.file)
+        if loras:
+            self.pipe.enable_lora()
+            self.pipe.set_adapters([self.names[x.file] for x in loras], [x.weight for x in loras])
+        elif self.names:
+            self.pipe.disable_lora()
+
+    def _load(self, file: str) -> str:
+        path, name = Path(file), f"lora{len(self.names)}"
+        if not path.is_file():
+            raise ModelError(f"LoRA {file} does not exist")
+        try:
+            state = self.pipe.lora_state_dict(str(path), local_files_only=True)
+            state = state[0] if isinstance(state, tuple) else state
+            self.pipe.load_lora_weights(str(path.parent), weight_name=path.name, adapter_name=name, local_files_only=True)
+        except Exception as error:  # noqa: BLE001 - whatever a foreign file makes the loader raise, the file is at fault
+            raise ModelError(f"LoRA {file} does not fit this checkpoint: {first_line(error)}") from error
+        model = getattr(self.pipe, "unet", None) or self.pipe.transformer
+        fitted = sum(1 for n, _ in model.named_parameters() if f".{name}." in n)
+        wanted = sum(1 for key in state if key.endswith(("lora_A.weight", "lora_B.weight", "lora.down.weight", "lora.up.weight")))
+        if fitted == 0 or fitted < wanted:
+            raise ModelError(f"LoRA {file} does not fit this checkpoint: {fitted} of its {wanted} matrices have a place in it")
+        return name
+
+
+def first_line(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else text[:197] + "..."
+
+
+def generator(seed: int) -> torch.Generator:
+    """On the CPU whatever the device, so that a seed means the same noise everywhere."""
+    return torch.Generator("cpu").manual_seed(seed)
+
+
+def to_uint8(values: torch.Tensor) -> tuple[np.ndarray, bool]:
+    """Float 0..1 of any shape with channels first, to uint8 with channels last, and whether all was finite.
+
+    The check comes before the cast: after it a NaN is only black.
+    """
+    finite = bool(torch.isfinite(values).all())
+    clean = torch.nan_to_num(values.float()).clamp(0, 1)
+    return (clean * 255).round().to(torch.uint8).movedim(-3, -1).contiguous().cpu().numpy(), finite
+
+
+def reset_peak_memory() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak_memory_bytes() -> int:
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def read_config(folder: str, part: str) -> dict[str, Any]:
+    file = Path(folder) / part / "config.json"
+    try:
+        return json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{file} cannot be read: {first_line(error)}") from error

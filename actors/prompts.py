@@ -1,0 +1,53 @@
+"""PromptEncoder: each text once, through the checkpoint's own tokenizer and text encoder."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer, CLIPTextModel, T5EncoderModel
+
+from .loading import best_device, check_folder, dtype_for, first_line
+from .values import ModelError, ModelFiles, PromptEmbedding
+
+
+class PromptEncoder:
+    """Texts to embeddings, for Stable Diffusion (CLIP) and LTX-Video (T5) checkpoints alike.
+
+    Args:
+        files: the checkpoint whose `tokenizer` and `text_encoder` folders are used.
+        max_tokens: tokens that a prompt may have; a longer one is cut there and the cut is reported.
+            None is the tokenizer's own limit.
+    """
+
+    def __init__(self, files: ModelFiles, max_tokens: int | None = None, device: str | None = None):
+        self.device = device or best_device()
+        folder = check_folder(files.checkpoint, "checkpoint")
+        kind = CLIPTextModel if "CLIP" in (folder / "text_encoder" / "config.json").read_text() else T5EncoderModel
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+            dtype = dtype_for(files.dtype, self.device, torch.bfloat16 if kind is T5EncoderModel else torch.float16)
+            # eval: T5's dropout would make embeddings differ from call to call
+            self.encoder = kind.from_pretrained(folder / "text_encoder", dtype=dtype, local_files_only=True, use_safetensors=True).eval().to(self.device)
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise ModelError(f"text encoder of checkpoint {Path(folder).name} cannot be loaded: {first_line(error)}") from error
+        self.masked = kind is T5EncoderModel  # Stable Diffusion reads its padding, LTX-Video masks it
+        self.max_tokens = max_tokens or self.tokenizer.model_max_length
+
+    @torch.no_grad()
+    def encode(self, texts: list[str]) -> list[PromptEmbedding]:
+        """One embedding a text. One by one, so that a text's embedding does not depend on its neighbours."""
+        return [self._encode(text) for text in texts]
+
+    def _encode(self, text: str) -> PromptEmbedding:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            inputs = self.tokenizer(text, padding="max_length", max_length=self.max_tokens, truncation=True, return_tensors="pt", return_offsets_mapping=True)
+        mask = inputs.attention_mask.to(self.device)
+        hidden = self.encoder(inputs.input_ids.to(self.device), attention_mask=mask if self.masked else None)[0]
+        return PromptEmbedding(hidden[0].float().cpu().numpy(), mask[0].bool().cpu().numpy(), self._cut(text, inputs.offset_mapping[0]))
+
+    def _cut(self, text: str, offsets: torch.Tensor) -> str | None:
+        end = int(offsets.max())  # the last character that became a token
+        return text[end:].strip() or None

@@ -1,0 +1,129 @@
+"""Start Ray on this machine, or join a cluster."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+# Set before Ray is imported: no usage report leaves the machine, and Ray must not blank CUDA for CPU tasks.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+
+import ray
+
+
+class ClusterError(RuntimeError):
+    """Ray could not be started or joined, or has nothing that could ever run the work."""
+
+
+@dataclass(frozen=True)
+class ClusterInfo:
+    """What was started or joined. `logical`: devices are stand-ins on a machine without GPUs."""
+
+    devices: int
+    cpus: int
+    logical: bool
+    dashboard_url: str
+    threads_per_device: int
+
+
+@contextmanager
+def cluster(devices: int | None = None, dashboard_port: int | None = None, temp_dir: Path | None = None) -> Iterator[ClusterInfo]:
+    """Ray for the length of a `with` block; what was started here is stopped here.
+
+    Args:
+        devices: how many GPUs to use, or how many logical devices on a machine without; None chooses.
+        dashboard_port: None takes Ray's own choice; a port that is taken is an error.
+        temp_dir: where Ray keeps its session files; None is Ray's default.
+
+    Raises:
+        ClusterError: in one sentence.
+    """
+    if ray.is_initialized():
+        raise ClusterError("Ray is already running in this process; Tower starts or joins its own")
+    address = os.environ.get("RAY_ADDRESS")
+    logical = False
+    try:
+        if address:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env={"working_dir": str(_project()), "excludes": EXCLUDES})
+        else:
+            devices, logical = _local_devices(devices)
+            _check_port(dashboard_port)
+            ray.init(num_cpus=_cores(), num_gpus=devices, include_dashboard=True, dashboard_host="127.0.0.1", dashboard_port=dashboard_port,
+                     _node_ip_address="127.0.0.1", _temp_dir=str(temp_dir) if temp_dir else None, log_to_driver=False, logging_level=logging.ERROR)
+    except ClusterError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever Ray raises here means the same to a person
+        where = f"join the Ray cluster at {address}" if address else "start Ray on this machine"
+        raise ClusterError(f"could not {where}: {_first_line(error)}") from error
+    try:
+        yield _info(logical)
+    finally:
+        ray.shutdown()
+
+
+EXCLUDES = [".venv", ".git", "out", "catalog-data", "train-work", "tests"]
+
+
+def _info(logical: bool) -> ClusterInfo:
+    have = ray.cluster_resources()
+    devices, cpus = int(have.get("GPU", 0)), int(have.get("CPU", 0))
+    if devices < 1:
+        raise ClusterError("the Ray cluster has no GPU, so no model could ever run; start a worker with --num-gpus")
+    if cpus < 1:
+        raise ClusterError("the Ray cluster has no CPU, so no gate could ever run; start a worker with --num-cpus")
+    url = ray._private.worker.get_dashboard_url() or ""
+    threads = max(1, cpus // devices) if logical else 0
+    return ClusterInfo(devices, cpus, logical, f"http://{url}" if url else "", threads)
+
+
+def _cores() -> int:
+    return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+def _local_devices(wanted: int | None) -> tuple[int, bool]:
+    """GPUs if there are any; else as many logical devices as cores, two at most."""
+    gpus = _gpus()
+    if gpus:
+        if wanted and wanted > gpus:
+            raise ClusterError(f"{wanted} devices were asked for, but this machine has {gpus} GPU{'s' if gpus > 1 else ''}")
+        return wanted or gpus, False
+    return wanted or min(2, _cores()), True
+
+
+def _gpus() -> int:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([x for x in visible.split(",") if x.strip() not in ("", "-1")])
+    if not shutil.which("nvidia-smi"):
+        return 0
+    listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, timeout=30, check=False)
+    return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
+
+
+def _check_port(port: int | None) -> None:
+    if port is None:
+        return
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise ClusterError(f"dashboard port {port} is not free ({error.strerror}); set TOWER_DASHBOARD_PORT to another, or unset it") from error
+
+
+def _project() -> Path:
+    return Path(__file__).resolve().parent.parent
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:300]
