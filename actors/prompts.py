@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torch
 from transformers import AutoTokenizer, CLIPTextModel, T5EncoderModel
 
 from .loading import best_device, check_folder, dtype_for, first_line
-from .values import ModelError, ModelFiles, PromptEmbedding
+from .values import ModelError, ModelFiles, PromptEmbedding, PromptReceipt, PromptRequest
 
 
 class PromptEncoder:
@@ -21,8 +22,8 @@ class PromptEncoder:
             None is the tokenizer's own limit.
     """
 
-    def __init__(self, files: ModelFiles, max_tokens: int | None = None, device: str | None = None):
-        self.device = device or best_device()
+    def __init__(self, identity: str, files: ModelFiles, max_tokens: int | None = None, device: str | None = None):
+        self.identity, self.device = identity, device or best_device()
         folder = check_folder(files.checkpoint, "checkpoint")
         kind = CLIPTextModel if "CLIP" in (folder / "text_encoder" / "config.json").read_text() else T5EncoderModel
         try:
@@ -34,6 +35,12 @@ class PromptEncoder:
             raise ModelError(f"text encoder of checkpoint {Path(folder).name} cannot be loaded: {first_line(error)}") from error
         self.masked = kind is T5EncoderModel  # Stable Diffusion reads its padding, LTX-Video masks it
         self.max_tokens = max_tokens or self.tokenizer.model_max_length
+
+    def generate(self, requests: list[PromptRequest]) -> tuple[list[PromptReceipt], list[PromptEmbedding]]:
+        started = time.monotonic()
+        embeddings = self.encode([r.text for r in requests])
+        seconds = (time.monotonic() - started) / len(requests)
+        return [PromptReceipt(self.identity, e.cut, seconds) for e in embeddings], embeddings
 
     @torch.no_grad()
     def encode(self, texts: list[str]) -> list[PromptEmbedding]:

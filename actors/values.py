@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -46,6 +47,20 @@ class PromptEmbedding:
 
 
 @dataclass(frozen=True)
+class PromptRequest:
+    text: str
+
+
+@dataclass(frozen=True)
+class PromptReceipt:
+    """model: identity of the encoder. cut: as PromptEmbedding's. seconds: on the device."""
+
+    model: str
+    cut: str | None
+    seconds: float
+
+
+@dataclass(frozen=True)
 class KeyframeSettings:
     """Sampling of stills. width, height in pixels, multiples of 8; guidance_scale 1 is without guidance."""
 
@@ -57,13 +72,18 @@ class KeyframeSettings:
     batch_size: int = 4
 
 
+def _later() -> Any:
+    """A field that is filled on the device, from a value that never passes through the driver."""
+    return field(default=None, repr=False)
+
+
 @dataclass(frozen=True)
 class KeyframeRequest:
     take: str
-    prompt: PromptEmbedding
-    negative: PromptEmbedding
     seed: int
     loras: tuple[Lora, ...] = ()
+    prompt: PromptEmbedding = _later()
+    negative: PromptEmbedding = _later()
 
 
 @dataclass(frozen=True)
@@ -99,11 +119,11 @@ class ClipRequest:
     """keyframe: uint8 RGB (height, width, 3), the accepted still of the same shot."""
 
     take: str
-    prompt: PromptEmbedding
-    negative: PromptEmbedding
     seed: int
-    keyframe: np.ndarray
     loras: tuple[Lora, ...] = ()
+    prompt: PromptEmbedding = _later()
+    negative: PromptEmbedding = _later()
+    keyframe: np.ndarray = _later()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,23 @@
+"""Views: what is true now, computed from the rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .store import Catalog
+
+
+def takes_of(catalog: Catalog, episode: str) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """Every take of an episode, oldest first, by (shot, stage)."""
+    grouped: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in catalog.rows("takes", episode):
+        grouped.setdefault((row["shot"], row["stage"]), []).append(row)
+    return grouped
+
+
+def accepted_take(catalog: Catalog, takes: list[dict[str, Any]], inputs: str) -> dict[str, Any] | None:
+    """The latest accepted take of exactly these inputs whose media is still there."""
+    for row in reversed(takes):
+        if row["outcome"] == "accepted" and row["inputs"] == inputs and catalog.media.has(row["media_path"], row["media_bytes"]):
+            return row
+    return None
