@@ -1,0 +1,161 @@
+"""Episode files: what people write."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from .yaml_file import Misfit, read_yaml
+
+Text = Annotated[str, Field(max_length=100_000)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
+
+
+class Lora(Part):
+    """A LoRA that belongs to a character."""
+
+    file: str = Field(description="safetensors file, relative to TOWER_MODELS_DIR")
+    weight: float = Field(1.0, ge=-2, le=2)
+
+
+class Character(Part):
+    """Someone who appears in shots."""
+
+    name: str = Field(description="as people say it")
+    description: Text = Field(description="as it goes into prompts: looks and clothes, never the name alone")
+    lora: Lora | None = Field(None, description="drawn with this LoRA in keyframes and AnimateDiff clips")
+
+
+class Location(Part):
+    """Somewhere that shots take place."""
+
+    description: Text = Field(description="as it goes into prompts")
+
+
+class Transition(Part):
+    """How a shot begins. A dissolve of n frames lays the shot's first n over the previous shot's last n."""
+
+    type: Literal["cut", "dissolve"] = "cut"
+    frames: int = Field(0, ge=0, le=240, description="length, at the episode's fps; 0 for a cut")
+
+    @model_validator(mode="after")
+    def _length_fits(self) -> Transition:
+        if (self.type == "cut") != (self.frames == 0):
+            raise ValueError(f"a {self.type} of {self.frames} frames; a cut has none, a dissolve at least one")
+        return self
+
+
+class Shot(Part):
+    """The unit of work. Its length is what the episode shows, apart from what a model generates."""
+
+    id: Annotated[str, Field(pattern=r"^SH\d{4,6}$", description="SH0010, SH0020 … unique in the episode")]
+    frames: int = Field(gt=0, le=24 * 600, description="length in the episode, at the episode's fps")
+    framing: Text = Field("", description="wide shot, close-up …")
+    characters: list[Name] = Field(default_factory=list)
+    action: Text = Field("", description="what happens")
+    location: Name | None = Field(None, description="the sequence's, if not given")
+    time: Text = Field("", description="time of day; the sequence's, if not given")
+    camera: Text = Field("", description="camera move")
+    transition: Transition = Field(default_factory=Transition, description="how the shot begins")
+    fit: Literal["trim", "hold", "stretch"] = Field(
+        "trim", description="trim: the clip's beginning, which must be long enough; hold: the last frame stands; stretch: the clip is retimed")
+    title: str | None = Field(None, max_length=80, description="text over the picture")
+    keyframe: str | None = Field(None, description="a picture to start from in place of a generated keyframe, relative to the episode file")
+    keyframe_workflow: Name | None = None
+    clip_workflow: Name | None = None
+    variation: int = Field(0, ge=0, le=10**6, description="another number, another seed")
+
+
+class Sequence(Part):
+    """Shots that belong together."""
+
+    id: Annotated[str, Field(pattern=r"^S\d{3,5}$", description="S010, S020 …")]
+    title: str = ""
+    location: Name | None = None
+    time: Text = ""
+    shots: list[Shot] = Field(min_length=1)
+
+
+class Episode(Part):
+    """A whole episode."""
+
+    id: Annotated[str, Field(pattern=r"^E\d{2,4}$", description="E01, E02 …")]
+    title: str = Field(max_length=200)
+    width: int = Field(ge=64, le=4096, multiple_of=2)
+    height: int = Field(ge=64, le=4096, multiple_of=2)
+    fps: int = Field(ge=1, le=120)
+    style: Text = Field("", description="ends every prompt")
+    negative_prompt: Text = Field("", description="added to every workflow's own")
+    keyframe_workflow: Name
+    clip_workflow: Name
+    title_font: str | None = Field(None, description="TrueType file for titles, relative to the episode file; needed for letters that the built-in font lacks")
+    characters: dict[Name, Character] = Field(default_factory=dict)
+    locations: dict[Name, Location] = Field(default_factory=dict)
+    sequences: list[Sequence] = Field(min_length=1)
+
+    @property
+    def shots(self) -> list[tuple[Sequence, Shot]]:
+        return [(sequence, shot) for sequence in self.sequences for shot in sequence.shots]
+
+    @property
+    def total_frames(self) -> int:
+        return sum(shot.frames - shot.transition.frames for _, shot in self.shots)
+
+
+def load_episode(path: Path) -> Episode:
+    """Read an episode file and check that all it names is defined.
+
+    Raises:
+        InputError: one sentence with file, line and shot.
+    """
+    return read_yaml(path, CheckedEpisode)
+
+
+class CheckedEpisode(Episode):
+    """An episode whose parts agree with each other."""
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> CheckedEpisode:
+        seen: dict[str, set[str]] = {"sequence": set(), "shot": set()}
+        before: Shot | None = None
+        for i, sequence in enumerate(self.sequences):
+            _new(seen["sequence"], "sequence", sequence.id, "sequences", i, "id")
+            for j, shot in enumerate(sequence.shots):
+                place = ("sequences", i, "shots", j)
+                _new(seen["shot"], "shot", shot.id, *place, "id")
+                for name in shot.characters:
+                    _known("character", name, list(self.characters), *place, "characters")
+                if shot.location or sequence.location:
+                    _known("location", shot.location or sequence.location or "", list(self.locations), *place, "location")
+                _transition_fits(before, shot, *place, "transition")
+                before = shot
+        return self
+
+
+def _new(seen: set[str], kind: str, name: str, *loc: int | str) -> None:
+    if name in seen:
+        raise Misfit(f"{kind} id {name} is defined twice; give every {kind} its own", *loc)
+    seen.add(name)
+
+
+def _known(kind: str, name: str, known: list[str], *loc: int | str) -> None:
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        raise Misfit(f"unknown {kind} {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known) or 'none'}"), *loc)
+
+
+def _transition_fits(before: Shot | None, shot: Shot, *loc: int | str) -> None:
+    wanted = shot.transition.frames
+    if wanted and before is None:
+        raise Misfit("the first shot cannot dissolve from anything; begin it with a cut", *loc)
+    if wanted and before:
+        room = min(before.frames - before.transition.frames, shot.frames)
+        if wanted > room:
+            raise Misfit(f"a dissolve of {wanted} frames does not fit; {before.id} and {shot.id} leave room for {room}", *loc)

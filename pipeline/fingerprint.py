@@ -1,0 +1,63 @@
+"""Digests: what identifies inputs, settings and model files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a JSON value, keys sorted."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False).encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def seed_for(*parts: str | int) -> int:
+    """A seed of 32 bits from ids, never from the clock: the same words give the same seed for ever."""
+    return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:4], "big")
+
+
+class FileDigests:
+    """SHA-256 of model files, remembered by path, size and time of change: a 10 GB checkpoint is read once."""
+
+    def __init__(self, memory: Path):
+        self.memory = memory
+        self.known: dict[str, list[Any]] = {}
+        self.changed = False
+        if memory.is_file():
+            try:
+                self.known = json.loads(memory.read_text())
+            except ValueError:
+                self.known = {}  # only a memory: whatever it lost is computed again
+
+    def of(self, path: Path) -> str:
+        """The digest of a file, or of a folder's files with their relative names."""
+        if path.is_dir():
+            return digest({str(p.relative_to(path)): self._file(p) for p in sorted(path.rglob("*")) if p.is_file() and p.suffix in MODEL_SUFFIXES})
+        return self._file(path)
+
+    def save(self) -> None:
+        if self.changed:
+            part = self.memory.with_suffix(f".{os.getpid()}.part")
+            part.write_text(json.dumps(self.known))
+            os.replace(part, self.memory)
+
+    def _file(self, path: Path) -> str:
+        stat, key = path.stat(), str(path.resolve())
+        known = self.known.get(key)
+        if known and known[:2] == [stat.st_size, stat.st_mtime_ns]:
+            return known[2]
+        found = file_digest(path)
+        self.known[key] = [stat.st_size, stat.st_mtime_ns, found]
+        self.changed = True
+        return found
+
+
+MODEL_SUFFIXES = (".safetensors", ".json", ".txt", ".model")

@@ -1,0 +1,39 @@
+"""Settings from the environment or a `.env` file, prefix TOWER_."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from .errors import InputError
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+class Settings(BaseSettings):
+    """Where things are, and how many devices to use. RAY_ADDRESS is Ray's own."""
+
+    model_config = SettingsConfigDict(env_prefix="TOWER_", env_file=".env", extra="ignore")
+
+    catalog_uri: str = Field("./catalog-data", description="folder of the catalog")
+    models_dir: Path = Field(PROJECT / "models", description="folder that workflows' model paths start from")
+    devices: int | None = Field(None, ge=1, le=1024, description="GPUs to use, or logical devices on a machine without")
+    resident_models: int | None = Field(None, ge=1, description="models that a device may hold at once; 1 suits a 12 GB card")
+    dashboard_port: int | None = Field(None, ge=1, le=65535, description="port of Ray's dashboard; unset: Ray chooses")
+
+    @property
+    def catalog_root(self) -> Path:
+        if "://" in self.catalog_uri:
+            raise InputError(f"TOWER_CATALOG_URI {self.catalog_uri} is not a local folder; this version keeps its catalog in a folder")
+        return Path(self.catalog_uri).expanduser().absolute()
+
+
+def load_settings() -> Settings:
+    try:
+        return Settings()  # type: ignore[call-arg]
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = f"TOWER_{str(first['loc'][0]).upper()}"
+        raise InputError(f"setting {name} is {first['input']!r}: {first['msg'].lower()}") from error

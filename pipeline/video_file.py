@@ -1,0 +1,53 @@
+"""Write H.264 files: one frame after another, the same bytes for the same frames."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+
+import av
+import numpy as np
+from av.video.reformatter import ColorRange, Colorspace
+
+
+class VideoFile:
+    """An MP4 being written: libx264 High, yuv420p, bt709, constant frame rate, moov at the front.
+
+    Use as a context manager. Width and height must be even. One encoder thread: with more, x264's
+    output depends on how many cores there are.
+    """
+
+    def __init__(self, path: Path, width: int, height: int, fps: Fraction, crf: int):
+        self.container = av.open(str(path), "w", format="mp4", options={"movflags": "+faststart", "fflags": "+bitexact"})
+        stream = self.container.add_stream("libx264", rate=fps, options={"crf": str(crf), "preset": "medium", "profile": "high", "threads": "1"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.codec_context.color_range, stream.codec_context.colorspace = 1, 1  # limited range, bt709
+        stream.codec_context.color_primaries, stream.codec_context.color_trc = 1, 1
+        stream.codec_context.time_base = stream.time_base = 1 / fps
+        self.stream, self.count = stream, 0
+
+    def write(self, frame: np.ndarray) -> None:
+        """Add one frame: uint8 RGB (height, width, 3)."""
+        picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+        picture = picture.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG)
+        picture.pts, picture.time_base = self.count, self.stream.codec_context.time_base
+        self.count += 1
+        self.container.mux(self.stream.encode(picture))
+
+    def __enter__(self) -> VideoFile:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            if kind is None:
+                self.container.mux(self.stream.encode(None))
+        finally:
+            self.container.close()
+
+
+def write_clip(path: Path, frames: np.ndarray, fps: Fraction, crf: int = 12) -> None:
+    """All frames, uint8 RGB (n, height, width, 3), near-lossless: clips are encoded again for the episode."""
+    with VideoFile(path, frames.shape[2], frames.shape[1], fps, crf) as out:
+        for frame in frames:
+            out.write(frame)

@@ -1,0 +1,130 @@
+"""Workflow files: versioned settings that turn inputs into a take."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from actors.animatediff import AnimateDiffModel
+from actors.keyframe import KeyframeModel
+from actors.ltx_video import LtxVideoModel
+from actors.values import ClipSettings, KeyframeSettings
+from gates.verdict import LABELS
+
+from .episode import Name, Part
+from .errors import InputError
+from .settings import PROJECT
+from .yaml_file import read_yaml
+
+WORKFLOWS = PROJECT / "configs" / "workflows"
+Action = Literal["new_seed", "new_keyframe", "give_up"]
+
+
+class WorkflowLora(Part):
+    file: str = Field(description="safetensors file, relative to TOWER_MODELS_DIR")
+    weight: float = Field(1.0, ge=-2, le=2)
+
+
+class Retry(Part):
+    """What happens after a rejection. Errors that are not the take's fault are retried with the same seed."""
+
+    max_attempts: int = Field(4, ge=1, le=100, description="takes of one stage that one run may spend on a shot")
+    # A seed cannot mend what the settings decide.
+    on: dict[str, Action] = Field(
+        default_factory=lambda: {"wrong_frame_count": "give_up", "wrong_fps": "give_up", "wrong_size": "give_up", "wrong_codec": "give_up"},
+        description="what to change for a label; new_seed if not given")
+
+    @model_validator(mode="after")
+    def _labels_exist(self) -> Retry:
+        for label in self.on:
+            if label not in LABELS:
+                raise ValueError(f"retry.on: {label!r} is not a gate label; the labels are {', '.join(LABELS)}")
+        return self
+
+    def action(self, labels: tuple[str, ...]) -> Action:
+        """The most far-reaching change that any of the labels calls for."""
+        wanted = {self.on.get(label, "new_seed") for label in labels}
+        return "give_up" if "give_up" in wanted else "new_keyframe" if "new_keyframe" in wanted else "new_seed"
+
+
+class Workflow(Part):
+    """Model files, sampler, sizes and retry policy. A change of any of them is another digest."""
+
+    name: Name
+    version: int = Field(ge=1)
+    description: str = ""
+    family: Literal["stable_diffusion", "ltx_video", "animatediff"]
+    checkpoint: str = Field(description="diffusers folder, relative to TOWER_MODELS_DIR, or demo:NAME for the ones in actors/demo")
+    motion_adapter: str | None = Field(None, description="AnimateDiff only; as checkpoint")
+    loras: list[WorkflowLora] = Field(default_factory=list)
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    width: int = Field(ge=32, le=4096)
+    height: int = Field(ge=32, le=4096)
+    num_frames: int | None = Field(None, ge=2, le=1025, description="clips only")
+    fps: float | None = Field(None, gt=0, le=120, description="clips only: the rate that the model's frames are meant for")
+    num_inference_steps: int = Field(ge=1, le=1000)
+    timesteps: list[float] | None = Field(None, description="LTX-Video only: noise levels to visit, 1000 down to 0")
+    guidance_scale: float = Field(ge=1, le=30)
+    scheduler: Literal["checkpoint", "ddim", "euler", "euler_ancestral", "dpmpp_2m_karras"] = "checkpoint"
+    strength: float = Field(1.0, gt=0, le=1, description="clips only; see actors/values.py")
+    image_cond_noise_scale: float = Field(0.0, ge=0, le=1)
+    decode_timestep: float = Field(0.0, ge=0, le=1)
+    decode_noise_scale: float | None = Field(None, ge=0, le=1)
+    keyframe_crf: int | None = Field(None, ge=0, le=51, description="compress the keyframe first, so that stills move more; LTX-Video's own code uses 29")
+    negative_prompt: str = ""
+    max_tokens: int | None = Field(None, ge=8, le=1024, description="prompt length in tokens; the tokenizer's own limit if not given")
+    batch_size: int = Field(1, ge=1, le=64, description="keyframes only: stills per call")
+    retry: Retry = Field(default_factory=Retry)
+
+    @model_validator(mode="after")
+    def _fits_its_family(self) -> Workflow:
+        clip = self.family != "stable_diffusion"
+        if clip and (self.num_frames is None or self.fps is None):
+            raise ValueError(f"family {self.family} needs num_frames and fps")
+        if not clip and (self.num_frames or self.fps):
+            raise ValueError("family stable_diffusion draws stills: num_frames and fps do not belong here")
+        if clip and self.batch_size != 1:
+            raise ValueError("batch_size is for keyframes; clips are made one by one")
+        if (self.family == "animatediff") != (self.motion_adapter is not None):
+            raise ValueError("motion_adapter belongs to family animatediff, and only there")
+        if self.timesteps is not None and (self.family != "ltx_video" or sorted(self.timesteps, reverse=True) != self.timesteps or not self.timesteps):
+            raise ValueError("timesteps belong to family ltx_video, and go down")
+        return self
+
+    @property
+    def stage(self) -> Literal["keyframe", "clip"]:
+        return "keyframe" if self.family == "stable_diffusion" else "clip"
+
+    @property
+    def model_class(self) -> type:
+        return {"stable_diffusion": KeyframeModel, "ltx_video": LtxVideoModel, "animatediff": AnimateDiffModel}[self.family]
+
+    def settings(self) -> KeyframeSettings | ClipSettings:
+        if self.stage == "keyframe":
+            return KeyframeSettings(self.width, self.height, self.num_inference_steps, self.guidance_scale, self.scheduler, self.batch_size)
+        assert self.num_frames and self.fps
+        return ClipSettings(
+            self.width, self.height, self.num_frames, self.fps, self.num_inference_steps, self.guidance_scale, self.scheduler, self.strength,
+            tuple(self.timesteps or ()), self.image_cond_noise_scale, self.decode_timestep, self.decode_noise_scale, self.keyframe_crf)
+
+
+def load_workflow(name: str, asked_by: str, folder: Path = WORKFLOWS) -> Workflow:
+    """The workflow of that name.
+
+    Args:
+        asked_by: who wants it, for the sentence: a file, and a shot where there is one.
+    """
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        import difflib
+
+        known = sorted(p.stem for p in folder.glob("*.yaml"))
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        raise InputError(f"{asked_by}: unknown workflow {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known) or 'none'}"))
+    workflow = read_yaml(path, Workflow)
+    if workflow.name != name:
+        raise InputError(f"{path}:1: 'name' is {workflow.name!r}; it must be the file's own name, {name!r}")
+    return workflow

@@ -1,0 +1,190 @@
+"""Read a YAML file into a pydantic type; every fault is one sentence with file, line and shot."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from .errors import InputError
+
+MAX_BYTES = 4_000_000  # a feature film's worth of shots is under 1 MB
+MAX_NODES = 500_000  # after anchors are expanded; a few lines of aliases can mean billions
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Misfit(ValueError):
+    """Raised by a model's validator where the fault lies deeper than the model: `loc` is the place in the file."""
+
+    def __init__(self, message: str, *loc: int | str):
+        super().__init__(message)
+        self.loc = loc
+
+
+def read_yaml(path: Path, model: type[Model]) -> Model:
+    """The file's content as `model`.
+
+    Raises:
+        InputError: the file cannot be read, is not YAML, or does not fit the model.
+    """
+    root = _parse(path, _text(path))
+    plain = _Plain(path).value(root)
+    if not isinstance(plain, dict):
+        raise InputError(f"{path}:1: the file holds a {_kind(plain)}, where fields such as `{next(iter(model.model_fields))}: …` are wanted")
+    try:
+        return model.model_validate(plain)
+    except ValidationError as error:
+        raise InputError(_sentence(path, root, plain, model, error)) from error
+
+
+def _text(path: Path) -> str:
+    try:
+        size = path.stat().st_size
+        if path.is_dir():
+            raise InputError(f"{path} is a folder; a YAML file is wanted")
+        if size > MAX_BYTES:
+            raise InputError(f"{path} has {size / 1e6:.0f} MB; a file of at most {MAX_BYTES / 1e6:.0f} MB is read")
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text (byte {error.start})") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    if not text.strip():
+        raise InputError(f"{path}:1: the file is empty")
+    return text
+
+
+def _parse(path: Path, text: str) -> yaml.Node:
+    try:
+        root = yaml.compose(text, Loader=yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else 1
+        if "\t" in (text.splitlines() or [""])[min(line, len(text.splitlines())) - 1]:
+            raise InputError(f"{path}:{line}: a tab is used for indentation; YAML wants spaces") from None
+        raise InputError(f"{path}:{line}: not valid YAML: {error.problem or error.context}") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())[:200]}") from None
+    if root is None:
+        raise InputError(f"{path}:1: the file holds only comments")
+    return root
+
+
+class _Plain:
+    """Nodes to plain values, with a limit on how many there may be and no duplicate keys."""
+
+    def __init__(self, path: Path):
+        self.path, self.count = path, 0
+        self.scalars = yaml.SafeLoader("")
+
+    def value(self, node: yaml.Node, depth: int = 0) -> Any:
+        self.count += 1
+        if self.count > MAX_NODES or depth > 40:
+            raise InputError(f"{self.path}:{node.start_mark.line + 1}: anchors and aliases expand to more than {MAX_NODES:,} values or 40 levels")
+        if isinstance(node, yaml.SequenceNode):
+            return [self.value(n, depth + 1) for n in node.value]
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, depth)
+        try:
+            return self.scalars.construct_object(node)
+        except (yaml.YAMLError, ValueError) as error:
+            raise InputError(f"{self.path}:{node.start_mark.line + 1}: cannot read {node.value!r}: {' '.join(str(error).split())[:120]}") from None
+
+    def _mapping(self, node: yaml.MappingNode, depth: int) -> dict[str, Any]:
+        merged: dict[str, Any] = {}
+        plain: dict[str, Any] = {}
+        for key, item in node.value:
+            if key.tag == "tag:yaml.org,2002:merge":
+                for source in item.value if isinstance(item, yaml.SequenceNode) else [item]:
+                    value = self.value(source, depth + 1)
+                    merged.update(value if isinstance(value, dict) else {})
+                continue
+            name = str(self.value(key, depth + 1))
+            if name in plain:
+                raise InputError(f"{self.path}:{key.start_mark.line + 1}: {name!r} is given twice in the same place")
+            plain[name] = self.value(item, depth + 1)
+        return merged | plain
+
+
+def _sentence(path: Path, root: yaml.Node, plain: Any, model: type[BaseModel], error: ValidationError) -> str:
+    def place(e: Any) -> tuple[int | str, ...]:
+        return (*e["loc"], *getattr(e.get("ctx", {}).get("error"), "loc", ()))
+
+    errors = sorted(error.errors(), key=lambda e: (e["type"] == "missing", _line(root, place(e))))  # a misspelt field before the one it left missing
+    first, loc = errors[0], place(errors[0])
+    field = str(loc[-1]) if loc else "the file"
+    if first["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(field, _fields_at(model, loc[:-1]), n=1, cutoff=0.5)
+        what = f"unknown field {field!r}" + (f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(_fields_at(model, loc[:-1]))}")
+    elif first["type"] == "missing":
+        what = f"{field!r} is missing"
+    elif first["type"] == "value_error":
+        what = str(first["ctx"]["error"])
+    else:
+        given = repr(first["input"])
+        what = f"{field!r} is {given if len(given) < 60 else given[:57] + '...'}: {first['msg'][0].lower() + first['msg'][1:]}"
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    return f"{path}:{_line(root, loc)}: {_who(plain, loc)}{what}{more}"
+
+
+def _who(plain: Any, loc: Sequence[int | str]) -> str:
+    """`shot SH0010: ` where the fault lies in a shot; the innermost thing with an id otherwise."""
+    who, kinds = "", {"shots": "shot", "sequences": "sequence", "characters": "character", "locations": "location"}
+    previous: Any = None
+    for part in loc:
+        try:
+            plain = plain[part]
+        except (KeyError, IndexError, TypeError):
+            break
+        if previous in kinds:
+            name = plain.get("id") if isinstance(plain, dict) and "id" in plain else part
+            who = f"{kinds[previous]} {name if isinstance(name, str) else f'number {int(name) + 1}'}: "
+        previous = part
+    return who
+
+
+def _line(node: yaml.Node, loc: Sequence[int | str]) -> int:
+    """The line of the deepest part of `loc` that the file has."""
+    line = node.start_mark.line + 1
+    for part in loc:
+        if isinstance(node, yaml.MappingNode):
+            found = next(((k, v) for k, v in node.value if k.value == str(part)), None)
+            if not found:
+                break
+            line, node = found[0].start_mark.line + 1, found[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+        else:
+            break
+    return line
+
+
+def _fields_at(model: type[BaseModel], loc: Sequence[int | str]) -> list[str]:
+    current: Any = model
+    for part in loc:
+        if isinstance(current, type) and issubclass(current, BaseModel):
+            info = current.model_fields.get(str(part))
+            current = info.annotation if info else None
+        else:
+            current = get_args(current)[-1] if get_args(current) else None
+        current = _unwrap(current)
+    return list(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
+
+
+def _unwrap(annotation: Any) -> Any:
+    while get_origin(annotation) is UnionType or str(get_origin(annotation)) == "typing.Union":
+        annotation = next(a for a in get_args(annotation) if a is not type(None))
+    return annotation
+
+
+def _kind(value: Any) -> str:
+    return {list: "list", str: "text", int: "number", float: "number", bool: "truth value"}.get(type(value), type(value).__name__)
