@@ -64,13 +64,24 @@ class AnimateDiffModel:
         self.loras.use(self.always + request.loras)
         still = Image.fromarray(compressed(request.keyframe, s.keyframe_crf))
         frames = self.pipe(
-            video=[[still] * s.num_frames], prompt_embeds=self._batch(request.prompt.embeds), negative_prompt_embeds=self._batch(request.negative.embeds),
-            width=s.width, height=s.height, num_inference_steps=s.num_inference_steps, enforce_inference_steps=False,
-            strength=s.strength, guidance_scale=s.guidance_scale, generator=generator(request.seed), output_type="pt").frames
+            video=[[still] * s.num_frames],
+            prompt_embeds=self._batch(request.prompt.embeds),
+            negative_prompt_embeds=self._batch(request.negative.embeds),
+            width=s.width,
+            height=s.height,
+            num_inference_steps=s.num_inference_steps,
+            enforce_inference_steps=False,
+            strength=s.strength,
+            guidance_scale=s.guidance_scale,
+            generator=generator(request.seed),
+            output_type="pt",
+        ).frames
         clip, finite = to_uint8(frames[0])
         if len(clip) != s.num_frames:
             raise ModelError(f"AnimateDiff made {len(clip)} frames where {s.num_frames} were asked for")
-        receipt = Receipt(request.take, self.identity, request.seed, finite, time.monotonic() - started, peak_memory_bytes(), device_name(self.device))
+        receipt = Receipt(
+            request.take, self.identity, request.seed, finite, time.monotonic() - started, peak_memory_bytes(), device_name(self.device)
+        )
         return [receipt], [clip]
 
     def _batch(self, array: np.ndarray) -> torch.Tensor:

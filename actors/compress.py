@@ -19,5 +19,5 @@ def compressed(image: np.ndarray, crf: int | None) -> np.ndarray:
         for packet in [*stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")), *stream.encode(None)]:
             out.mux(packet)
     buffer.seek(0)
-    with av.open(buffer) as read:
+    with av.open(buffer, "r") as read:
         return next(read.decode(video=0)).to_ndarray(format="rgb24")

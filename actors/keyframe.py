@@ -8,7 +8,18 @@ import numpy as np
 import torch
 from diffusers import AutoPipelineForText2Image
 
-from .loading import Loras, best_device, device_name, dtype_for, generator, load_pipeline, peak_memory_bytes, reset_peak_memory, set_scheduler, to_uint8
+from .loading import (
+    Loras,
+    best_device,
+    device_name,
+    dtype_for,
+    generator,
+    load_pipeline,
+    peak_memory_bytes,
+    reset_peak_memory,
+    set_scheduler,
+    to_uint8,
+)
 from .values import KeyframeRequest, KeyframeSettings, ModelError, ModelFiles, Receipt
 
 
@@ -47,13 +58,21 @@ class KeyframeModel:
         self.loras.use(self.always + requests[0].loras)
         padded = requests + [requests[-1]] * (s.batch_size - len(requests))
         pictures = self.pipe(
-            prompt_embeds=self._stack([r.prompt.embeds for r in padded]), negative_prompt_embeds=self._stack([r.negative.embeds for r in padded]),
-            width=s.width, height=s.height, num_inference_steps=s.num_inference_steps, guidance_scale=s.guidance_scale,
-            generator=[generator(r.seed) for r in padded], output_type="pt").images
+            prompt_embeds=self._stack([r.prompt.embeds for r in padded]),
+            negative_prompt_embeds=self._stack([r.negative.embeds for r in padded]),
+            width=s.width,
+            height=s.height,
+            num_inference_steps=s.num_inference_steps,
+            guidance_scale=s.guidance_scale,
+            generator=[generator(r.seed) for r in padded],
+            output_type="pt",
+        ).images
         results = [to_uint8(p) for p in pictures[: len(requests)]]
         seconds = (time.monotonic() - started) / len(requests)
-        receipts = [Receipt(r.take, self.identity, r.seed, finite, seconds, peak_memory_bytes(), device_name(self.device))
-                    for r, (_, finite) in zip(requests, results, strict=True)]
+        receipts = [
+            Receipt(r.take, self.identity, r.seed, finite, seconds, peak_memory_bytes(), device_name(self.device))
+            for r, (_, finite) in zip(requests, results, strict=True)
+        ]
         return receipts, [picture for picture, _ in results]
 
     def _stack(self, arrays: list[np.ndarray]) -> torch.Tensor:

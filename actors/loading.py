@@ -63,11 +63,13 @@ def check_folder(folder: str, kind: str, part: str | None = None) -> Path:
     return path
 
 
-def load_pipeline(cls: type, folder: str, dtype: torch.dtype, device: str, **parts: Any) -> Any:
+def load_pipeline(cls: Any, folder: str, dtype: torch.dtype, device: str, **parts: Any) -> Any:
     """A diffusers pipeline from a local folder, without its text encoder, on the device."""
     path = check_folder(folder, "checkpoint")
     try:
-        pipe = cls.from_pretrained(path, torch_dtype=dtype, local_files_only=True, use_safetensors=True, tokenizer=None, text_encoder=None, **parts)  # type: ignore[attr-defined]
+        pipe = cls.from_pretrained(
+            path, torch_dtype=dtype, local_files_only=True, use_safetensors=True, tokenizer=None, text_encoder=None, **parts
+        )  # type: ignore[attr-defined]
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, AttributeError) as error:
         raise ModelError(f"checkpoint {folder} cannot be loaded as {cls.__name__}: {first_line(error)}") from error
     pipe.set_progress_bar_config(disable=True)
@@ -108,7 +110,7 @@ class Loras:
             state = self.pipe.lora_state_dict(str(path), local_files_only=True)
             state = state[0] if isinstance(state, tuple) else state
             self.pipe.load_lora_weights(str(path.parent), weight_name=path.name, adapter_name=name, local_files_only=True)
-        except Exception as error:  # noqa: BLE001 - whatever a foreign file makes the loader raise, the file is at fault
+        except Exception as error:
             raise ModelError(f"LoRA {file} does not fit this checkpoint: {first_line(error)}") from error
         model = getattr(self.pipe, "unet", None) or self.pipe.transformer
         fitted = sum(1 for n, _ in model.named_parameters() if f".{name}." in n)

@@ -60,15 +60,29 @@ class LtxVideoModel:
         still = compressed(request.keyframe, s.keyframe_crf)
         frames = self.pipe(
             conditions=[LTXVideoCondition(image=Image.fromarray(still), frame_index=0, strength=s.strength)],
-            prompt_embeds=self._batch(request.prompt.embeds), prompt_attention_mask=torch.from_numpy(request.prompt.mask)[None].to(self.device),
-            negative_prompt_embeds=self._batch(request.negative.embeds), negative_prompt_attention_mask=torch.from_numpy(request.negative.mask)[None].to(self.device),
-            width=s.width, height=s.height, num_frames=s.num_frames, frame_rate=s.fps, num_inference_steps=s.num_inference_steps,
-            timesteps=list(s.timesteps) or None, guidance_scale=s.guidance_scale, image_cond_noise_scale=s.image_cond_noise_scale,
-            decode_timestep=s.decode_timestep, decode_noise_scale=s.decode_noise_scale, generator=generator(request.seed), output_type="pt").frames
+            prompt_embeds=self._batch(request.prompt.embeds),
+            prompt_attention_mask=torch.from_numpy(request.prompt.mask)[None].to(self.device),
+            negative_prompt_embeds=self._batch(request.negative.embeds),
+            negative_prompt_attention_mask=torch.from_numpy(request.negative.mask)[None].to(self.device),
+            width=s.width,
+            height=s.height,
+            num_frames=s.num_frames,
+            frame_rate=s.fps,
+            num_inference_steps=s.num_inference_steps,
+            timesteps=list(s.timesteps) or None,
+            guidance_scale=s.guidance_scale,
+            image_cond_noise_scale=s.image_cond_noise_scale,
+            decode_timestep=s.decode_timestep,
+            decode_noise_scale=s.decode_noise_scale,
+            generator=generator(request.seed),
+            output_type="pt",
+        ).frames
         clip, finite = to_uint8(frames[0])
         if len(clip) != s.num_frames:
             raise ModelError(f"LTX-Video made {len(clip)} frames where {s.num_frames} were asked for")
-        receipt = Receipt(request.take, self.identity, request.seed, finite, time.monotonic() - started, peak_memory_bytes(), device_name(self.device))
+        receipt = Receipt(
+            request.take, self.identity, request.seed, finite, time.monotonic() - started, peak_memory_bytes(), device_name(self.device)
+        )
         return [receipt], [clip]
 
     def _batch(self, array: np.ndarray) -> torch.Tensor:

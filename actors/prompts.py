@@ -30,7 +30,11 @@ class PromptEncoder:
             self.tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
             dtype = dtype_for(files.dtype, self.device, torch.bfloat16 if kind is T5EncoderModel else torch.float16)
             # eval: T5's dropout would make embeddings differ from call to call
-            self.encoder = kind.from_pretrained(folder / "text_encoder", dtype=dtype, local_files_only=True, use_safetensors=True).eval().to(self.device)
+            self.encoder = (
+                kind.from_pretrained(folder / "text_encoder", dtype=dtype, local_files_only=True, use_safetensors=True)
+                .eval()
+                .to(self.device)
+            )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise ModelError(f"text encoder of checkpoint {Path(folder).name} cannot be loaded: {first_line(error)}") from error
         self.masked = kind is T5EncoderModel  # Stable Diffusion reads its padding, LTX-Video masks it
@@ -50,7 +54,9 @@ class PromptEncoder:
     def _encode(self, text: str) -> PromptEmbedding:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            inputs = self.tokenizer(text, padding="max_length", max_length=self.max_tokens, truncation=True, return_tensors="pt", return_offsets_mapping=True)
+            inputs = self.tokenizer(
+                text, padding="max_length", max_length=self.max_tokens, truncation=True, return_tensors="pt", return_offsets_mapping=True
+            )
         mask = inputs.attention_mask.to(self.device)
         hidden = self.encoder(inputs.input_ids.to(self.device), attention_mask=mask if self.masked else None)[0]
         return PromptEmbedding(hidden[0].float().cpu().numpy(), mask[0].bool().cpu().numpy(), self._cut(text, inputs.offset_mapping[0]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -72,9 +72,8 @@ class KeyframeSettings:
     batch_size: int = 4
 
 
-def _later() -> Any:
-    """A field that is filled on the device, from a value that never passes through the driver."""
-    return field(default=None, repr=False)
+# Fields that are filled on the device, from values that never pass through the driver.
+LATER: Any = None
 
 
 @dataclass(frozen=True)
@@ -82,8 +81,8 @@ class KeyframeRequest:
     take: str
     seed: int
     loras: tuple[Lora, ...] = ()
-    prompt: PromptEmbedding = _later()
-    negative: PromptEmbedding = _later()
+    prompt: PromptEmbedding = LATER
+    negative: PromptEmbedding = LATER
 
 
 @dataclass(frozen=True)
@@ -121,9 +120,9 @@ class ClipRequest:
     take: str
     seed: int
     loras: tuple[Lora, ...] = ()
-    prompt: PromptEmbedding = _later()
-    negative: PromptEmbedding = _later()
-    keyframe: np.ndarray = _later()
+    prompt: PromptEmbedding = LATER
+    negative: PromptEmbedding = LATER
+    keyframe: np.ndarray = LATER
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,8 @@ class Catalog:
     def _check(self, name: str, schema: pa.Schema) -> None:
         have = set(DeltaTable(str(self.root / name)).schema().to_arrow().names)  # type: ignore[attr-defined]
         if have != set(schema.names):
-            raise CatalogError(f"catalog {self.root}: table {name} has other columns than this version of Tower writes ({', '.join(sorted(have ^ set(schema.names)))})")
+            differ = ", ".join(sorted(have ^ set(schema.names)))
+            raise CatalogError(f"catalog {self.root}: table {name} has other columns than this version of Tower writes ({differ})")
 
 
 class Writer:
@@ -119,7 +121,7 @@ class Writer:
     async def _commit(self, items: list[tuple[str, dict[str, Any], asyncio.Future[None]]]) -> None:
         for name in dict.fromkeys(i[0] for i in items):
             batch = [i for i in items if i[0] == name]
-            settle = await asyncio.to_thread(_outcome, lambda n=name, b=batch: self.catalog.append(n, [i[1] for i in b]))
+            settle = await asyncio.to_thread(_outcome, partial(self.catalog.append, name, [i[1] for i in batch]))
             for _, _, done in batch:
                 if not done.cancelled():
                     settle(done)

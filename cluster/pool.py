@@ -194,7 +194,9 @@ class Pool:
             raise RequestFailed(*wrong)
         self.slots[0].resident.add(spec.key)
 
-    async def submit(self, spec: ModelSpec, request: Any, parts: dict[str, Part] | None = None, priority: int = 0, together: Hashable = None) -> tuple[Any, Part]:
+    async def submit(
+        self, spec: ModelSpec, request: Any, parts: dict[str, Part] | None = None, priority: int = 0, together: Hashable = None
+    ) -> tuple[Any, Part]:
         """Run one request on some device; gives its receipt and where its result lies.
 
         Args:

@@ -53,15 +53,29 @@ def cluster(devices: int | None = None, dashboard_port: int | None = None, temp_
     logical = False
     try:
         if address:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env={"working_dir": str(_project()), "excludes": EXCLUDES})
+            ray.init(
+                address=address,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                runtime_env={"working_dir": str(_project()), "excludes": EXCLUDES},
+            )
         else:
             devices, logical = _local_devices(devices)
             _check_port(dashboard_port)
-            ray.init(num_cpus=_cores(), num_gpus=devices, include_dashboard=True, dashboard_host="127.0.0.1", dashboard_port=dashboard_port,
-                     _node_ip_address="127.0.0.1", _temp_dir=str(temp_dir) if temp_dir else None, log_to_driver=False, logging_level=logging.ERROR)
+            ray.init(
+                num_cpus=_cores(),
+                num_gpus=devices,
+                include_dashboard=True,
+                dashboard_host="127.0.0.1",
+                dashboard_port=dashboard_port,
+                _node_ip_address="127.0.0.1",
+                _temp_dir=str(temp_dir) if temp_dir else None,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
     except ClusterError:
         raise
-    except Exception as error:  # noqa: BLE001 - whatever Ray raises here means the same to a person
+    except Exception as error:
         where = f"join the Ray cluster at {address}" if address else "start Ray on this machine"
         raise ClusterError(f"could not {where}: {_first_line(error)}") from error
     try:
@@ -117,7 +131,9 @@ def _check_port(port: int | None) -> None:
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
-            raise ClusterError(f"dashboard port {port} is not free ({error.strerror}); set TOWER_DASHBOARD_PORT to another, or unset it") from error
+            raise ClusterError(
+                f"dashboard port {port} is not free ({error.strerror}); set TOWER_DASHBOARD_PORT to another, or unset it"
+            ) from error
 
 
 def _project() -> Path:

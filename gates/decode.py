@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -34,7 +36,8 @@ def decode(path: Path) -> Video:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
             stream.thread_type = "NONE"
-            frames, times = [], []
+            frames: list[np.ndarray] = []
+            times: list[Any] = []
             for frame in container.decode(stream):
                 frames.append(frame.to_ndarray(format="rgb24"))
                 times.append(frame.pts)
@@ -45,7 +48,7 @@ def decode(path: Path) -> Video:
         raise Undecodable(f"{path.name}: no frames")
     if len({f.shape for f in frames}) != 1:
         raise Undecodable(f"{path.name}: frames of different sizes")
-    steps = {b - a for a, b in zip(times, times[1:], strict=False)}
+    steps = {b - a for a, b in itertools.pairwise(times)}
     if None in times or len(steps) > 1:
         raise Undecodable(f"{path.name}: frames are not evenly spaced in time")
     return Video(np.stack(frames), Fraction(rate), codec, pixel_format)

@@ -30,12 +30,19 @@ def judge_image(image: np.ndarray, width: int, height: int, limits: ImageThresho
     limits = limits or ImageThresholds()
     if image.shape != (height, width, 3):
         return verdict("image", [Finding("wrong_size", f"{image.shape[1]}x{image.shape[0]}", f"{width}x{height}")], {})
-    values = {"contrast": m.contrast(image), "dark_fraction": m.dark_fraction(image), "over_exposed_fraction": m.over_exposed_fraction(image),
-              "flat_fraction": m.flat_fraction(image), "noise_residual": m.noise_residual(image)}
+    values = {
+        "contrast": m.contrast(image),
+        "dark_fraction": m.dark_fraction(image),
+        "over_exposed_fraction": m.over_exposed_fraction(image),
+        "flat_fraction": m.flat_fraction(image),
+        "noise_residual": m.noise_residual(image),
+    }
     findings = [
         _finding("empty", values["contrast"], limits.contrast, values["contrast"] < limits.contrast),
         _finding("black", values["dark_fraction"], limits.dark, values["dark_fraction"] >= limits.dark),
-        _finding("over_exposed", values["over_exposed_fraction"], limits.over_exposed, values["over_exposed_fraction"] > limits.over_exposed),
+        _finding(
+            "over_exposed", values["over_exposed_fraction"], limits.over_exposed, values["over_exposed_fraction"] > limits.over_exposed
+        ),
         _finding("noise", values["flat_fraction"], limits.flat, values["flat_fraction"] < limits.flat),
     ]
     return verdict("image", findings, values)

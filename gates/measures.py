@@ -5,6 +5,8 @@ All pictures are uint8 RGB, shape (height, width, 3); all clips uint8 RGB, (fram
 
 from __future__ import annotations
 
+import itertools
+
 import cv2
 import numpy as np
 
@@ -65,7 +67,9 @@ def motion(frames: np.ndarray) -> np.ndarray:
     size = working_size(*frames.shape[1:3])
     small = [cv2.resize(gray(f), size, interpolation=cv2.INTER_AREA) for f in frames]
     grid = (max(1, min(24, size[0] // 4)), max(1, min(16, size[1] // 4)))
-    return np.array([cv2.resize(cv2.absdiff(a, b).astype(np.float32), grid, interpolation=cv2.INTER_AREA).max() for a, b in zip(small, small[1:], strict=False)])
+    return np.array(
+        [cv2.resize(cv2.absdiff(a, b).astype(np.float32), grid, interpolation=cv2.INTER_AREA).max() for a, b in itertools.pairwise(small)]
+    )
 
 
 def reach(frames: np.ndarray) -> float:
@@ -79,7 +83,9 @@ def reach(frames: np.ndarray) -> float:
 
 def picture_distance(a: np.ndarray, b: np.ndarray) -> float:
     """Mean CIE76 colour difference between two pictures after reduction to 48x32, units of Delta E."""
-    small = [cv2.cvtColor(cv2.resize(x, (48, 32), interpolation=cv2.INTER_AREA).astype(np.float32) / 255, cv2.COLOR_RGB2LAB) for x in (a, b)]
+    small = [
+        cv2.cvtColor(cv2.resize(x, (48, 32), interpolation=cv2.INTER_AREA).astype(np.float32) / 255, cv2.COLOR_RGB2LAB) for x in (a, b)
+    ]
     return float(np.linalg.norm(small[0] - small[1], axis=2).mean())
 
 

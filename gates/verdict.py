@@ -65,7 +65,13 @@ class Verdict:
         return tuple(dict.fromkeys(f.label for f in self.findings if f.outcome == "fail"))
 
     def to_dict(self) -> dict[str, Any]:
-        return {"gate": self.gate, "outcome": self.outcome, "labels": list(self.labels), "measures": self.measures, "findings": [asdict(f) for f in self.findings]}
+        return {
+            "gate": self.gate,
+            "outcome": self.outcome,
+            "labels": list(self.labels),
+            "measures": self.measures,
+            "findings": [asdict(f) for f in self.findings],
+        }
 
 
 def verdict(gate: str, findings: Iterable[Finding | None], measures: dict[str, float]) -> Verdict:

@@ -115,6 +115,12 @@ def _faults(frames: np.ndarray, v: dict[str, float], limits: VideoThresholds, ha
     if has_keyframe:
         faults += [
             when(v["first_frame_ssim"] < limits.first_frame_ssim, "wrong_first_frame", "first_frame_ssim", limits.first_frame_ssim, (0,)),
-            when(v["first_frame_delta_e"] > limits.first_frame_delta_e, "wrong_first_frame", "first_frame_delta_e", limits.first_frame_delta_e, (0,)),
+            when(
+                v["first_frame_delta_e"] > limits.first_frame_delta_e,
+                "wrong_first_frame",
+                "first_frame_delta_e",
+                limits.first_frame_delta_e,
+                (0,),
+            ),
         ]
     return faults

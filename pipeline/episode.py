@@ -65,7 +65,9 @@ class Shot(Part):
     camera: Text = Field("", description="camera move")
     transition: Transition = Field(default_factory=Transition, description="how the shot begins")
     fit: Literal["trim", "hold", "stretch"] = Field(
-        "trim", description="trim: the clip's beginning, which must be long enough; hold: the last frame stands; stretch: the clip is retimed")
+        "trim",
+        description="trim: the clip's beginning, which must be long enough; hold: the last frame stands; stretch: the clip is retimed",
+    )
     title: str | None = Field(None, max_length=80, description="text over the picture")
     keyframe: str | None = Field(None, description="a picture to start from in place of a generated keyframe, relative to the episode file")
     keyframe_workflow: Name | None = None
@@ -95,7 +97,9 @@ class Episode(Part):
     negative_prompt: Text = Field("", description="added to every workflow's own")
     keyframe_workflow: Name
     clip_workflow: Name
-    title_font: str | None = Field(None, description="TrueType file for titles, relative to the episode file; needed for letters that the built-in font lacks")
+    title_font: str | None = Field(
+        None, description="TrueType file for titles, relative to the episode file; needed for letters that the built-in font lacks"
+    )
     characters: dict[Name, Character] = Field(default_factory=dict)
     locations: dict[Name, Location] = Field(default_factory=dict)
     sequences: list[Sequence] = Field(min_length=1)
@@ -148,7 +152,9 @@ def _new(seen: set[str], kind: str, name: str, *loc: int | str) -> None:
 def _known(kind: str, name: str, known: list[str], *loc: int | str) -> None:
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        raise Misfit(f"unknown {kind} {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known) or 'none'}"), *loc)
+        raise Misfit(
+            f"unknown {kind} {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known) or 'none'}"), *loc
+        )
 
 
 def _transition_fits(before: Shot | None, shot: Shot, *loc: int | str) -> None:

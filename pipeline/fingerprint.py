@@ -40,7 +40,9 @@ class FileDigests:
     def of(self, path: Path) -> str:
         """The digest of a file, or of a folder's files with their relative names."""
         if path.is_dir():
-            return digest({str(p.relative_to(path)): self._file(p) for p in sorted(path.rglob("*")) if p.is_file() and p.suffix in MODEL_SUFFIXES})
+            return digest(
+                {str(p.relative_to(path)): self._file(p) for p in sorted(path.rglob("*")) if p.is_file() and p.suffix in MODEL_SUFFIXES}
+            )
         return self._file(path)
 
     def save(self) -> None:

@@ -22,6 +22,7 @@ from .errors import InputError
 from .fingerprint import FileDigests, digest, file_digest
 from .prompt import compose, compose_negative
 from .settings import PROJECT, Settings
+from .title import check_title
 from .workflow import Workflow, load_workflow
 
 DEMO = PROJECT / "actors" / "demo"
@@ -32,9 +33,7 @@ Row = dict[str, Any]
 class StagePlan:
     """One stage of one shot: everything that decides its pixels, but the seed's variation.
 
-    inputs: digest of it all; for clips without the keyframe, which is added when it is known.
-    rejected: rejected takes of exactly these inputs so far, so that no seed is tried twice.
-    attempts: takes of this stage so far, whatever their inputs.
+    inputs: digest of it all; for clips without the keyframe, which `clip_inputs` adds when it is known.
     """
 
     stage: Literal["keyframe", "clip"]
@@ -59,6 +58,7 @@ class ShotPlan:
     accepted_keyframe: Row | None
     accepted_clip: Row | None
     why: str
+    fresh: bool = False  # takes of earlier runs count for nothing but their numbers
 
     @property
     def stale(self) -> bool:
@@ -103,11 +103,20 @@ def clip_inputs(clip: StagePlan, keyframe_media: str) -> str:
     return digest([clip.inputs, keyframe_media])
 
 
-def _with_takes(catalog: Catalog, episode: str, sequence: Sequence, shot: Shot, keyframe: StagePlan, clip: StagePlan, given: Path | None,
-                takes: dict[str, list[Row]], fresh: bool) -> ShotPlan:
+def _with_takes(
+    catalog: Catalog,
+    episode: str,
+    sequence: Sequence,
+    shot: Shot,
+    keyframe: StagePlan,
+    clip: StagePlan,
+    given: Path | None,
+    takes: dict[str, list[Row]],
+    fresh: bool,
+) -> ShotPlan:
     still = None if fresh else accepted_take(catalog, takes["keyframe"], keyframe.inputs)
     moving = None if fresh or still is None else accepted_take(catalog, takes["clip"], clip_inputs(clip, still["media"]))
-    return ShotPlan(episode, sequence, shot, keyframe, clip, given, takes, still, moving, _why(takes, still, moving, fresh))
+    return ShotPlan(episode, sequence, shot, keyframe, clip, given, takes, still, moving, _why(takes, still, moving, fresh), fresh)
 
 
 def _why(takes: dict[str, list[Row]], still: Row | None, moving: Row | None, fresh: bool) -> str:
@@ -140,10 +149,14 @@ class _Planner:
         self._title(where, shot)
         given = self._given(where, shot.keyframe)
         if given:
-            keyframe = StagePlan(**{**keyframe.__dict__, "inputs": digest(["given", file_digest(given), keyframe.workflow.width, keyframe.workflow.height])})
+            keyframe = StagePlan(
+                **{**keyframe.__dict__, "inputs": digest(["given", file_digest(given), keyframe.workflow.width, keyframe.workflow.height])}
+            )
         return keyframe, clip, given
 
-    def _stage(self, stage: Literal["keyframe", "clip"], sequence: Sequence, shot: Shot, name: str, where: str, loras: tuple[Lora, ...]) -> StagePlan:
+    def _stage(
+        self, stage: Literal["keyframe", "clip"], sequence: Sequence, shot: Shot, name: str, where: str, loras: tuple[Lora, ...]
+    ) -> StagePlan:
         workflow, workflow_digest, files = self._workflow(name, where)
         if workflow.stage != stage:
             raise InputError(f"{where}: {stage}_workflow {name!r} makes {workflow.stage}s; a workflow that makes {stage}s is wanted")
@@ -159,36 +172,17 @@ class _Planner:
     def _workflow(self, name: str, where: str) -> tuple[Workflow, str, ModelFiles]:
         if name not in self.workflows:
             workflow = load_workflow(name, where)
-            files = self._files(workflow)
+            files = files_of(workflow, self.settings)
             check_files(workflow, files)
             identity = [workflow.model_dump(exclude={"description", "retry"}), self.digests.of(Path(files.checkpoint))]
             identity += [self.digests.of(Path(x)) for x in (files.motion_adapter, *(x.file for x in files.loras)) if x]
             self.workflows[name] = workflow, digest(identity), files
         return self.workflows[name]
 
-    def _files(self, workflow: Workflow) -> ModelFiles:
-        loras = tuple(self._lora_file(f"workflow {workflow.name}: loras", x.file, x.weight) for x in workflow.loras)
-        adapter = str(self._model_path(workflow.motion_adapter)) if workflow.motion_adapter else None
-        return ModelFiles(str(self._model_path(workflow.checkpoint)), adapter, loras, workflow.dtype)
-
-    def _model_path(self, name: str) -> Path:
-        """`demo:NAME` is in actors/demo; anything else starts from the models folder, and stays in it."""
-        if name.startswith("demo:"):
-            return _inside(DEMO, name.removeprefix("demo:"), "model path")
-        return _inside(self.settings.models_dir, name, "model path")
-
     def _lora(self, where: str, character: str) -> Lora:
         lora = self.episode.characters[character].lora
         assert lora
-        return self._lora_file(f"{where}: character {character}: lora", lora.file, lora.weight)
-
-    def _lora_file(self, where: str, name: str, weight: float) -> Lora:
-        path = self._model_path(name)
-        if not path.is_file():
-            raise InputError(f"{where}: file {path} does not exist")
-        if path.suffix != ".safetensors":
-            raise InputError(f"{where}: file {path.name} is not a .safetensors file")
-        return Lora(str(path), weight)
+        return lora_file(f"{where}: character {character}: lora", self.settings, lora.file, lora.weight)
 
     def _given(self, where: str, name: str | None) -> Path | None:
         if name is None:
@@ -202,17 +196,14 @@ class _Planner:
         assert workflow.num_frames and workflow.fps
         have = workflow.num_frames / workflow.fps * self.episode.fps
         if shot.fit == "trim" and shot.frames > have + 1e-6:
-            raise InputError(f"{where}: frames {shot.frames} are more than the {have:.0f} that workflow {workflow.name} makes at {self.episode.fps} fps; "
-                             f"shorten the shot, or set fit: hold or fit: stretch")
+            raise InputError(
+                f"{where}: frames {shot.frames} are more than the {have:.0f} that workflow {workflow.name} makes; "
+                f"shorten the shot, or set fit: hold or fit: stretch"
+            )
 
     def _title(self, where: str, shot: Shot) -> None:
         if shot.title:
-            from .title import check_title
-
-            check_title(shot.title, self.font(), where)
-
-    def font(self) -> Path | None:
-        return font_of(self.episode, self.file)
+            check_title(shot.title, font_of(self.episode, self.file), where)
 
 
 def font_of(episode: Episode, file: Path) -> Path | None:
@@ -222,6 +213,29 @@ def font_of(episode: Episode, file: Path) -> Path | None:
     if not path.is_file():
         raise InputError(f"{file}: title_font: file {path} does not exist")
     return path
+
+
+def files_of(workflow: Workflow, settings: Settings) -> ModelFiles:
+    """The workflow's paths on this machine."""
+    loras = tuple(lora_file(f"workflow {workflow.name}: loras", settings, x.file, x.weight) for x in workflow.loras)
+    adapter = str(model_path(settings, workflow.motion_adapter)) if workflow.motion_adapter else None
+    return ModelFiles(str(model_path(settings, workflow.checkpoint)), adapter, loras, workflow.dtype)
+
+
+def model_path(settings: Settings, name: str) -> Path:
+    """`demo:NAME` is in actors/demo; anything else starts from the models folder, and stays in it."""
+    if name.startswith("demo:"):
+        return _inside(DEMO, name.removeprefix("demo:"), "model path")
+    return _inside(settings.models_dir, name, "model path")
+
+
+def lora_file(where: str, settings: Settings, name: str, weight: float) -> Lora:
+    path = model_path(settings, name)
+    if not path.is_file():
+        raise InputError(f"{where}: file {path} does not exist")
+    if path.suffix != ".safetensors":
+        raise InputError(f"{where}: file {path.name} is not a .safetensors file")
+    return Lora(str(path), weight)
 
 
 def check_files(workflow: Workflow, files: ModelFiles) -> None:

@@ -50,7 +50,9 @@ def title_layer(text: str, width: int, height: int, font: Path | None) -> np.nda
     draw = ImageDraw.Draw(layer)
     place = (width / 2, height * 0.80)
     draw.text((place[0] + size / 14, place[1] + size / 14), text, font=face, anchor="mm", fill=(10, 10, 30, 150))
-    draw.text(place, text, font=face, anchor="mm", fill=(255, 255, 255, 255), stroke_width=max(1, size // 16), stroke_fill=(24, 22, 48, 230))
+    draw.text(
+        place, text, font=face, anchor="mm", fill=(255, 255, 255, 255), stroke_width=max(1, size // 16), stroke_fill=(24, 22, 48, 230)
+    )
     return np.asarray(layer, np.float32) / 255
 
 

@@ -20,7 +20,9 @@ class VideoFile:
 
     def __init__(self, path: Path, width: int, height: int, fps: Fraction, crf: int):
         self.container = av.open(str(path), "w", format="mp4", options={"movflags": "+faststart", "fflags": "+bitexact"})
-        stream = self.container.add_stream("libx264", rate=fps, options={"crf": str(crf), "preset": "medium", "profile": "high", "threads": "1"})
+        stream = self.container.add_stream(
+            "libx264", rate=fps, options={"crf": str(crf), "preset": "medium", "profile": "high", "threads": "1"}
+        )
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.color_range, stream.codec_context.colorspace = 1, 1  # limited range, bt709
         stream.codec_context.color_primaries, stream.codec_context.color_trc = 1, 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Literal
 
@@ -34,8 +33,9 @@ class Retry(Part):
     max_attempts: int = Field(4, ge=1, le=100, description="takes of one stage that one run may spend on a shot")
     # A seed cannot mend what the settings decide.
     on: dict[str, Action] = Field(
-        default_factory=lambda: {"wrong_frame_count": "give_up", "wrong_fps": "give_up", "wrong_size": "give_up", "wrong_codec": "give_up"},
-        description="what to change for a label; new_seed if not given")
+        default={"wrong_frame_count": "give_up", "wrong_fps": "give_up", "wrong_size": "give_up", "wrong_codec": "give_up"},
+        description="what to change for a label; new_seed if not given",
+    )
 
     @model_validator(mode="after")
     def _labels_exist(self) -> Retry:
@@ -73,7 +73,9 @@ class Workflow(Part):
     image_cond_noise_scale: float = Field(0.0, ge=0, le=1)
     decode_timestep: float = Field(0.0, ge=0, le=1)
     decode_noise_scale: float | None = Field(None, ge=0, le=1)
-    keyframe_crf: int | None = Field(None, ge=0, le=51, description="compress the keyframe first, so that stills move more; LTX-Video's own code uses 29")
+    keyframe_crf: int | None = Field(
+        None, ge=0, le=51, description="compress the keyframe first, so that stills move more; LTX-Video's own code uses 29"
+    )
     negative_prompt: str = ""
     max_tokens: int | None = Field(None, ge=8, le=1024, description="prompt length in tokens; the tokenizer's own limit if not given")
     batch_size: int = Field(1, ge=1, le=64, description="keyframes only: stills per call")
@@ -90,7 +92,9 @@ class Workflow(Part):
             raise ValueError("batch_size is for keyframes; clips are made one by one")
         if (self.family == "animatediff") != (self.motion_adapter is not None):
             raise ValueError("motion_adapter belongs to family animatediff, and only there")
-        if self.timesteps is not None and (self.family != "ltx_video" or sorted(self.timesteps, reverse=True) != self.timesteps or not self.timesteps):
+        if self.timesteps is not None and (
+            self.family != "ltx_video" or sorted(self.timesteps, reverse=True) != self.timesteps or not self.timesteps
+        ):
             raise ValueError("timesteps belong to family ltx_video, and go down")
         return self
 
@@ -107,8 +111,20 @@ class Workflow(Part):
             return KeyframeSettings(self.width, self.height, self.num_inference_steps, self.guidance_scale, self.scheduler, self.batch_size)
         assert self.num_frames and self.fps
         return ClipSettings(
-            self.width, self.height, self.num_frames, self.fps, self.num_inference_steps, self.guidance_scale, self.scheduler, self.strength,
-            tuple(self.timesteps or ()), self.image_cond_noise_scale, self.decode_timestep, self.decode_noise_scale, self.keyframe_crf)
+            self.width,
+            self.height,
+            self.num_frames,
+            self.fps,
+            self.num_inference_steps,
+            self.guidance_scale,
+            self.scheduler,
+            self.strength,
+            tuple(self.timesteps or ()),
+            self.image_cond_noise_scale,
+            self.decode_timestep,
+            self.decode_noise_scale,
+            self.keyframe_crf,
+        )
 
 
 def load_workflow(name: str, asked_by: str, folder: Path = WORKFLOWS) -> Workflow:
@@ -123,7 +139,10 @@ def load_workflow(name: str, asked_by: str, folder: Path = WORKFLOWS) -> Workflo
 
         known = sorted(p.stem for p in folder.glob("*.yaml"))
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        raise InputError(f"{asked_by}: unknown workflow {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known) or 'none'}"))
+        raise InputError(
+            f"{asked_by}: unknown workflow {name!r}; "
+            + (f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known) or 'none'}")
+        )
     workflow = read_yaml(path, Workflow)
     if workflow.name != name:
         raise InputError(f"{path}:1: 'name' is {workflow.name!r}; it must be the file's own name, {name!r}")

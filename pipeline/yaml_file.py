@@ -36,7 +36,9 @@ def read_yaml(path: Path, model: type[Model]) -> Model:
     root = _parse(path, _text(path))
     plain = _Plain(path).value(root)
     if not isinstance(plain, dict):
-        raise InputError(f"{path}:1: the file holds a {_kind(plain)}, where fields such as `{next(iter(model.model_fields))}: …` are wanted")
+        raise InputError(
+            f"{path}:1: the file holds a {_kind(plain)}, where fields such as `{next(iter(model.model_fields))}: …` are wanted"
+        )
     try:
         return model.model_validate(plain)
     except ValidationError as error:
@@ -88,7 +90,9 @@ class _Plain:
     def value(self, node: yaml.Node, depth: int = 0) -> Any:
         self.count += 1
         if self.count > MAX_NODES or depth > 40:
-            raise InputError(f"{self.path}:{node.start_mark.line + 1}: anchors and aliases expand to more than {MAX_NODES:,} values or 40 levels")
+            raise InputError(
+                f"{self.path}:{node.start_mark.line + 1}: anchors and aliases expand to more than {MAX_NODES:,} values or 40 levels"
+            )
         if isinstance(node, yaml.SequenceNode):
             return [self.value(n, depth + 1) for n in node.value]
         if isinstance(node, yaml.MappingNode):
@@ -96,7 +100,9 @@ class _Plain:
         try:
             return self.scalars.construct_object(node)
         except (yaml.YAMLError, ValueError) as error:
-            raise InputError(f"{self.path}:{node.start_mark.line + 1}: cannot read {node.value!r}: {' '.join(str(error).split())[:120]}") from None
+            raise InputError(
+                f"{self.path}:{node.start_mark.line + 1}: cannot read {node.value!r}: {' '.join(str(error).split())[:120]}"
+            ) from None
 
     def _mapping(self, node: yaml.MappingNode, depth: int) -> dict[str, Any]:
         merged: dict[str, Any] = {}
@@ -118,12 +124,16 @@ def _sentence(path: Path, root: yaml.Node, plain: Any, model: type[BaseModel], e
     def place(e: Any) -> tuple[int | str, ...]:
         return (*e["loc"], *getattr(e.get("ctx", {}).get("error"), "loc", ()))
 
-    errors = sorted(error.errors(), key=lambda e: (e["type"] == "missing", _line(root, place(e))))  # a misspelt field before the one it left missing
+    errors = sorted(
+        error.errors(), key=lambda e: (e["type"] == "missing", _line(root, place(e)))
+    )  # a misspelt field before the one it left missing
     first, loc = errors[0], place(errors[0])
     field = str(loc[-1]) if loc else "the file"
     if first["type"] == "extra_forbidden":
         near = difflib.get_close_matches(field, _fields_at(model, loc[:-1]), n=1, cutoff=0.5)
-        what = f"unknown field {field!r}" + (f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(_fields_at(model, loc[:-1]))}")
+        what = f"unknown field {field!r}" + (
+            f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(_fields_at(model, loc[:-1]))}"
+        )
     elif first["type"] == "missing":
         what = f"{field!r} is missing"
     elif first["type"] == "value_error":
@@ -146,7 +156,7 @@ def _who(plain: Any, loc: Sequence[int | str]) -> str:
             break
         if previous in kinds:
             name = plain.get("id") if isinstance(plain, dict) and "id" in plain else part
-            who = f"{kinds[previous]} {name if isinstance(name, str) else f'number {int(name) + 1}'}: "
+            who = f"{kinds[previous]} {name if isinstance(name, str) else f'number {int(name or 0) + 1}'}: "
         previous = part
     return who
 

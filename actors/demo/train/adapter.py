@@ -29,8 +29,14 @@ FRAMES, STEP = 16, 3  # every third frame of 24 per second: 8 fps, two seconds
 
 
 def motion_adapter() -> MotionAdapter:
-    return MotionAdapter(block_out_channels=(32, 64, 96), motion_layers_per_block=1, motion_mid_block_layers_per_block=1,
-                         motion_num_attention_heads=4, motion_norm_num_groups=16, motion_max_seq_length=32)
+    return MotionAdapter(
+        block_out_channels=(32, 64, 96),
+        motion_layers_per_block=1,
+        motion_mid_block_layers_per_block=1,
+        motion_num_attention_heads=4,
+        motion_norm_num_groups=16,
+        motion_max_seq_length=32,
+    )
 
 
 def make_clips(vae, count: int) -> torch.Tensor:
@@ -68,7 +74,9 @@ def train(work: Path, sd_folder: Path, seconds: float, count: int) -> UNetMotion
         noisy = a * ((1 - w) * x + w * x[:, :, :1]) + s * torch.randn_like(x)
         words = ["" if rng.random() < NULL_CAPTION else scenes.caption(scenes.sample(int(i)), rng) for i in pick]
         with torch.no_grad():
-            ids = pipe.tokenizer(words, padding="max_length", max_length=pipe.tokenizer.model_max_length, truncation=True, return_tensors="pt").input_ids
+            ids = pipe.tokenizer(
+                words, padding="max_length", max_length=pipe.tokenizer.model_max_length, truncation=True, return_tensors="pt"
+            ).input_ids
             hidden = pipe.text_encoder(ids)[0].repeat_interleave(FRAMES, 0)
         predicted = model(noisy, t, hidden).sample
         # Compare in the clip: x = a x_t - s v, so an error in v counts s times; near t = 0 nothing is left to learn.

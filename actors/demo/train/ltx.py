@@ -30,8 +30,14 @@ SUBSET, SEEN = 8, 5  # moving groups of a clip that are cached, and that one tra
 
 def transformer() -> LTXVideoTransformer3DModel:
     return LTXVideoTransformer3DModel(
-        in_channels=LATENT_CHANNELS, out_channels=LATENT_CHANNELS, num_attention_heads=6, attention_head_dim=32,
-        cross_attention_dim=192, num_layers=7, caption_channels=text.WIDTH)
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        num_attention_heads=6,
+        attention_head_dim=32,
+        cross_attention_dim=192,
+        num_layers=7,
+        caption_channels=text.WIDTH,
+    )
 
 
 def frames_of(group: int) -> range:
@@ -52,7 +58,10 @@ def encode_groups(vae: nn.Module, scene: scenes.Scene, groups: list[int]) -> tor
 
 
 def make_clips(vae: nn.Module, count: int, subset: int, offset: int):
-    latents, groups = torch.zeros(count, subset + 1, TOKENS, LATENT_CHANNELS, dtype=torch.float16), torch.zeros(count, subset + 1, dtype=torch.long)
+    latents, groups = (
+        torch.zeros(count, subset + 1, TOKENS, LATENT_CHANNELS, dtype=torch.float16),
+        torch.zeros(count, subset + 1, dtype=torch.long),
+    )
     for i in range(count):
         rng = random.Random(f"groups-{offset + i}")
         chosen = sorted(rng.sample(range(1, GROUPS), subset))
@@ -72,10 +81,12 @@ def redrawn_first_frames(sd_folder: Path, vae: nn.Module, count: int, offset: in
         batch = [scenes.sample(offset + i) for i in range(start, min(count, start + 32))]
         x = torch.from_numpy(np.stack([scenes.draw(s) for s in batch])).permute(0, 3, 1, 2).float() / 127.5 - 1
         z = pipe.vae.encode(x).latent_dist.mean * pipe.vae.config.scaling_factor
-        ids = pipe.tokenizer([scenes.caption(s) for s in batch], padding="max_length", max_length=text.CLIP_TOKENS, return_tensors="pt").input_ids
+        ids = pipe.tokenizer(
+            [scenes.caption(s) for s in batch], padding="max_length", max_length=text.CLIP_TOKENS, return_tensors="pt"
+        ).input_ids
         hidden = pipe.text_encoder(ids)[0]
         schedule.set_timesteps(16)
-        later = schedule.timesteps[(7, 10, 13)[start // 32 % 3]:]
+        later = schedule.timesteps[(7, 10, 13)[start // 32 % 3] :]
         z = schedule.add_noise(z, torch.randn_like(z), later[:1].repeat(len(batch)))
         for t in later:
             z = schedule.step(pipe.unet(z, t, hidden).sample, t, z).prev_sample
@@ -92,8 +103,9 @@ def coordinates(groups: torch.Tensor) -> torch.Tensor:
     seconds = (groups * TEMPORAL + 1 - TEMPORAL).clamp(min=0).float() / scenes.FPS
     y, x = torch.meshgrid(torch.arange(scenes.HEIGHT // SPATIAL), torch.arange(scenes.WIDTH // SPATIAL), indexing="ij")
     place = torch.stack([y, x]).flatten(1).float() * SPATIAL
-    return torch.cat([seconds[:, None, :, None].expand(batch, 1, count, TOKENS),
-                      place[None, :, None].expand(batch, 2, count, TOKENS)], 1).flatten(2)
+    return torch.cat(
+        [seconds[:, None, :, None].expand(batch, 1, count, TOKENS), place[None, :, None].expand(batch, 2, count, TOKENS)], 1
+    ).flatten(2)
 
 
 def train(work: Path, sd_folder: Path, vae: nn.Module, seconds: float, count: int, long_count: int, long_share: float):
@@ -136,8 +148,14 @@ def train(work: Path, sd_folder: Path, vae: nn.Module, seconds: float, count: in
         sigma = torch.cat([torch.zeros(batch, TOKENS, 1), sigma.expand(batch, x.shape[1] * TOKENS - TOKENS, 1)], 1)
         x = x.flatten(1, 2)
         noise = torch.randn_like(x)
-        velocity = model((1 - sigma) * x + sigma * noise, hidden, sigma[..., 0] * 1000, tokens.attention_mask.bool(),
-                         video_coords=coordinates(groups), return_dict=False)[0]
+        velocity = model(
+            (1 - sigma) * x + sigma * noise,
+            hidden,
+            sigma[..., 0] * 1000,
+            tokens.attention_mask.bool(),
+            video_coords=coordinates(groups),
+            return_dict=False,
+        )[0]
         loss = (velocity - (noise - x))[:, TOKENS:].square().mean()
         loss.backward()
         optimiser.step()
@@ -148,8 +166,13 @@ def train(work: Path, sd_folder: Path, vae: nn.Module, seconds: float, count: in
 
 
 def export(out: Path, vae: nn.Module, model: nn.Module, encoder: nn.Module, tokenizer) -> None:
-    pipe = LTXConditionPipeline(vae=to_volume(vae), transformer=model, text_encoder=encoder, tokenizer=tokenizer,
-                                scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0))
+    pipe = LTXConditionPipeline(
+        vae=to_volume(vae),
+        transformer=model,
+        text_encoder=encoder,
+        tokenizer=tokenizer,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0),
+    )
     pipe.to(torch.float16).save_pretrained(out, max_shard_size="12MB")
 
 

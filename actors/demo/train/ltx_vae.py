@@ -31,12 +31,23 @@ LATENT_CHANNELS, SPATIAL, TEMPORAL = 96, 16, 4
 def autoencoder() -> AutoencoderKLLTXVideo:
     """16x in space, 4x in time, 96 channels; frame counts are 4k+1, so 121 fits."""
     vae = AutoencoderKLLTXVideo(
-        latent_channels=LATENT_CHANNELS, patch_size=4, timestep_conditioning=False,
-        block_out_channels=(48, 96, 128), down_block_types=("LTXVideo095DownBlock3D",) * 2, downsample_type=("spatiotemporal",) * 2,
-        spatio_temporal_scaling=(True, True), layers_per_block=(1, 1, 1),
-        decoder_block_out_channels=(96, 192), decoder_spatio_temporal_scaling=(True, True), decoder_layers_per_block=(2, 2, 1),
-        upsample_residual=(True, True), upsample_factor=(2, 2), decoder_inject_noise=(False, False, False),
-        spatial_compression_ratio=SPATIAL, temporal_compression_ratio=TEMPORAL)
+        latent_channels=LATENT_CHANNELS,
+        patch_size=4,
+        timestep_conditioning=False,
+        block_out_channels=(48, 96, 128),
+        down_block_types=("LTXVideo095DownBlock3D",) * 2,
+        downsample_type=("spatiotemporal",) * 2,
+        spatio_temporal_scaling=(True, True),
+        layers_per_block=(1, 1, 1),
+        decoder_block_out_channels=(96, 192),
+        decoder_spatio_temporal_scaling=(True, True),
+        decoder_layers_per_block=(2, 2, 1),
+        upsample_residual=(True, True),
+        upsample_factor=(2, 2),
+        decoder_inject_noise=(False, False, False),
+        spatial_compression_ratio=SPATIAL,
+        temporal_compression_ratio=TEMPORAL,
+    )
     for module in vae.modules():
         if isinstance(module, LTXVideoResnetBlock3d):
             nn.init.zeros_(module.conv2.conv.weight)
@@ -137,7 +148,10 @@ def report(vae: nn.Module) -> None:
     planar = vae.decode(vae.encode(x).latent_dist.mean).sample
     volume = to_volume(vae)
     real = volume.decode(volume.encode(x).latent_dist.mean).sample
-    print(f"ltx autoencoder: {psnr(real, x):.2f} dB on 48 held-out windows; planar differs by {float((planar - real).abs().max()):.1e}", flush=True)
+    print(
+        f"ltx autoencoder: {psnr(real, x):.2f} dB on 48 held-out windows; planar differs by {float((planar - real).abs().max()):.1e}",
+        flush=True,
+    )
 
 
 def main() -> None:

@@ -34,7 +34,9 @@ def orthogonalise(g: torch.Tensor, steps: int = 4) -> torch.Tensor:
 class MuonAdamW(torch.optim.Optimizer):
     """Muon where `matrices`, AdamW where `others`; `factor` scales both learning rates."""
 
-    def __init__(self, matrices: list[nn.Parameter], others: list[nn.Parameter], lr: float = 0.02, adam_lr: float = 2e-3, weight_decay: float = 0.0):
+    def __init__(
+        self, matrices: list[nn.Parameter], others: list[nn.Parameter], lr: float = 0.02, adam_lr: float = 2e-3, weight_decay: float = 0.0
+    ):
         groups = [dict(params=matrices, muon=True, base=lr), dict(params=others, muon=False, base=adam_lr)]
         super().__init__([g for g in groups if g["params"]], dict(weight_decay=weight_decay))
         self.factor = 1.0
@@ -53,12 +55,12 @@ class MuonAdamW(torch.optim.Optimizer):
             momentum.mul_(0.95).add_(p.grad)
             update, weight = p.grad.add(momentum, alpha=0.95).flatten(1), p.data.flatten(1)
             scale = math.sqrt(max(1.0, weight.shape[0] / weight.shape[1]))
-            for u, w in zip(update.split(CHUNK_ROWS), weight.split(CHUNK_ROWS)):
+            for u, w in zip(update.split(CHUNK_ROWS), weight.split(CHUNK_ROWS), strict=False):
                 by_shape[(u.shape[0], u.shape[1])].append((u, w, scale))
         lr = group["base"] * self.factor
         for items in by_shape.values():
             updates = orthogonalise(torch.stack([u for u, _, _ in items]))
-            for (_, w, scale), u in zip(items, updates):
+            for (_, w, scale), u in zip(items, updates, strict=False):
                 w.mul_(1 - lr * group["weight_decay"]).add_(u, alpha=-lr * scale)
 
     def _adamw(self, group: dict) -> None:
@@ -79,7 +81,9 @@ class MuonAdamW(torch.optim.Optimizer):
 def for_modules(modules: list[nn.Module], ends: tuple[str, ...] = (), lr: float = 0.02, adam_lr: float = 2e-3) -> MuonAdamW:
     """Split parameters as Muon wants: weights with two or more dimensions inside the model to Muon;
     embeddings, vectors and the layers whose name holds one of `ends` (first and last) to AdamW."""
-    matrices, others, seen = [], [], set()
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    seen: set[int] = set()
     for module in modules:
         for name, p in module.named_parameters():
             if id(p) in seen or not p.requires_grad:
@@ -109,5 +113,5 @@ class Average:
     def update(self, module: nn.Module) -> None:
         self.count += 1
         weight = 1 - min(self.decay, self.count / (self.count + 10))
-        for mine, new in zip(self.module.parameters(), module.parameters()):
+        for mine, new in zip(self.module.parameters(), module.parameters(), strict=False):
             mine.lerp_(new, weight)

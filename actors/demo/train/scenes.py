@@ -53,6 +53,9 @@ MOTION_WORDS = {
 }
 
 
+Rgb = tuple[int, ...]  # red, green, blue, 0..255
+
+
 @dataclass(frozen=True)
 class Scene:
     """What the caption says (attributes) and what it leaves open (seed: places of things)."""
@@ -105,20 +108,20 @@ class Painter:
         self.canvas = np.zeros((2 * height, 2 * width, 3), np.uint8)
         self.tint = tint
 
-    def colour(self, rgb: tuple[int, int, int], tinted: bool = True) -> tuple[int, int, int]:
-        r, g, b = (int(c * t) for c, t in zip(rgb, self.tint)) if tinted else rgb
+    def colour(self, rgb: Rgb, tinted: bool = True) -> Rgb:
+        r, g, b = (int(c * t) for c, t in zip(rgb, self.tint, strict=False)) if tinted else rgb
         return r, g, b
 
     def points(self, xy: list[tuple[float, float]]) -> np.ndarray:
         return np.round((np.array(xy) * self.scale - 0.5) * 16).astype(np.int32)
 
-    def polygon(self, xy: list[tuple[float, float]], rgb: tuple[int, int, int], tinted: bool = True, outline: bool = False) -> None:
+    def polygon(self, xy: list[tuple[float, float]], rgb: Rgb, tinted: bool = True, outline: bool = False) -> None:
         pts = self.points(xy)
         cv2.fillPoly(self.canvas, [pts], self.colour(rgb, tinted), cv2.LINE_AA, 4)
         if outline:
             cv2.polylines(self.canvas, [pts], True, self.colour(OUTLINE_RGB), self.stroke(0.9), cv2.LINE_AA, 4)
 
-    def ellipse(self, x: float, y: float, rx: float, ry: float, rgb: tuple[int, int, int], tinted: bool = True, outline: bool = False) -> None:
+    def ellipse(self, x: float, y: float, rx: float, ry: float, rgb: Rgb, tinted: bool = True, outline: bool = False) -> None:
         centre = self.points([(x, y)])[0]
         axes = np.round(np.array([rx, ry]) * self.scale * 16).astype(int)
         args = (self.canvas, (int(centre[0]), int(centre[1])), (int(axes[0]), int(axes[1])), 0, 0, 360)
@@ -126,7 +129,7 @@ class Painter:
         if outline:
             cv2.ellipse(*args, self.colour(OUTLINE_RGB), self.stroke(0.9), cv2.LINE_AA, 4)
 
-    def line(self, xy: list[tuple[float, float]], width: float, rgb: tuple[int, int, int], tinted: bool = True) -> None:
+    def line(self, xy: list[tuple[float, float]], width: float, rgb: Rgb, tinted: bool = True) -> None:
         cv2.polylines(self.canvas, [self.points(xy)], False, self.colour(rgb, tinted), self.stroke(width), cv2.LINE_AA, 4)
 
     def stroke(self, width: float) -> int:
@@ -203,7 +206,7 @@ def _sky(paint: Painter, scene: Scene, pose: Pose, rng: random.Random) -> None:
         paint.ellipse(sun_x, 30, 8, 8, (255, 226, 130), tinted=False)
     else:
         paint.ellipse(sun_x, 10, 5, 5, (252, 244, 196), tinted=False)
-        paint.ellipse(sun_x + 2.4, 9, 4.2, 4.2, tuple(int(v) for v in top * 0.8 + low * 0.2), tinted=False)  # type: ignore[arg-type]
+        paint.ellipse(sun_x + 2.4, 9, 4.2, 4.2, tuple(int(v) for v in top * 0.8 + low * 0.2), tinted=False)
     around = wide + 32
     for i in range(3):
         x = (rng.uniform(0, around) + pose.wind - 0.2 * pose.camera) % around - 16
@@ -221,7 +224,10 @@ def _sea(paint: Painter, scene: Scene, pose: Pose, rng: random.Random) -> None:
         y = 37 + 2.6 * i
         x = (rng.uniform(0, wide + 24) + 3 * math.sin(pose.phase + i) - (0.4 + 0.1 * i) * pose.camera) % (wide + 24) - 12
         paint.line([(x - 5, y), (x + 5, y)], 0.8, glint, tinted=False)
-    shore = [(x, 54 + 0.8 * math.sin(2 * math.pi * (x + pose.camera) / wide * 2 + 0.6 * math.sin(pose.phase))) for x in np.linspace(-1, wide + 1, 25)]
+    shore = [
+        (x, 54 + 0.8 * math.sin(2 * math.pi * (x + pose.camera) / wide * 2 + 0.6 * math.sin(pose.phase)))
+        for x in np.linspace(-1, wide + 1, 25)
+    ]
     paint.polygon([*shore, (wide + 1, 66), (-1, 66)], (238, 214, 160))
     paint.line(shore, 1.2, (236, 246, 252))
 
@@ -267,8 +273,18 @@ def _figure(paint: Painter, scene: Scene, pose: Pose, rng: random.Random) -> Non
     s = pose.sway * r / 9
 
     # long back hair, blown at the tips
-    paint.polygon([(x - 1.12 * r, y - 0.2 * r), (x - 1.25 * r + 0.6 * s, y + 1.2 * r), (x - 1.15 * r + s, y + 1.9 * r),
-                   (x + 1.15 * r + s, y + 1.9 * r), (x + 1.25 * r + 0.6 * s, y + 1.2 * r), (x + 1.12 * r, y - 0.2 * r)], dark_hair, outline=True)  # type: ignore[arg-type]
+    paint.polygon(
+        [
+            (x - 1.12 * r, y - 0.2 * r),
+            (x - 1.25 * r + 0.6 * s, y + 1.2 * r),
+            (x - 1.15 * r + s, y + 1.9 * r),
+            (x + 1.15 * r + s, y + 1.9 * r),
+            (x + 1.25 * r + 0.6 * s, y + 1.2 * r),
+            (x + 1.12 * r, y - 0.2 * r),
+        ],
+        dark_hair,
+        outline=True,
+    )
     # legs
     hem = y + 2.9 * r
     for side in (-1, 1):
@@ -278,10 +294,22 @@ def _figure(paint: Painter, scene: Scene, pose: Pose, rng: random.Random) -> Non
     # coat with sleeves
     for side in (-1, 1):
         swing = side * pose.stride * 0.35 * r
-        paint.polygon([(x + side * 0.45 * r, y + 1.0 * r), (x + side * 0.72 * r, y + 1.1 * r), (x + side * 1.12 * r - swing, y + 2.25 * r),
-                       (x + side * 0.78 * r - swing, y + 2.35 * r)], dark_coat, outline=True)  # type: ignore[arg-type]
-    paint.polygon([(x - 0.48 * r, y + 0.9 * r), (x + 0.48 * r, y + 0.9 * r), (x + 0.98 * r + 0.3 * s, hem), (x - 0.98 * r + 0.3 * s, hem)], coat, outline=True)
-    paint.line([(x, y + 1.1 * r), (x + 0.2 * s, hem - 0.1 * r)], 0.1 * r, dark_coat)  # type: ignore[arg-type]
+        paint.polygon(
+            [
+                (x + side * 0.45 * r, y + 1.0 * r),
+                (x + side * 0.72 * r, y + 1.1 * r),
+                (x + side * 1.12 * r - swing, y + 2.25 * r),
+                (x + side * 0.78 * r - swing, y + 2.35 * r),
+            ],
+            dark_coat,
+            outline=True,
+        )
+    paint.polygon(
+        [(x - 0.48 * r, y + 0.9 * r), (x + 0.48 * r, y + 0.9 * r), (x + 0.98 * r + 0.3 * s, hem), (x - 0.98 * r + 0.3 * s, hem)],
+        coat,
+        outline=True,
+    )
+    paint.line([(x, y + 1.1 * r), (x + 0.2 * s, hem - 0.1 * r)], 0.1 * r, dark_coat)
     # head
     paint.ellipse(x, y, r, 0.96 * r, SKIN_RGB, outline=True)
     fx = x + 0.18 * r * pose.turn
@@ -296,6 +324,15 @@ def _figure(paint: Painter, scene: Scene, pose: Pose, rng: random.Random) -> Non
     paint.line([(fx - 0.1 * r, y + 0.6 * r), (fx, y + 0.64 * r), (fx + 0.1 * r, y + 0.6 * r)], 0.08 * r, (176, 84, 92))
     # crown and fringe
     crown = [(x + 1.06 * r * math.cos(a), y - 1.04 * r * math.sin(a)) for a in np.linspace(0, math.pi, 13)]
-    fringe = [(x - 1.06 * r, y + 0.35 * r), (x - 0.80 * r, y - 0.02 * r), (x - 0.62 * r, y - 0.16 * r), (x - 0.28 * r, y - 0.34 * r),
-              (x - 0.10 * r, y - 0.10 * r), (x + 0.18 * r, y - 0.36 * r), (x + 0.60 * r, y - 0.14 * r), (x + 0.80 * r, y - 0.02 * r), (x + 1.06 * r, y + 0.35 * r)]
+    fringe = [
+        (x - 1.06 * r, y + 0.35 * r),
+        (x - 0.80 * r, y - 0.02 * r),
+        (x - 0.62 * r, y - 0.16 * r),
+        (x - 0.28 * r, y - 0.34 * r),
+        (x - 0.10 * r, y - 0.10 * r),
+        (x + 0.18 * r, y - 0.36 * r),
+        (x + 0.60 * r, y - 0.14 * r),
+        (x + 0.80 * r, y - 0.02 * r),
+        (x + 1.06 * r, y + 0.35 * r),
+    ]
     paint.polygon([*crown, *fringe], hair, outline=True)

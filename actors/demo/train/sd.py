@@ -28,8 +28,15 @@ MID_MOTION = "mid-motion"  # tags frames after the first, so that keyframes stay
 
 def autoencoder() -> AutoencoderKL:
     vae = AutoencoderKL(
-        block_out_channels=(16, 32, 64), down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3,
-        layers_per_block=1, latent_channels=LATENT_CHANNELS, norm_num_groups=8, mid_block_add_attention=False, sample_size=scenes.WIDTH)
+        block_out_channels=(16, 32, 64),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        layers_per_block=1,
+        latent_channels=LATENT_CHANNELS,
+        norm_num_groups=8,
+        mid_block_add_attention=False,
+        sample_size=scenes.WIDTH,
+    )
     # A KL autoencoder this small stalls: make it deterministic (log-variance -12, and no gradient to it).
     with torch.no_grad():
         vae.quant_conv.weight[LATENT_CHANNELS:] = 0
@@ -39,16 +46,30 @@ def autoencoder() -> AutoencoderKL:
 
 def unet() -> UNet2DConditionModel:
     return UNet2DConditionModel(
-        sample_size=(scenes.HEIGHT // 4, scenes.WIDTH // 4), in_channels=LATENT_CHANNELS, out_channels=LATENT_CHANNELS,
-        block_out_channels=(32, 64, 96), layers_per_block=1, norm_num_groups=16, cross_attention_dim=text.WIDTH, attention_head_dim=4,
+        sample_size=(scenes.HEIGHT // 4, scenes.WIDTH // 4),
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        block_out_channels=(32, 64, 96),
+        layers_per_block=1,
+        norm_num_groups=16,
+        cross_attention_dim=text.WIDTH,
+        attention_head_dim=4,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"))
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    )
 
 
 def scheduler() -> DDIMScheduler:
     return DDIMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="v_prediction",
-        rescale_betas_zero_snr=True, timestep_spacing="trailing", clip_sample=False, set_alpha_to_one=True)
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+        clip_sample=False,
+        set_alpha_to_one=True,
+    )
 
 
 def to_model(pixels: np.ndarray) -> torch.Tensor:
@@ -159,8 +180,15 @@ def train_unet(work: Path, vae: AutoencoderKL, seconds: float, count: int = 1600
 
 def export(out: Path, vae, encoder, tokenizer, model, noise) -> None:
     pipe = StableDiffusionPipeline(
-        vae=vae, text_encoder=encoder, tokenizer=tokenizer, unet=model, scheduler=noise,
-        safety_checker=None, feature_extractor=None, requires_safety_checker=False)
+        vae=vae,
+        text_encoder=encoder,
+        tokenizer=tokenizer,
+        unet=model,
+        scheduler=noise,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
     pipe.to(torch.float16).save_pretrained(out)
 
 

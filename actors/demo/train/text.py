@@ -19,7 +19,10 @@ from .optimiser import for_modules
 from .progress import Budget
 
 CLIP_TOKENS, T5_TOKENS, WIDTH = 40, 64, 128
-EXTRA_WORDS = "the of with on and an her his she boy hair wind snow rain street beach sky cloud sun moon low quality blurry static ugly walks runs looks smile"
+EXTRA_WORDS = (
+    "the of with on and an her his she boy hair wind snow rain street beach sky cloud sun moon "
+    "low quality blurry static ugly walks runs looks smile"
+)
 
 
 def captions(count: int = 4000) -> list[str]:
@@ -28,9 +31,13 @@ def captions(count: int = 4000) -> list[str]:
 
 def clip_tokenizer() -> CLIPTokenizer:
     trained = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token="<|endoftext|>"))
-    trained.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    trained.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(vocab_size=2000, min_frequency=2, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=2000, min_frequency=2, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False
+    )
     trained.train_from_iterator([*captions(), *(EXTRA_WORDS.split() * 20)], trainer)
     import json
 
@@ -51,15 +58,38 @@ def t5_tokenizer() -> T5TokenizerFast:
 
 
 def clip_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    return CLIPTextModel(CLIPTextConfig(
-        vocab_size=len(tokenizer), hidden_size=WIDTH, intermediate_size=4 * WIDTH, num_hidden_layers=2, num_attention_heads=4,
-        max_position_embeddings=CLIP_TOKENS, projection_dim=WIDTH, bos_token_id=0, eos_token_id=1, pad_token_id=1))
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=WIDTH,
+            intermediate_size=4 * WIDTH,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=CLIP_TOKENS,
+            projection_dim=WIDTH,
+            bos_token_id=0,
+            eos_token_id=1,
+            pad_token_id=1,
+        )
+    )
 
 
 def t5_encoder(tokenizer: T5TokenizerFast) -> T5EncoderModel:
-    return T5EncoderModel(T5Config(
-        vocab_size=len(tokenizer), d_model=WIDTH, d_kv=32, d_ff=4 * WIDTH, num_layers=2, num_heads=4,
-        feed_forward_proj="gated-gelu", dropout_rate=0.0, pad_token_id=0, eos_token_id=1, tie_word_embeddings=False))
+    return T5EncoderModel(
+        T5Config(
+            vocab_size=len(tokenizer),
+            d_model=WIDTH,
+            d_kv=32,
+            d_ff=4 * WIDTH,
+            num_layers=2,
+            num_heads=4,
+            feed_forward_proj="gated-gelu",
+            dropout_rate=0.0,
+            pad_token_id=0,
+            eos_token_id=1,
+            tie_word_embeddings=False,
+        )
+    )
 
 
 class AttributeProbe(nn.Module):
@@ -84,10 +114,14 @@ def warm_up(encoder: nn.Module, tokenizer, length: int, budget: Budget) -> None:
     optimiser = for_modules([encoder, probe], ends=("heads", "queries"), lr=0.01, adam_lr=1e-3)
     for step in budget:
         batch = [scenes.sample(step * 32 + i) for i in range(32)]
-        tokens = tokenizer([scenes.caption(s) for s in batch], padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+        tokens = tokenizer(
+            [scenes.caption(s) for s in batch], padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+        )
         hidden = encoder(tokens.input_ids, attention_mask=tokens.attention_mask)[0]
         loss = torch.zeros(())
-        for logits, choices, key in zip(probe(hidden, tokens.attention_mask), probe.CHOICES, ("time", "place", "coat", "hair", "framing", "motion")):
+        for logits, choices, key in zip(
+            probe(hidden, tokens.attention_mask), probe.CHOICES, ("time", "place", "coat", "hair", "framing", "motion"), strict=False
+        ):
             loss = loss + nn.functional.cross_entropy(logits, torch.tensor([choices.index(getattr(s, key)) for s in batch]))
         loss.backward()
         optimiser.step()

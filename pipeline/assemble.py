@@ -1,0 +1,125 @@
+"""Assemble: accepted clips to one episode, exact to the frame."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections import deque
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from PIL import Image
+
+from catalog.media import MediaStore
+from gates.decode import decode
+
+from .episode import Episode, Shot
+from .errors import StorageError
+from .title import overlay, title_layer, title_opacity
+from .video_file import VideoFile
+
+EPISODE_CRF = 16  # visually lossless for drawings; libx264's scale, 0..51
+
+
+def assemble(episode: Episode, clips: dict[str, dict[str, Any]], store: MediaStore, font: Path | None, out: Path) -> None:
+    """Write the episode: every shot's accepted clip, scaled, resampled, titled and joined.
+
+    Args:
+        clips: the accepted clip's row of each shot.
+        out: the file; it appears whole or not at all.
+    """
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".part-") as folder:
+        part = Path(folder) / out.name
+        try:
+            with VideoFile(part, episode.width, episode.height, Fraction(episode.fps), EPISODE_CRF) as file:
+                for frame in timeline(episode, clips, store, font):
+                    file.write(frame)
+            _prove(part, episode)
+            os.replace(part, out)
+        except (OSError, av.FFmpegError) as error:
+            raise StorageError(f"{out} cannot be written: {getattr(error, 'strerror', None) or error}") from error
+
+
+def timeline(episode: Episode, clips: dict[str, dict[str, Any]], store: MediaStore, font: Path | None) -> Iterator[np.ndarray]:
+    """The episode's frames in order. Holds one clip and one dissolve at a time."""
+    shots = [shot for _, shot in episode.shots]
+    tail: deque[np.ndarray] = deque()
+    for i, shot in enumerate(shots):
+        keep = shots[i + 1].transition.frames if i + 1 < len(shots) else 0
+        overlap = shot.transition.frames
+        for n, frame in enumerate(shot_frames(episode, shot, clips[shot.id], store, font)):
+            if n < overlap:
+                weight = (n + 1) / (overlap + 1)
+                frame = (tail.popleft() * (1 - weight) + frame * weight).round().astype(np.uint8)
+            tail.append(frame)
+            while len(tail) > max(keep, overlap - n - 1):
+                yield tail.popleft()
+    yield from tail
+
+
+def shot_frames(episode: Episode, shot: Shot, clip: dict[str, Any], store: MediaStore, font: Path | None) -> Iterator[np.ndarray]:
+    """Exactly `shot.frames` frames at the episode's size and rate."""
+    frames, fps = _clip_frames(clip, store)
+    layer = title_layer(shot.title, episode.width, episode.height, font) if shot.title else None
+    last, scaled = -1, frames[0]
+    for n in range(shot.frames):
+        source = _source_frame(n, shot, len(frames), fps, episode.fps)
+        if source != last:
+            last, scaled = source, _fit(frames[source], episode.width, episode.height)
+        yield scaled if layer is None else overlay(scaled, layer, title_opacity(n, shot.frames, episode.fps))
+
+
+def _source_frame(n: int, shot: Shot, have: int, fps: Fraction, episode_fps: int) -> int:
+    """Which frame of the clip stands at frame n of the shot. Frames are held, never blended: drawings are held on twos."""
+    if shot.fit == "stretch":
+        return min(have - 1, n * have // shot.frames)
+    return min(have - 1, int(n * fps / episode_fps))
+
+
+def _clip_frames(clip: dict[str, Any], store: MediaStore) -> tuple[np.ndarray, Fraction]:
+    data = store.read(clip["media_path"], clip["media"])
+    with tempfile.TemporaryDirectory(prefix="tower-clip-") as folder:
+        file = Path(folder) / "clip.mp4"
+        file.write_bytes(data)
+        video = decode(file)
+    return video.frames, video.fps
+
+
+def _fit(frame: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Scaled to fill, the middle kept: an episode has no bars."""
+    factor = max(width / frame.shape[1], height / frame.shape[0])
+    size = max(width, round(frame.shape[1] * factor)), max(height, round(frame.shape[0] * factor))
+    picture = Image.fromarray(frame).resize(size, Image.Resampling.LANCZOS)
+    left, top = (size[0] - width) // 2, (size[1] - height) // 2
+    return np.asarray(picture.crop((left, top, left + width, top + height)))
+
+
+def _prove(path: Path, episode: Episode) -> None:
+    """Count what was written, by decoding it: an episode is what plays, not what was meant."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        frames = sum(1 for _ in container.decode(stream))
+        size, rate = (stream.width, stream.height), stream.average_rate
+    if (frames, size, rate) != (episode.total_frames, (episode.width, episode.height), episode.fps):
+        raise StorageError(
+            f"{path.name} has {frames} frames of {size[0]}x{size[1]} at {rate} fps; "
+            f"{episode.total_frames} of {episode.width}x{episode.height} at {episode.fps} were meant"
+        )
+
+
+def link_takes(folder: Path, takes: dict[str, dict[str, dict[str, Any] | None]], store: MediaStore) -> None:
+    """Copies of the accepted media under their shots' names: `shots/SH0010.png`, `shots/SH0010.mp4`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = {f"{shot}{Path(row['media_path']).suffix}": row for shot, stages in takes.items() for row in stages.values() if row}
+    for stale in folder.iterdir():
+        if stale.name not in wanted:
+            stale.unlink()
+    for name, row in wanted.items():
+        part = folder / f".{name}.part"
+        shutil.copyfile(store.root / row["media_path"], part)
+        os.replace(part, folder / name)

@@ -1,0 +1,213 @@
+"""The command line: `tower`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from .errors import InputError, StorageError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Render whole anime episodes in batch.")
+out, err = Console(), Console(stderr=True)
+
+EpisodeFile = Annotated[Path, typer.Argument(metavar="EPISODE", help="episode file (YAML)")]
+EpisodeId = Annotated[str, typer.Argument(metavar="EPISODE", help="episode id, such as E01, or its file")]
+AsJson = Annotated[bool, typer.Option("--json", help="print a JSON list of objects")]
+
+
+@app.command()
+def render(
+    episode: EpisodeFile,
+    out_dir: Annotated[Path, typer.Option("--out", metavar="DIR", help="where the episode's folder is written")] = Path("out"),
+    only: Annotated[str, typer.Option(metavar="SHOTS", help="only these shots or sequences, separated by commas")] = "",
+    fresh: Annotated[bool, typer.Option(help="render again even what is accepted")] = False,
+) -> None:
+    """Render what is stale, then assemble DIR/<episode id>/episode.mp4."""
+    from .render import render as run
+    from .settings import load_settings
+
+    wanted = [name.strip() for name in only.split(",") if name.strip()]
+    if only and not wanted:
+        raise InputError(f"--only {only!r} names no shot; give ids such as SH0010,SH0020")
+    summary = run(episode, out_dir, load_settings(), out, wanted, fresh)
+    for outcome in summary.exhausted:
+        err.print(f"{outcome.shot} exhausted: {outcome.why}", highlight=False, markup=False, soft_wrap=True)
+    done = len(summary.outcomes) - len(summary.exhausted)
+    out.print(f"{done} of {len(summary.outcomes)} shots accepted; {summary.takes} takes in this run", highlight=False)
+    out.print(f"{summary.movie or summary.folder / 'contact_sheet.png'}", highlight=False, soft_wrap=True)
+    if summary.exhausted:
+        raise typer.Exit(3)
+
+
+@app.command()
+def status(
+    episode: Annotated[str | None, typer.Argument(metavar="[EPISODE]", help="episode id or file; all episodes if not given")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What the catalog says: shots, takes and outcomes."""
+    from catalog.views import takes_of
+
+    catalog = _catalog()
+    if episode is None:
+        names = dict.fromkeys(r["episode"] for r in catalog.rows("takes", columns=["episode", "at"])) if catalog else {}
+        rows = [_episode_status(name, takes_of(catalog, name)) for name in names] if catalog else []
+    else:
+        rows = _shot_status(takes_of(catalog, _episode_id(episode))) if catalog else []
+        if not rows:
+            raise InputError(f"the catalog has no takes of episode {_episode_id(episode)}")
+    _show(rows, as_json)
+
+
+@app.command()
+def takes(episode: EpisodeId, shot: Annotated[str | None, typer.Argument(metavar="[SHOT]")] = None, as_json: AsJson = False) -> None:
+    """Every attempt, with its seed, its outcome and why."""
+    catalog, name = _catalog(), _episode_id(episode)
+    rows = catalog.rows("takes", name) if catalog else []
+    if shot:
+        rows = [r for r in rows if r["shot"] == shot]
+    if not rows:
+        raise InputError(f"the catalog has no takes of episode {name}" + (f", shot {shot}" if shot else ""))
+    if not as_json:
+        keys = ("take", "outcome", "labels", "workflow", "seed", "device_seconds", "media_path")
+        rows = [{k: r[k] for k in keys} for r in rows]
+    _show(rows, as_json)
+
+
+@app.command()
+def models(as_json: AsJson = False) -> None:
+    """Which workflows there are, and whether their model files are here."""
+    from .models import list_models
+    from .settings import load_settings
+
+    _show(list_models(load_settings()), as_json)
+
+
+def _catalog() -> Any:
+    from catalog.store import Catalog
+
+    from .settings import load_settings
+
+    root = load_settings().catalog_root
+    return Catalog.open(root) if (root / "takes").is_dir() else None
+
+
+def _episode_id(given: str) -> str:
+    if given.endswith((".yaml", ".yml")):
+        from .episode import load_episode
+
+        return load_episode(Path(given)).id
+    return given
+
+
+def _episode_status(name: str, history: dict[tuple[str, str], list[dict[str, Any]]]) -> dict[str, Any]:
+    shots = {shot for shot, _ in history}
+    rows = [r for takes in history.values() for r in takes]
+    accepted = {r["shot"] for r in rows if r["stage"] == "clip" and r["outcome"] == "accepted"}
+    return {
+        "episode": name,
+        "shots": len(shots),
+        "with_accepted_clip": len(accepted),
+        "takes": len(rows),
+        "last": rows and max(r["at"] for r in rows),
+    }
+
+
+def _shot_status(history: dict[tuple[str, str], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    rows = []
+    for shot in sorted({shot for shot, _ in history}):
+        stages = {stage: history.get((shot, stage), []) for stage in ("keyframe", "clip")}
+        latest = [t for stage in ("keyframe", "clip") for t in stages[stage]][-1]
+        done = any(t["outcome"] == "accepted" for t in stages["clip"])
+        rows.append(
+            {
+                "shot": shot,
+                "sequence": latest["sequence"],
+                "outcome": "accepted" if done else latest["outcome"],
+                "keyframe_takes": len(stages["keyframe"]),
+                "clip_takes": len(stages["clip"]),
+                "rejected_for": sorted({label for takes in stages.values() for t in takes for label in t["labels"]}),
+                "last": latest["at"],
+            }
+        )
+    return rows
+
+
+def _show(rows: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(rows, indent=2, default=str, ensure_ascii=False))
+        return
+    if not rows:
+        out.print("nothing yet", highlight=False)
+        return
+    table = Table(*rows[0], box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(_cell(v) for v in row.values()))
+    console = out if out.is_terminal else Console(width=240)
+    console.print(table)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.2f}"
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    if hasattr(value, "strftime"):
+        return value.strftime("%Y-%m-%d %H:%M:%S")
+    return "" if value is None else str(value)
+
+
+def main() -> None:
+    """The console script: every failure that is not a bug is one sentence and an exit code."""
+    code = _run()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if code == 130:
+        os._exit(code)  # threads of libraries must not hold an interrupted run open
+    sys.exit(code)
+
+
+def _run() -> int:
+    import signal
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's polite stop is an interruption too
+    try:
+        return app(standalone_mode=False) or 0
+    except typer.Exit as stop:
+        return stop.exit_code
+    except typer.Abort:
+        return 130
+    except KeyboardInterrupt:
+        err.print("interrupted; every take so far is in the catalog, and the same command goes on from there", highlight=False)
+        return 130
+    except Exception as error:
+        sentence = _sentence(error)
+        if sentence is None:
+            raise
+        err.print(f"error: {sentence}", highlight=False, markup=False, soft_wrap=True)
+        return 2
+
+
+def _sentence(error: Exception) -> str | None:
+    """The sentence of an error that a person can act on; None for a bug, which keeps its traceback."""
+    import click
+
+    from catalog.media import MediaDamaged
+    from catalog.store import CatalogError
+    from cluster.start import ClusterError
+
+    if isinstance(error, click.ClickException):
+        return error.format_message()
+    if isinstance(error, InputError | StorageError | CatalogError | ClusterError | MediaDamaged):
+        return str(error)
+    return None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,23 @@
+"""Write the JSON Schemas of episode and workflow files: `make schemas`."""
+
+from __future__ import annotations
+
+import json
+
+from pydantic import BaseModel
+
+from .episode import Episode
+from .settings import PROJECT
+from .workflow import Workflow
+
+SCHEMAS: dict[str, type[BaseModel]] = {"episode": Episode, "workflow": Workflow}
+
+
+def schema_text(name: str) -> str:
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema"} | SCHEMAS[name].model_json_schema()
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+if __name__ == "__main__":
+    for name in SCHEMAS:
+        (PROJECT / "configs" / "schemas" / f"{name}.schema.json").write_text(schema_text(name), encoding="utf-8")

@@ -1,0 +1,197 @@
+"""The studio: what one shot's life needs of the pool, the gates and the catalog."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from fractions import Fraction
+from typing import Any
+
+from actors.prompts import PromptEncoder
+from actors.values import ClipRequest, KeyframeRequest, ModelFiles, PromptRequest, Receipt
+from catalog.media import Media
+from catalog.store import Catalog, Writer
+from cluster.pool import DeviceLost, ModelSpec, Part, Pool, RequestFailed
+from gates.video import ClipExpectation
+
+from .errors import StorageError
+from .fingerprint import digest, seed_for
+from .judge import Judged, findings_json, judge_clip, judge_given, judge_keyframe, read_still
+from .plan import ShotPlan, StagePlan, clip_inputs
+
+# What a device does first when several things wait: texts are short and everything needs them; then what
+# is nearest to being finished, so that few shots are half-done at any time.
+PRIORITY = {"prompt": 3, "clip": 2, "keyframe": 1}
+REMEMBERED_PROMPTS = 256  # embeddings kept in the object store: negatives and retries hit, memory stays bounded
+
+
+@dataclass(frozen=True)
+class Take:
+    """One attempt, as its row tells it."""
+
+    row: dict[str, Any]
+
+    @property
+    def outcome(self) -> str:
+        return self.row["outcome"]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(self.row["labels"])
+
+    @property
+    def media(self) -> Media:
+        return Media(self.row["media"], self.row["media_path"], self.row["media_bytes"])
+
+
+@dataclass
+class Studio:
+    """Everything a shot needs, and nothing that grows with the number of shots."""
+
+    run: str
+    pool: Pool
+    catalog: Catalog
+    writer: Writer
+    tell: Callable[[str, Any], None] = lambda what, value: None
+    prompts: OrderedDict[str, tuple[Part, str | None]] = field(default_factory=OrderedDict)
+
+    async def keyframe(self, plan: ShotPlan, attempt: int, variation: int) -> Take:
+        """One take of a shot's keyframe: drawn, stored, judged, recorded."""
+        stage, wanted = plan.keyframe, plan.keyframe.workflow
+        seed = seed_for(plan.episode, plan.shot.id, "keyframe", plan.shot.variation, variation)
+        row = self._row(plan, stage, attempt, variation, seed, stage.inputs, None)
+
+        async def work() -> Judged:
+            if plan.given_keyframe:
+                row["seed"] = None
+                return await self.pool.cpu(judge_given, plan.given_keyframe, wanted.width, wanted.height, self.catalog.root)
+            request = KeyframeRequest(row["take"], seed, stage.loras)
+            receipt, picture = await self._generate(stage, request, row, {}, together=stage.loras)
+            return await self.pool.cpu(judge_keyframe, picture, receipt.finite, wanted.width, wanted.height, self.catalog.root)
+
+        return await self._attempt(row, work)
+
+    async def clip(self, plan: ShotPlan, attempt: int, variation: int, keyframe: Media) -> Take:
+        """One take of a shot's clip, started from this keyframe: made, encoded, judged, recorded."""
+        stage, wanted = plan.clip, plan.clip.workflow
+        assert wanted.num_frames and wanted.fps
+        expect = ClipExpectation(wanted.num_frames, Fraction(wanted.fps).limit_denominator(1001), wanted.width, wanted.height)
+        seed = seed_for(plan.episode, plan.shot.id, "clip", plan.shot.variation, variation)
+        row = self._row(plan, stage, attempt, variation, seed, clip_inputs(stage, keyframe.digest), keyframe)
+        row["fps"] = float(expect.fps)
+
+        async def work() -> Judged:
+            still = self.pool.cpu_part(read_still, keyframe, wanted.width, wanted.height, self.catalog.root)
+            request = ClipRequest(row["take"], seed, stage.loras)
+            receipt, frames = await self._generate(stage, request, row, {"keyframe": still}, together=row["take"])
+            return await self.pool.cpu(judge_clip, frames, receipt.finite, keyframe, expect, self.catalog.root)
+
+        return await self._attempt(row, work)
+
+    async def _generate(
+        self, stage: StagePlan, request: Any, row: dict[str, Any], parts: dict[str, Part], together: Any
+    ) -> tuple[Receipt, Part]:
+        """Run the model; its receipt must name this take, this seed and this workflow."""
+        prompt, row["prompt_cut"] = await self._prompt(stage, stage.prompt)
+        negative, _ = await self._prompt(stage, stage.negative_prompt)
+        asked = time.monotonic()
+        receipt, result = await self.pool.submit(
+            spec_of(stage), request, {"prompt": prompt, "negative": negative, **parts}, PRIORITY[stage.stage], together
+        )
+        if (receipt.take, receipt.model, receipt.seed) != (request.take, identity_of(stage), request.seed):
+            raise RequestFailed(
+                "WrongResult", f"asked for {request.take} from {identity_of(stage)}, got {receipt.take} from {receipt.model}"
+            )
+        row["queue_seconds"] = max(0.0, time.monotonic() - asked - receipt.seconds)
+        row["device_seconds"], row["device"], row["peak_memory_bytes"] = receipt.seconds, receipt.device, receipt.peak_memory_bytes
+        return receipt, result
+
+    async def _prompt(self, stage: StagePlan, text: str) -> tuple[Part, str | None]:
+        """Each text is encoded once, for as long as it is remembered."""
+        spec = encoder_of(stage)
+        key = digest([spec.key, text])
+        if key not in self.prompts:
+            receipt, part = await self.pool.submit(spec, PromptRequest(text), priority=PRIORITY["prompt"])
+            self.prompts[key] = part, receipt.cut
+            while len(self.prompts) > REMEMBERED_PROMPTS:
+                self.prompts.popitem(last=False)
+        self.prompts.move_to_end(key)
+        return self.prompts[key]
+
+    async def _attempt(self, row: dict[str, Any], work: Callable[[], Any]) -> Take:
+        """Run the work and record what came of it. Media is on disk before its row is written."""
+        self.tell("begin", row["stage"])
+        try:
+            judged: Judged = await work()
+            row.update(_judged_columns(judged))
+        except (DeviceLost, RequestFailed) as error:
+            self.prompts.clear()  # what lay on a lost node is gone; texts are cheap to encode again
+            row.update(outcome="error", error=f"{type(error).__name__}: {error}")
+        except OSError as error:
+            raise StorageError(f"media cannot be written to {self.catalog.root}: {error.strerror or error}") from error
+        row["at"] = datetime.now(UTC)
+        await self.writer.add("takes", row)
+        take = Take(row)
+        self.tell("take", take)
+        return take
+
+    def _row(
+        self, plan: ShotPlan, stage: StagePlan, attempt: int, variation: int, seed: int, inputs: str, keyframe: Media | None
+    ) -> dict[str, Any]:
+        return {
+            "take": f"{plan.episode}/{plan.shot.id}/{stage.stage}/v{attempt:03d}",
+            "run": self.run,
+            "episode": plan.episode,
+            "sequence": plan.sequence.id,
+            "shot": plan.shot.id,
+            "stage": stage.stage,
+            "attempt": attempt,
+            "variation": variation,
+            "inputs": inputs,
+            "workflow": stage.workflow.name,
+            "workflow_version": stage.workflow.version,
+            "workflow_digest": stage.workflow_digest,
+            "seed": seed,
+            "prompt": stage.prompt,
+            "negative_prompt": stage.negative_prompt,
+            "keyframe_media": keyframe.digest if keyframe else None,
+            "labels": [],
+        }
+
+
+def _judged_columns(judged: Judged) -> dict[str, Any]:
+    verdict, media = judged.verdict, judged.media
+    return {
+        "outcome": "rejected" if verdict.outcome == "fail" else "accepted",
+        "labels": list(verdict.labels),
+        "measures": verdict.measures,
+        "findings": json.dumps(findings_json(verdict)),
+        "media": media.digest,
+        "media_path": media.path,
+        "media_bytes": media.bytes,
+        "width": judged.width,
+        "height": judged.height,
+        "frames": judged.frames,
+        "gate_seconds": judged.seconds,
+    }
+
+
+def identity_of(stage: StagePlan) -> str:
+    """What the model calls itself on its receipts: workflow, version and the digest of settings and files."""
+    return f"{stage.workflow.name}@{stage.workflow.version}#{stage.workflow_digest[:12]}"
+
+
+def spec_of(stage: StagePlan) -> ModelSpec:
+    identity = identity_of(stage)
+    return ModelSpec(identity, stage.workflow.model_class, (identity, stage.files, stage.workflow.settings()), stage.workflow.batch_size)
+
+
+def encoder_of(stage: StagePlan) -> ModelSpec:
+    """Workflows on the same checkpoint share its encoder."""
+    files = ModelFiles(stage.files.checkpoint, dtype=stage.files.dtype)
+    key = f"prompts:{stage.files.checkpoint}:{stage.workflow.max_tokens}:{files.dtype}"
+    return ModelSpec(key, PromptEncoder, (key, files, stage.workflow.max_tokens), batch_size=8)
