@@ -1,0 +1,121 @@
+"""What the tests share: the demo checkpoints, a small episode, and one render that many tests look at."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parent.parent
+DEMO = PROJECT / "actors" / "demo"
+
+EPISODE = """\
+id: E90
+title: A test
+width: 192
+height: 128
+fps: 24
+style: anime
+keyframe_workflow: demo-keyframe
+clip_workflow: demo-ltx-121
+characters:
+  hana: {name: Hana, description: a girl with pink hair and a yellow coat}
+  aoi: {name: Aoi, description: a girl with blue hair and a red coat}
+locations:
+  shore: {description: by the sea}
+  town: {description: in the city}
+sequences:
+  - id: S010
+    location: shore
+    time: by day
+    shots:
+      - {id: SH0010, frames: 60, framing: wide shot, characters: [hana], action: walking right, camera: static camera, title: A test}
+      - {id: SH0020, frames: 36, framing: close-up, characters: [hana], action: standing still, camera: static camera, clip_workflow: demo-animatediff-16}
+  - id: S020
+    location: town
+    time: at night
+    shots:
+      - {id: SH0030, frames: 48, framing: close-up, characters: [aoi], action: standing still, camera: camera pans left, transition: {type: dissolve, frames: 12}}
+"""
+EPISODE_FRAMES = 60 + 36 + 48 - 12
+
+
+@dataclass(frozen=True)
+class Done:
+    code: int
+    out: str
+    err: str
+
+
+def tower(*args: str | Path, cwd: Path, timeout: float = 300, **env: str) -> Done:
+    """Run the command line as a person would, in its own process."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.cli", *map(str, args)],
+        cwd=cwd, capture_output=True, text=True, timeout=timeout, check=False, env=environment(cwd, **env),
+    )  # fmt: skip
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def environment(cwd: Path, **extra: str) -> dict[str, str]:
+    mine = {k: v for k, v in os.environ.items() if not k.startswith("TOWER_") and k != "RAY_ADDRESS"}
+    return (
+        mine | {"PYTHONPATH": str(PROJECT), "TOWER_CATALOG_URI": str(cwd / "catalog-data"), "TOWER_MODELS_DIR": str(cwd / "models")} | extra
+    )
+
+
+def refused(done: Done, *words: str) -> None:
+    """Exit 2 and one sentence that holds all the words; no traceback."""
+    assert done.code == 2, (done.code, done.out, done.err)
+    lines = [line for line in done.err.splitlines() if line.strip()]
+    assert len(lines) == 1 and lines[0].startswith("error: "), done.err
+    for word in words:
+        assert word in lines[0], (word, lines[0])
+
+
+def takes_of(cwd: Path, episode: str = "E90") -> list[dict[str, Any]]:
+    done = tower("takes", episode, "--json", cwd=cwd)
+    assert done.code == 0, done.err
+    return json.loads(done.out)
+
+
+@pytest.fixture
+def episode(tmp_path: Path) -> Path:
+    file = tmp_path / "episode.yaml"
+    file.write_text(EPISODE)
+    return file
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A finished render of EPISODE: never changed by a test."""
+
+    cwd: Path
+    file: Path
+    first: Done
+    takes: list[dict[str, Any]]
+
+    @property
+    def out(self) -> Path:
+        return self.cwd / "out" / "E90"
+
+    def accepted(self, stage: str) -> dict[str, dict[str, Any]]:
+        return {t["shot"]: t for t in self.takes if t["stage"] == stage and t["outcome"] == "accepted"}
+
+    def media(self, take: dict[str, Any]) -> Path:
+        return self.cwd / "catalog-data" / take["media_path"]
+
+
+@pytest.fixture(scope="session")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> Rendered:
+    cwd = tmp_path_factory.mktemp("rendered")
+    file = cwd / "episode.yaml"
+    file.write_text(EPISODE)
+    first = tower("render", file, "--out", "out", cwd=cwd)
+    assert first.code == 0, first.out + first.err
+    return Rendered(cwd, file, first, takes_of(cwd))

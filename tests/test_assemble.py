@@ -1,0 +1,121 @@
+"""Joining clips: exact frames, right order, any size and rate."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from catalog.media import MediaStore
+from gates.decode import decode
+from pipeline.assemble import assemble, timeline
+from pipeline.episode import Episode
+from pipeline.errors import StorageError
+from pipeline.title import title_opacity
+from pipeline.video_file import write_clip
+
+
+def episode(*shots: dict, width: int = 64, height: int = 64) -> Episode:
+    base = {"id": "E01", "title": "t", "width": width, "height": height, "fps": 24, "keyframe_workflow": "k", "clip_workflow": "c"}
+    listed = [{"id": f"SH{10 * (i + 1):04d}"} | s for i, s in enumerate(shots)]
+    return Episode.model_validate(base | {"sequences": [{"id": "S010", "shots": listed}]})
+
+
+def clip(store: MediaStore, tmp_path: Path, level: int, frames: int, fps: int, width: int = 64, height: int = 64) -> dict:
+    """A clip whose frame n is the flat grey `level + n`, to be recognised after encoding."""
+    file = tmp_path / f"c{level}.mp4"
+    ramp = np.stack([np.full((height, width, 3), min(250, level + n), np.uint8) for n in range(frames)])
+    write_clip(file, ramp, Fraction(fps), crf=0)
+    media = store.put(file.read_bytes(), ".mp4")
+    return {"media": media.digest, "media_path": media.path}
+
+
+def levels(frames) -> list[int]:
+    return [round(float(f.mean())) for f in frames]
+
+
+def near(found: list[int], wanted: list[int], slack: int = 2) -> bool:
+    return len(found) == len(wanted) and all(abs(a - b) <= slack for a, b in zip(found, wanted, strict=True))
+
+
+def test_clips_of_other_sizes_and_rates_are_joined_exactly(tmp_path):
+    store = MediaStore(tmp_path)
+    story = episode({"frames": 10}, {"frames": 12}, {"frames": 6})
+    clips = {
+        "SH0010": clip(store, tmp_path, 20, 30, 24, 96, 64),
+        "SH0020": clip(store, tmp_path, 80, 8, 8, 48, 80),
+        "SH0030": clip(store, tmp_path, 150, 20, 48, 128, 128),
+    }
+    wanted = [20 + n for n in range(10)] + [80 + n // 3 for n in range(12)] + [150 + 2 * n for n in range(6)]
+    assert near(levels(timeline(story, clips, store, None)), wanted)
+    assemble(story, clips, store, None, tmp_path / "episode.mp4")
+    video = decode(tmp_path / "episode.mp4")
+    assert video.frames.shape == (28, 64, 64, 3) and video.fps == 24 and near(levels(video.frames), wanted, slack=4)
+
+
+def test_a_dissolve_overlaps_and_blends_from_one_shot_to_the_next(tmp_path):
+    store = MediaStore(tmp_path)
+    story = episode({"frames": 8}, {"frames": 8, "transition": {"type": "dissolve", "frames": 3}}, {"frames": 4})
+    clips = {f"SH00{n}0": clip(store, tmp_path, level, 1, 24) for n, level in ((1, 40), (2, 200), (3, 100))}
+    clips = {k: v for k, v in clips.items()}
+    story.sequences[0].shots[0].fit = story.sequences[0].shots[1].fit = story.sequences[0].shots[2].fit = "hold"
+    wanted = [40] * 5 + [80, 120, 160] + [200] * 5 + [100] * 4
+    assert story.total_frames == len(wanted) == 17
+    assert near(levels(timeline(story, clips, store, None)), wanted)
+
+
+def test_dissolves_one_after_another_and_as_long_as_their_shots(tmp_path):
+    store = MediaStore(tmp_path)
+    dissolve = {"transition": {"type": "dissolve", "frames": 4}, "fit": "hold"}
+    story = episode({"frames": 6, "fit": "hold"}, {"frames": 8} | dissolve, {"frames": 4} | dissolve)
+    clips = {f"SH00{n}0": clip(store, tmp_path, level, 1, 24) for n, level in ((1, 0), (2, 200), (3, 100))}
+    found = levels(timeline(story, clips, store, None))
+    assert near(found, [0, 0, 40, 80, 120, 160, 180, 160, 140, 120], slack=3)
+    assert len(found) == story.total_frames
+
+
+def test_hold_keeps_the_last_frame_and_stretch_retimes(tmp_path):
+    store = MediaStore(tmp_path)
+    made = clip(store, tmp_path, 50, 4, 24)
+    held = list(timeline(episode({"frames": 8, "fit": "hold"}), {"SH0010": made}, store, None))
+    assert near(levels(held), [50, 51, 52, 53, 53, 53, 53, 53])
+    stretched = list(timeline(episode({"frames": 8, "fit": "stretch"}), {"SH0010": made}, store, None))
+    assert near(levels(stretched), [50, 50, 51, 51, 52, 52, 53, 53])
+
+
+def test_another_shape_fills_the_picture_without_bars(tmp_path):
+    store = MediaStore(tmp_path)
+    made = clip(store, tmp_path, 200, 2, 24, 96, 32)
+    for frame in timeline(episode({"frames": 2}, width=64, height=96), {"SH0010": made}, store, None):
+        assert frame.shape == (96, 64, 3) and frame.min() > 180
+
+
+def test_a_title_is_drawn_and_fades(tmp_path):
+    store = MediaStore(tmp_path)
+    made = clip(store, tmp_path, 60, 1, 24, 192, 128)
+    frames = list(
+        timeline(episode({"frames": 48, "fit": "hold", "title": "Lanterns"}, width=192, height=128), {"SH0010": made}, store, None)
+    )
+    assert frames[24].max() > 230 and frames[0].max() < frames[24].max()
+    assert title_opacity(24, 48, 24) == 1 and 0 < title_opacity(0, 48, 24) < 0.2 and 0 < title_opacity(47, 48, 24) < 0.2
+
+
+def test_an_episode_appears_whole_or_not_at_all(tmp_path):
+    store = MediaStore(tmp_path)
+    story = episode({"frames": 4}, {"frames": 4})
+    clips = {"SH0010": clip(store, tmp_path, 20, 8, 24), "SH0020": clip(store, tmp_path, 90, 8, 24)}
+    (store.root / clips["SH0020"]["media_path"]).write_bytes(b"damaged")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "episode.mp4").write_bytes(b"the one before")
+    with pytest.raises(Exception, match="promises"):
+        assemble(story, clips, store, None, tmp_path / "out" / "episode.mp4")
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["episode.mp4"]
+    assert (tmp_path / "out" / "episode.mp4").read_bytes() == b"the one before"
+
+
+def test_a_file_that_cannot_be_written_is_one_sentence(tmp_path):
+    store = MediaStore(tmp_path)
+    with pytest.raises((StorageError, OSError)):
+        assemble(episode({"frames": 4}), {"SH0010": clip(store, tmp_path, 20, 8, 24)}, store, None, tmp_path / "nowhere" / "episode.mp4")

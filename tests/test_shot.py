@@ -1,0 +1,149 @@
+"""One shot's life: which take follows which verdict. The studio here only hands out verdicts."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.values import ModelFiles
+from pipeline.episode import Sequence, Shot
+from pipeline.plan import ShotPlan, StagePlan, clip_inputs
+from pipeline.shot import render_shot
+from pipeline.studio import Take
+from pipeline.workflow import Retry, Workflow
+
+STILL = Workflow(
+    name="k", version=1, family="stable_diffusion", checkpoint="x", width=96, height=64, num_inference_steps=1, guidance_scale=1
+)
+CLIP = Workflow(
+    name="c",
+    version=1,
+    family="ltx_video",
+    checkpoint="x",
+    width=96,
+    height=64,
+    num_frames=9,
+    fps=24,
+    num_inference_steps=1,
+    guidance_scale=1,
+)
+
+
+class Script:
+    """Answers attempts with outcomes in order: "ok", "error", or a label."""
+
+    def __init__(self, *answers: str):
+        self.answers, self.asked = list(answers), []  # type: ignore[var-annotated]
+
+    def _take(self, stage: str, attempt: int, variation: int, inputs: str) -> Take:
+        answer = self.answers.pop(0)
+        self.asked.append((stage, attempt, variation, answer))
+        outcome = {"ok": "accepted", "error": "error"}.get(answer, "rejected")
+        row = {
+            "stage": stage,
+            "attempt": attempt,
+            "variation": variation,
+            "inputs": inputs,
+            "outcome": outcome,
+            "labels": [answer] if outcome == "rejected" else [],
+        }
+        return Take(
+            row | {"media": f"{stage}{variation}", "media_path": "p", "media_bytes": 1, "error": "lost" if outcome == "error" else None}
+        )
+
+    async def keyframe(self, plan: ShotPlan, attempt: int, variation: int) -> Take:
+        return self._take("keyframe", attempt, variation, plan.keyframe.inputs)
+
+    async def clip(self, plan: ShotPlan, attempt: int, variation: int, keyframe: Any) -> Take:
+        return self._take("clip", attempt, variation, clip_inputs(plan.clip, keyframe.digest))
+
+
+def plan(retry: Retry | None = None, history: dict[str, list[dict[str, Any]]] | None = None, **more: Any) -> ShotPlan:
+    def stage(name: Any, workflow: Workflow) -> StagePlan:
+        return StagePlan(
+            name, workflow.model_copy(update={"retry": retry or Retry(max_attempts=3)}), "d", ModelFiles("x"), "p", "", (), name
+        )
+
+    shot, sequence = Shot(id="SH0010", frames=8), Sequence(id="S010", shots=[Shot(id="SH0010", frames=8)])
+    made = ShotPlan(
+        "E01", sequence, shot, stage("keyframe", STILL), stage("clip", CLIP), None, history or {"keyframe": [], "clip": []}, None, None, ""
+    )
+    return replace(made, **more)
+
+
+def live(script: Script, shot: ShotPlan) -> tuple[str, str, list[tuple[str, int, int, str]]]:
+    outcome = asyncio.run(render_shot(shot, script))  # type: ignore[arg-type]
+    assert not script.answers, "more takes were expected"
+    return outcome.outcome, outcome.why, script.asked
+
+
+def test_a_rejected_take_is_tried_again_with_another_variation():
+    outcome, _, asked = live(Script("empty", "ok", "frozen", "ok"), plan())
+    assert outcome == "accepted"
+    assert asked == [("keyframe", 1, 0, "empty"), ("keyframe", 2, 1, "ok"), ("clip", 1, 0, "frozen"), ("clip", 2, 1, "ok")]
+
+
+def test_an_error_is_tried_again_with_the_same_variation():
+    outcome, _, asked = live(Script("error", "ok", "error", "error", "ok"), plan())
+    assert outcome == "accepted" and {v for _, _, v, _ in asked} == {0}
+
+
+def test_attempts_are_spent_and_the_reason_is_told():
+    outcome, why, _ = live(Script("ok", "frozen", "noise", "frozen"), plan())
+    assert (outcome, why) == ("exhausted", "clip rejected 3 times, last for frozen")
+
+
+def test_errors_are_bounded_too():
+    outcome, why, _ = live(Script("error", "error", "error"), plan())
+    assert outcome == "exhausted" and "failed 3 times" in why
+
+
+def test_what_a_seed_cannot_mend_is_given_up_at_once():
+    outcome, why, asked = live(Script("ok", "wrong_frame_count"), plan())
+    assert outcome == "exhausted" and "wrong_frame_count" in why and len(asked) == 2
+
+
+def test_a_label_can_ask_for_a_new_keyframe():
+    outcome, _, asked = live(
+        Script("ok", "wrong_first_frame", "ok", "ok"), plan(Retry(max_attempts=3, on={"wrong_first_frame": "new_keyframe"}))
+    )
+    assert outcome == "accepted"
+    assert asked == [("keyframe", 1, 0, "ok"), ("clip", 1, 0, "wrong_first_frame"), ("keyframe", 2, 1, "ok"), ("clip", 2, 0, "ok")]
+
+
+def test_numbers_go_on_over_runs_and_rejected_seeds_are_not_tried_twice():
+    past = [
+        {"stage": "keyframe", "attempt": n, "variation": v, "inputs": "keyframe", "outcome": o}
+        for n, v, o in ((1, 0, "rejected"), (2, 1, "error"), (3, 1, "rejected"))
+    ]
+    outcome, _, asked = live(Script("ok", "ok"), plan(history={"keyframe": past, "clip": []}))
+    assert outcome == "accepted" and asked[0] == ("keyframe", 4, 2, "ok")
+
+
+def test_a_lost_file_or_fresh_takes_use_the_same_seed_again():
+    past = [
+        {"stage": "keyframe", "attempt": n, "variation": v, "inputs": "keyframe", "outcome": o}
+        for n, v, o in ((1, 0, "rejected"), (2, 1, "accepted"))
+    ]
+    history = {"keyframe": past, "clip": []}
+    assert live(Script("ok", "ok"), plan(history=history))[2][0] == ("keyframe", 3, 1, "ok")
+    assert live(Script("ok", "ok"), plan(history=history, fresh=True))[2][0] == ("keyframe", 3, 0, "ok")
+
+
+def test_a_persons_keyframe_is_judged_once():
+    outcome, why, asked = live(Script("black"), plan(given_keyframe=Path("still.png")))
+    assert outcome == "exhausted" and "black" in why and len(asked) == 1
+
+
+def test_an_accepted_keyframe_is_not_made_again():
+    accepted = {"media": "m", "media_path": "p", "media_bytes": 1}
+    assert [a[0] for a in live(Script("ok"), plan(accepted_keyframe=accepted))[2]] == ["clip"]
+
+
+def test_a_retry_rule_for_no_known_label_is_refused():
+    with pytest.raises(ValueError, match="ugly"):
+        Retry(on={"ugly": "new_seed"})
