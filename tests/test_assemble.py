@@ -27,7 +27,7 @@ def clip(store: MediaStore, tmp_path: Path, level: int, frames: int, fps: int, w
     """A clip whose frame n is the flat grey `level + n`, to be recognised after encoding."""
     file = tmp_path / f"c{level}.mp4"
     ramp = np.stack([np.full((height, width, 3), min(250, level + n), np.uint8) for n in range(frames)])
-    write_clip(file, ramp, Fraction(fps), crf=0)
+    write_clip(file, ramp, Fraction(fps), crf=1)
     media = store.put(file.read_bytes(), ".mp4")
     return {"media": media.digest, "media_path": media.path}
 
