@@ -91,6 +91,6 @@ class AnimateDiffModel:
 def load_adapter(folder: str, dtype: torch.dtype) -> MotionAdapter:
     check_folder(folder, "motion adapter", part="config.json")
     try:
-        return MotionAdapter.from_pretrained(folder, torch_dtype=dtype, local_files_only=True, use_safetensors=True)
+        return MotionAdapter.from_pretrained(folder, dtype=dtype, local_files_only=True, use_safetensors=True)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise ModelError(f"motion adapter {folder} cannot be loaded: {first_line(error)}") from error

@@ -12,12 +12,14 @@ from typing import Any
 import diffusers
 import numpy as np
 import torch
+import transformers
 
 from .values import Lora, ModelError
 
 warnings.filterwarnings("ignore", message=".*should be kept in float32.*")
 diffusers.utils.logging.set_verbosity_error()
 diffusers.utils.logging.disable_progress_bar()
+transformers.utils.logging.disable_progress_bar()
 
 SCHEDULERS = {
     "checkpoint": None,
@@ -36,7 +38,11 @@ def device_name(device: str) -> str:
     """The hardware's own name, for the records."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
-    return f"{platform.processor() or platform.machine()} CPU"
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return f"{platform.processor() or platform.machine()} CPU"
 
 
 def dtype_for(setting: str, device: str, on_gpu: torch.dtype) -> torch.dtype:
@@ -68,7 +74,7 @@ def load_pipeline(cls: Any, folder: str, dtype: torch.dtype, device: str, **part
     path = check_folder(folder, "checkpoint")
     try:
         pipe = cls.from_pretrained(
-            path, torch_dtype=dtype, local_files_only=True, use_safetensors=True, tokenizer=None, text_encoder=None, **parts
+            path, dtype=dtype, local_files_only=True, use_safetensors=True, tokenizer=None, text_encoder=None, **parts
         )  # type: ignore[attr-defined]
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, AttributeError) as error:
         raise ModelError(f"checkpoint {folder} cannot be loaded as {cls.__name__}: {first_line(error)}") from error
@@ -154,6 +160,9 @@ def peak_memory_bytes() -> int:
 def read_config(folder: str, part: str) -> dict[str, Any]:
     file = Path(folder) / part / "config.json"
     try:
-        return json.loads(file.read_text())
+        config = json.loads(file.read_text())
     except (OSError, ValueError) as error:
         raise ModelError(f"{file} cannot be read: {first_line(error)}") from error
+    if not isinstance(config, dict):
+        raise ModelError(f"{file} does not hold a configuration")
+    return config

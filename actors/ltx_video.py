@@ -30,7 +30,9 @@ from .values import ClipRequest, ClipSettings, ModelError, ModelFiles, Receipt
 
 def check_frames(checkpoint: str, num_frames: int) -> None:
     """LTX-Video silently makes 113 frames where 120 are asked for; here that is an error."""
-    ratio = int(read_config(checkpoint, "vae").get("temporal_compression_ratio") or 8)
+    ratio = read_config(checkpoint, "vae").get("temporal_compression_ratio") or 8
+    if not isinstance(ratio, int):
+        raise ModelError(f"vae/config.json of checkpoint {checkpoint}: temporal_compression_ratio {ratio!r} is not a whole number")
     if num_frames < 1 or num_frames % ratio != 1:
         near = max(0, round((num_frames - 1) / ratio)) * ratio + 1
         raise ModelError(f"num_frames {num_frames} does not fit this model: LTX-Video makes {ratio}k+1 frames, such as {near}")

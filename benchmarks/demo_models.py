@@ -13,10 +13,10 @@ import itertools
 import json
 import random
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from PIL import Image
@@ -46,9 +46,9 @@ class Models:
         settings = load_settings()
         flows = {name: load_workflow(name, "benchmarks.demo_models") for name in ("demo-keyframe", "demo-ltx-121", "demo-animatediff-16")}
         files = {name: files_of(flow, settings) for name, flow in flows.items()}
-        self.keyframe = KeyframeModel("k", files["demo-keyframe"], flows["demo-keyframe"].settings())
-        self.ltx = LtxVideoModel("l", files["demo-ltx-121"], flows["demo-ltx-121"].settings())
-        self.animatediff = AnimateDiffModel("a", files["demo-animatediff-16"], flows["demo-animatediff-16"].settings())
+        self.keyframe = KeyframeModel("k", files["demo-keyframe"], flows["demo-keyframe"].keyframe_settings())
+        self.ltx = LtxVideoModel("l", files["demo-ltx-121"], flows["demo-ltx-121"].clip_settings())
+        self.animatediff = AnimateDiffModel("a", files["demo-animatediff-16"], flows["demo-animatediff-16"].clip_settings())
         self.sd_text = PromptEncoder("s", ModelFiles(files["demo-keyframe"].checkpoint))
         self.ltx_text = PromptEncoder("t", ModelFiles(files["demo-ltx-121"].checkpoint), flows["demo-ltx-121"].max_tokens)
         self.negative = {True: self.ltx_text.encode([""])[0], False: self.sd_text.encode([""])[0]}
@@ -114,35 +114,58 @@ def classify(model: Classifier, pictures: list[np.ndarray]) -> list[dict[str, st
     return [{name: values[answers[k][i]] for k, (name, values) in enumerate(ATTRIBUTES.items())} for i in range(len(pictures))]
 
 
-def nearest(colour: np.ndarray, choices: dict[str, tuple[int, ...]], tint: tuple[float, float, float]) -> str:
+def nearest(colour: np.ndarray, choices: Mapping[str, tuple[int, ...]], tint: tuple[float, float, float]) -> str:
     return min(choices, key=lambda name: float(np.linalg.norm(colour - np.array(choices[name]) * tint)))
 
 
-def pixel_rule(picture: np.ndarray) -> dict[str, str]:
-    """Time from the sky's top row; then the face is the blob of skin; hair is above it, the coat below it."""
+def pixel_rule(picture: np.ndarray, framing: str) -> dict[str, str]:
+    """Time from the sky's top rows; then the face is where skin is; hair lies above it, the coat below it."""
     top = np.median(picture[:3].reshape(-1, 3), axis=0)
     time_of_day = nearest(top, {t: scenes.SKY[t][0] for t in scenes.TIMES}, (1, 1, 1))
     tint = scenes.TINT[time_of_day]
-    face = face_box(picture, tint)
-    if face is None:
-        return {"time": time_of_day, "coat": "none", "hair": "none"}
-    x, y, r = face
-    hair = patch(picture, x, y - 0.70 * r, 0.16 * r)
-    coat = patch(picture, x - 0.30 * r, min(60.0, y + 1.75 * r), 0.20 * r)
+    (x, y), r = face_centre(picture, tint, framing), HEAD[framing]
+    hair = patch(picture, x, y - 0.68 * r, 0.22 * r)
+    coat = patch(picture, x - 0.32 * r, y + 1.9 * r, 0.20 * r)
     return {"time": time_of_day, "hair": nearest(hair, scenes.HAIR_RGB, tint), "coat": nearest(coat, scenes.COAT_RGB, tint)}
 
 
-def face_box(picture: np.ndarray, tint: tuple[float, float, float]) -> tuple[float, float, float] | None:
-    """Centre and radius of the face, in pixels; None where no blob of skin is large enough."""
-    skin = np.array(scenes.SKIN_RGB) * tint
-    mask = (np.linalg.norm(picture - skin, axis=2) < 40).astype(np.uint8)
-    count, _, stats, _ = cv2.connectedComponentsWithStats(mask)
-    blobs = [s for s in stats[1:count] if s[4] >= 20 and 21 < s[1] + s[3] / 2 < 42 and 12 < s[0] + s[2] / 2 < 84]
-    if not blobs:
-        return None
-    x, y, w, h, _ = max(blobs, key=lambda s: s[4])
-    r = max((w / 1.75 + h / 1.3) / 2, 4.0)  # the fringe ends a third of a radius above the centre, the chin lies one below
-    return x + w / 2, y + 0.32 * r, r
+HEAD = {"wide": 10.1, "close": 13.75}  # radius of the head in pixels, the middle of what scenes.py draws
+
+
+def skin_map(picture: np.ndarray, tint: tuple[float, float, float]) -> np.ndarray:
+    """How much each pixel looks like skin, 0..1."""
+    return np.exp(-((np.linalg.norm(picture - np.array(scenes.SKIN_RGB) * tint, axis=2) / 36) ** 2))
+
+
+def face_fits(picture: np.ndarray, tint: tuple[float, float, float], framing: str) -> dict[tuple[float, float], float]:
+    """How well a face of this size fits the skin at each place: inside minus around, at heights where figures stand."""
+    skin, r = skin_map(picture, tint), HEAD[framing]
+    rows, columns = np.mgrid[0:64, 0:96]
+
+    def fit(x: float, y: float) -> float:
+        inside = (np.abs(columns - x) < 0.8 * r) & (rows > y) & (rows < y + 0.85 * r)
+        around = (np.abs(columns - x) < 1.25 * r) & (rows > y - 0.9 * r) & (rows < y + 0.85 * r) & ~inside
+        return float(skin[inside].mean() - skin[around].mean())
+
+    return {(float(x), y): fit(x, y) for x in range(12, 85) for y in (22.5, 24.0, 25.5, 27.0)}
+
+
+def face_centre(picture: np.ndarray, tint: tuple[float, float, float], framing: str) -> tuple[float, float]:
+    fits = face_fits(picture, tint, framing)
+    return max(fits, key=fits.get)  # type: ignore[arg-type]
+
+
+def one_figure(clip: np.ndarray, tint: tuple[float, float, float], framing: str) -> bool:
+    """In every frame one place fits a face, no other place half as well, and it never jumps by more than six pixels."""
+    xs = []
+    for frame in clip:
+        fits = face_fits(frame, tint, framing)
+        (x, _), best = max(fits.items(), key=lambda item: item[1])
+        second = max(v for (other, _), v in fits.items() if abs(other - x) > 2 * HEAD[framing])
+        if best < 0.2 or second > 0.5 * best:
+            return False
+        xs.append(x)
+    return float(np.abs(np.diff(xs)).max()) <= 6
 
 
 def patch(picture: np.ndarray, x: float, y: float, r: float) -> np.ndarray:
@@ -157,7 +180,7 @@ def judge_stills(models: Models, classifier: Classifier, count: int, pictures: P
     made = models.stills([scenes.caption(s) for s in wanted], seed=1000)
     result = {}
     for where, stills in (("drawn", drawn), ("made", made)):
-        by_classifier, by_rule = classify(classifier, stills), [pixel_rule(p) for p in stills]
+        by_classifier, by_rule = classify(classifier, stills), [pixel_rule(p, s.framing) for p, s in zip(stills, wanted, strict=True)]
         for name in ATTRIBUTES:
             result[f"{where}, classifier, {name}"] = share(getattr(s, name) == a[name] for s, a in zip(wanted, by_classifier, strict=True))
             if name != "place":
@@ -171,14 +194,15 @@ def judge_stills(models: Models, classifier: Classifier, count: int, pictures: P
 
 def judge_ltx_truth(models: Models, count: int, pictures: Path | None) -> dict[str, float]:
     """Against what the scene would have shown, from drawn first frames."""
-    errors, frozen, ssim, strips = [], [], [], []
+    errors, frozen, ssim = [], [], []
+    strips: list[np.ndarray] = []
     for i in range(count):
         scene = scenes.sample(HELD_OUT + 500 + i, held_out=True, motion=scenes.MOTIONS[1 + i % 4])
         truth = scenes.clip(scene)
         made = models.clip(models.ltx, truth[0], scenes.caption(scene), i)
         errors.append(float(np.abs(made[-1].astype(int) - truth[-1]).mean()))
         frozen.append(float(np.abs(truth[0].astype(int) - truth[-1]).mean()))
-        ssim.append(m.aligned_tile_ssim(truth[0], made[0])[1])
+        ssim.append(m.likeness(truth[0], made[0]).ssim_median)
         if i < 6:
             strips += [f for clip in (truth, made) for f in clip[[0, 24, 48, 72, 96, 120]]]
     save_grid(pictures, "ltx_truth.png", strips, 6)
@@ -199,13 +223,14 @@ def judge_swaps(models: Models, count: int, pictures: Path | None) -> dict[str, 
             s for s in (scenes.sample(HELD_OUT + 900 + i, held_out=True) for i in range(6 * count)) if kind == "walk" or s.place != "sea"
         ][:count]
         stills = models.stills([scenes.caption(s) for s in wanted], seed=5000)
-        both, moved, strips, firsts = [], [], [], []
+        both, moved, firsts = [], [], []
+        strips: list[np.ndarray] = []
         for scene, still in zip(wanted, stills, strict=True):
             shifts = []
             for side in ("left", "right"):
                 clip = models.clip(models.ltx, still, scenes.caption(replace(scene, motion=f"{kind} {side}")), scene.seed)
                 shifts.append(figure_shift(clip, scene) if kind == "walk" else backdrop_shift(clip))
-                firsts.append(m.aligned_tile_ssim(still, clip[0])[1])
+                firsts.append(m.likeness(still, clip[0]).ssim_median)
                 if len(strips) < 48:
                     strips += list(clip[[0, 24, 48, 72, 96, 120]])
             left, right = shifts if kind == "walk" else (-shifts[0], -shifts[1])  # the scene moves against the camera
@@ -244,21 +269,20 @@ def judge_animatediff(models: Models, classifier: Classifier, count: int, pictur
     """One figure in all 16 frames, the same one, and movement, from stills that the Stable Diffusion made."""
     wanted = [scenes.sample(HELD_OUT + 2000 + i, held_out=True, motion=scenes.MOTIONS[i % 3]) for i in range(count)]
     stills = models.stills([scenes.caption(s) for s in wanted], seed=9000)
-    one, same, moves, first, strips = [], [], [], [], []
+    one, same, moves, first = [], [], [], []
+    strips: list[np.ndarray] = []
     for scene, still in zip(wanted, stills, strict=True):
         clip = models.clip(models.animatediff, still, scenes.caption(scene), scene.seed)
-        faces = [face_box(f, scenes.TINT[scene.time]) for f in clip]
-        centres = [f[0] for f in faces if f]
-        one.append(len(centres) == len(clip) and float(np.abs(np.diff(centres)).max()) < 8)
+        one.append(one_figure(clip, scenes.TINT[scene.time], scene.framing))
         start = classify(classifier, [still])[0]
         same.append(all((a["coat"], a["hair"]) == (start["coat"], start["hair"]) for a in classify(classifier, list(clip))))
         moves.append(m.reach(clip) >= 6)
-        first.append(m.aligned_tile_ssim(still, clip[0])[1])
+        first.append(m.likeness(still, clip[0]).ssim_median)
         if len(strips) < 48:
             strips += list(clip[[0, 3, 6, 9, 12, 15]])
     save_grid(pictures, "animatediff.png", strips, 6)
     return {
-        "one face in all frames, without jumps": share(one),
+        "one figure in every frame, without jumps": share(one),
         "coat and hair the same in all frames": share(same),
         "moves": share(moves),
         "first frame tile SSIM, median": float(np.median(first)),

@@ -31,7 +31,7 @@ class MediaStore:
         digest = hashlib.sha256(data).hexdigest()
         relative = f"media/{digest[:2]}/{digest}{suffix}"
         target = self.root / relative
-        if not (target.is_file() and target.stat().st_size == len(data)):
+        if not self._holds(target, digest):  # a damaged file is written anew
             target.parent.mkdir(parents=True, exist_ok=True)
             handle, part = tempfile.mkstemp(dir=target.parent, prefix=".part-")
             try:
@@ -46,8 +46,17 @@ class MediaStore:
             _fsync_folder(target.parent)
         return Media(digest, relative, len(data))
 
-    def has(self, relative: str | None, size: int | None) -> bool:
-        return bool(relative) and (self.root / str(relative)).is_file() and (self.root / str(relative)).stat().st_size == size
+    def has(self, relative: str | None, digest: str | None) -> bool:
+        """Whether the file is there and holds exactly the bytes that the digest names."""
+        return bool(relative and digest) and self._holds(self.root / str(relative), str(digest))
+
+    @staticmethod
+    def _holds(file: Path, digest: str) -> bool:
+        try:
+            with file.open("rb") as data:
+                return hashlib.file_digest(data, "sha256").hexdigest() == digest
+        except OSError:
+            return False
 
     def read(self, relative: str, digest: str) -> bytes:
         """The bytes, proven to be those that the digest names."""

@@ -18,6 +18,6 @@ def takes_of(catalog: Catalog, episode: str) -> dict[tuple[str, str], list[dict[
 def accepted_take(catalog: Catalog, takes: list[dict[str, Any]], inputs: str) -> dict[str, Any] | None:
     """The latest accepted take of exactly these inputs whose media is still there."""
     for row in reversed(takes):
-        if row["outcome"] == "accepted" and row["inputs"] == inputs and catalog.media.has(row["media_path"], row["media_bytes"]):
+        if row["outcome"] == "accepted" and row["inputs"] == inputs and catalog.media.has(row["media_path"], row["media"]):
             return row
     return None

@@ -17,11 +17,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
-from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, RayActorError, RayTaskError, WorkerCrashedError
+from ray.exceptions import RayError, RayTaskError
 
 from .start import ClusterError, ClusterInfo
 
-LOST = (RayActorError, NodeDiedError, WorkerCrashedError, OutOfMemoryError, ObjectLostError)
+START_SECONDS = 120  # for an actor to answer; longer means that nothing can run it
 BREAKER = 3  # devices that a model may kill in a row, without one success, before it is refused
 
 
@@ -74,15 +74,15 @@ class Device:
     def pid(self) -> int:
         return os.getpid()
 
-    def prepare(self, spec: ModelSpec, *calls: tuple[Any, ...]) -> tuple[str, str] | None:
-        """Build the model, and call its `prepare` with each of `calls`. None, or what went wrong."""
+    def prepare(self, spec: ModelSpec, *calls: tuple[Any, ...]) -> tuple[tuple[str, str] | None, list[str]]:
+        """Build the model, and call its `prepare` with each of `calls`. What went wrong, or None; and what is resident."""
         try:
             model = self._model(spec)
             for args in calls:
                 model.prepare(*args)
         except Exception as error:  # noqa: BLE001 - travels as data: not every exception survives pickling
-            return type(error).__name__, str(error)
-        return None
+            return (type(error).__name__, str(error)), list(self.models)
+        return None, list(self.models)
 
     @ray.method(num_returns=2)
     def run(self, spec: ModelSpec, requests: list[Any], slots: list[tuple[int, str, int]], *values: Any) -> tuple[Any, Any]:
@@ -93,9 +93,11 @@ class Device:
                 filled[request][name] = value[index]
             complete = [replace(r, **f) if f else r for r, f in zip(requests, filled, strict=True)]
             receipts, results = self._model(spec).generate(complete)
-            return ("done", receipts), results
+            if not len(receipts) == len(results) == len(requests):
+                raise ValueError(f"{spec.key} gave {len(results)} results for {len(requests)} requests")
+            return ("done", receipts, list(self.models)), results
         except Exception as error:  # noqa: BLE001 - as above
-            return ("failed", type(error).__name__, str(error)), None
+            return ("failed", (type(error).__name__, str(error)), list(self.models)), None
 
     def _model(self, spec: ModelSpec) -> Any:
         if spec.key not in self.models:
@@ -129,7 +131,6 @@ class _Slot:
     number: int
     actor: Any = None
     resident: set[str] = field(default_factory=set)
-    busy_with: str | None = None
 
 
 @dataclass
@@ -164,10 +165,10 @@ class Pool:
             self._start(slot)
         try:
             # Actor creation that never ends is the silent hang that users report most; bound it.
-            await asyncio.wait_for(asyncio.gather(*(self._pid(s) for s in self.slots)), timeout=120)
-        except (TimeoutError, *LOST) as error:
+            await asyncio.wait_for(asyncio.gather(*(self._pid(s) for s in self.slots)), timeout=START_SECONDS)
+        except (TimeoutError, RayError) as error:
             self._kill()
-            raise ClusterError(f"the devices did not start within 120 s ({type(error).__name__})") from error
+            raise ClusterError(f"the devices did not start within {START_SECONDS} s ({type(error).__name__})") from error
         self.servers = [asyncio.create_task(self._serve(slot)) for slot in self.slots]
         return self
 
@@ -187,12 +188,12 @@ class Pool:
     async def prepare(self, spec: ModelSpec, *calls: tuple[Any, ...]) -> None:
         """Build a model on the first device, so that a bad file is an error before anything renders."""
         try:
-            wrong = await self.slots[0].actor.prepare.remote(spec, *calls)
-        except LOST as error:
-            raise ModelBroken(f"{spec.key}: the device died while it was loading") from error
+            wrong, resident = await self.slots[0].actor.prepare.remote(spec, *calls)
+        except RayError as error:
+            raise ModelBroken(f"{spec.key}: the device died while it was loading; it may need more memory than there is") from error
         if wrong:
             raise RequestFailed(*wrong)
-        self.slots[0].resident.add(spec.key)
+        self.slots[0].resident = set(resident)
 
     async def submit(
         self, spec: ModelSpec, request: Any, parts: dict[str, Part] | None = None, priority: int = 0, together: Hashable = None
@@ -207,6 +208,8 @@ class Pool:
         Raises:
             DeviceLost, RequestFailed, ModelBroken.
         """
+        if not self.slots:
+            raise ModelBroken("no device is left, and none could be started in its place")
         if self.deaths[spec.key] >= BREAKER:
             raise ModelBroken(f"{spec.key} killed {BREAKER} devices in a row; it may need more memory than a device has")
         item = _Waiting(spec, request, parts or {}, together, (-priority, next(self.count)), asyncio.get_running_loop().create_future())
@@ -225,8 +228,10 @@ class Pool:
         try:
             return await self.cpu_part(function, *args).ref
         except RayTaskError as error:
+            if isinstance(error.cause, RayError):  # its argument was lost with the node that held it
+                raise DeviceLost(f"a CPU task's input was lost ({type(error.cause).__name__})") from error
             raise error.cause from None
-        except LOST as error:
+        except RayError as error:
             raise DeviceLost(f"a CPU task was lost ({type(error).__name__})") from error
 
     def cpu_part(self, function: Callable[..., Any], *args: Any) -> Part:
@@ -235,13 +240,32 @@ class Pool:
         return Part(_task.remote(function, indices, *(a.ref if isinstance(a, Part) else a for a in args)))
 
     async def _serve(self, slot: _Slot) -> None:
+        """Feed one device for ever. Whatever goes wrong, the batch hears of it: nobody may wait for nothing."""
         while True:
             async with self.changed:
                 await self.changed.wait_for(lambda: self.waiting)
                 batch = self._choose(slot)
-            slot.busy_with = batch[0].spec.key
-            await self._execute(slot, batch)
-            slot.busy_with = None
+            try:
+                await self._execute(slot, batch)
+            except Exception as error:  # noqa: BLE001 - handed to everyone in the batch
+                self._fail(batch, RequestFailed(type(error).__name__, str(error)))
+            finally:
+                self._fail(batch, DeviceLost(f"device {slot.number} stopped"))  # no one is left waiting
+            if slot.actor is None and not await self._revive(slot):
+                return
+
+    async def _revive(self, slot: _Slot) -> bool:
+        """A new actor in a dead one's place, proven to be alive before it is given work."""
+        self._start(slot)
+        try:
+            await asyncio.wait_for(self._pid(slot), START_SECONDS)
+            return True
+        except (TimeoutError, RayError):
+            self.slots.remove(slot)
+        if not self.slots:
+            self._fail(self.waiting, ModelBroken("no device is left, and none could be started in its place"))
+            self.waiting.clear()
+        return False
 
     def _choose(self, slot: _Slot) -> list[_Waiting]:
         """Take the next batch out of the queue: resident models first, then by priority and age."""
@@ -257,25 +281,31 @@ class Pool:
         refs = [part.ref for w in batch for part in w.parts.values()]
         try:
             answer, results = slot.actor.run.remote(spec, [w.request for w in batch], places, *refs)
-            state, *rest = await answer
-        except LOST as error:
+            state, rest, resident = await answer
+        except RayTaskError as error:  # an input was lost; the actor's own errors come as data
+            self._fail(batch, DeviceLost(f"an input of {spec.key} was lost ({type(error.cause).__name__})"))
+            return
+        except RayError as error:
             self.deaths[spec.key] += 1
-            self._start(slot)
             self._fail(batch, DeviceLost(f"device {slot.number} died while it ran {spec.key} ({type(error).__name__})"))
+            slot.actor, slot.resident = None, set()
             return
-        except RayTaskError as error:  # an argument could not be read; the actor's own errors come as data
-            self._fail(batch, RequestFailed(type(error.cause).__name__, str(error.cause)))
-            return
-        slot.resident.add(spec.key)
-        if self.resident:
-            slot.resident = {spec.key} if self.resident == 1 else slot.resident
-        self.deaths[spec.key] = 0
+        slot.resident = set(resident)
         if state == "failed":
             self._fail(batch, RequestFailed(*rest))
+            if self._is_sick(rest[0]):  # its next call would fail too, and faster than healthy devices work
+                ray.kill(slot.actor)
+                slot.actor, slot.resident = None, set()
             return
-        for i, (item, receipt) in enumerate(zip(batch, rest[0], strict=True)):
+        self.deaths[spec.key] = 0
+        for i, (item, receipt) in enumerate(zip(batch, rest, strict=True)):
             if not item.result.done():
                 item.result.set_result((receipt, Part(results, i)))
+
+    @staticmethod
+    def _is_sick(kind: str) -> bool:
+        """After an error of the accelerator, or when memory ran out, the process is not to be trusted."""
+        return kind in ("AcceleratorError", "OutOfMemoryError", "MemoryError")
 
     def _fail(self, batch: list[_Waiting], error: Exception) -> None:
         for item in batch:
@@ -283,8 +313,6 @@ class Pool:
                 item.result.set_exception(error)
 
     def _start(self, slot: _Slot) -> None:
-        if slot.actor is not None:
-            ray.kill(slot.actor)
         # num_cpus=0: a device that held a CPU for life would starve the gates on a small machine.
         # max_restarts=0: Ray would send a retry to the same, perhaps broken, place and blame the wrong take.
         options = {"num_gpus": 1, "num_cpus": 0, "max_restarts": 0, "max_task_retries": 0, "max_concurrency": 1}

@@ -63,6 +63,7 @@ def cluster(devices: int | None = None, dashboard_port: int | None = None, temp_
             devices, logical = _local_devices(devices)
             _check_port(dashboard_port)
             ray.init(
+                address="local",  # never a cluster that happens to run on this machine
                 num_cpus=_cores(),
                 num_gpus=devices,
                 include_dashboard=True,
@@ -79,17 +80,18 @@ def cluster(devices: int | None = None, dashboard_port: int | None = None, temp_
         where = f"join the Ray cluster at {address}" if address else "start Ray on this machine"
         raise ClusterError(f"could not {where}: {_first_line(error)}") from error
     try:
-        yield _info(logical)
+        yield _info(logical, devices)
     finally:
         ray.shutdown()
 
 
-EXCLUDES = [".venv", ".git", "out", "catalog-data", "train-work", "tests"]
+EXCLUDES = [".venv", ".git", "out", "catalog-data", "train-work", "tests", "models"]
 
 
-def _info(logical: bool) -> ClusterInfo:
+def _info(logical: bool, wanted: int | None) -> ClusterInfo:
     have = ray.cluster_resources()
-    devices, cpus = int(have.get("GPU", 0)), int(have.get("CPU", 0))
+    gpus, cpus = int(have.get("GPU", 0)), int(have.get("CPU", 0))
+    devices = min(wanted or gpus, gpus)
     if devices < 1:
         raise ClusterError("the Ray cluster has no GPU, so no model could ever run; start a worker with --num-gpus")
     if cpus < 1:

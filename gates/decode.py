@@ -33,12 +33,15 @@ def decode(path: Path) -> Video:
         Undecodable: not a video, damaged, without frames, or with frames at uneven times.
     """
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), options={"err_detect": "explode"}) as container:
             stream = container.streams.video[0]
             stream.thread_type = "NONE"
             frames: list[np.ndarray] = []
             times: list[Any] = []
+            stream.codec_context.options = {"err_detect": "explode"}
             for frame in container.decode(stream):
+                if frame.is_corrupt:
+                    raise Undecodable(f"{path.name}: frame {len(frames)} is damaged")
                 frames.append(frame.to_ndarray(format="rgb24"))
                 times.append(frame.pts)
             codec, pixel_format, rate = stream.codec_context.name, stream.codec_context.pix_fmt or "", stream.average_rate

@@ -6,6 +6,7 @@ All pictures are uint8 RGB, shape (height, width, 3); all clips uint8 RGB, (fram
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -89,33 +90,51 @@ def picture_distance(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.linalg.norm(small[0] - small[1], axis=2).mean())
 
 
-def aligned_tile_ssim(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
-    """(minimum, median) over 8x8-tile means of the SSIM of two pictures, after aligning b to a; -1..1.
+@dataclass(frozen=True)
+class Likeness:
+    """How alike two pictures are, over 8x8 tiles: SSIM of luma (-1..1) and colour difference (CIE76 Delta E, 0..)."""
+
+    ssim_min: float
+    ssim_median: float
+    delta_e_max: float
+
+
+def likeness(a: np.ndarray, b: np.ndarray) -> Likeness:
+    """Compare two pictures tile by tile, after aligning b to a.
+
+    The worst tile tells a missing or a recoloured character, which a mean over the picture hides.
 
     The alignment is a partial affine transform (Lucas-Kanade points, RANSAC) kept only while its scale
     is 0.9..1.1 and its shift under a tenth of the width: a small zoom or shake in the first frame is not
     a wrong picture. SSIM as in Wang et al. 2004, Gaussian window sigma 1.5, on luma at working size.
     """
     size = working_size(*a.shape[:2])
-    x, y = (gray(cv2.resize(p, size, interpolation=cv2.INTER_AREA)) for p in (a, b))
-    y = _align(x, y)
-    ssim = _ssim_map(x.astype(np.float32), y.astype(np.float32))
-    tiles = cv2.resize(ssim, (8, 8), interpolation=cv2.INTER_AREA)
-    return float(tiles.min()), float(np.median(tiles))
+    a, b = (cv2.resize(p, size, interpolation=cv2.INTER_AREA) for p in (a, b))
+    b = _align(a, b)
+    ssim = _tiles(_ssim_map(gray(a).astype(np.float32), gray(b).astype(np.float32)))
+    # Softened first: the colour of an area counts, not a line that lies a pixel beside its twin.
+    lab = [cv2.cvtColor(cv2.GaussianBlur(p, (0, 0), size[0] / 96).astype(np.float32) / 255, cv2.COLOR_RGB2LAB) for p in (a, b)]
+    colour = _tiles(np.linalg.norm(lab[0] - lab[1], axis=2))
+    return Likeness(float(ssim.min()), float(np.median(ssim)), float(colour.max()))
 
 
-def _align(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _tiles(values: np.ndarray) -> np.ndarray:
+    return cv2.resize(values.astype(np.float32), (8, 8), interpolation=cv2.INTER_AREA)
+
+
+def _align(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    x, y = gray(a), gray(b)
     points = cv2.goodFeaturesToTrack(x, 200, 0.01, 4)
     if points is None or len(points) < 8:
-        return y
+        return b
     moved, found, _ = cv2.calcOpticalFlowPyrLK(x, y, points, None, winSize=(15, 15), maxLevel=2)  # type: ignore[call-overload]
     good = found[:, 0] == 1
     if good.sum() < 8:
-        return y
+        return b
     matrix, _ = cv2.estimateAffinePartial2D(moved[good], points[good], ransacReprojThreshold=2.0)
     if matrix is None or not 0.9 <= np.hypot(matrix[0, 0], matrix[1, 0]) <= 1.1 or np.abs(matrix[:, 2]).max() > 0.1 * x.shape[1]:
-        return y
-    return cv2.warpAffine(y, matrix, (x.shape[1], x.shape[0]), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        return b
+    return cv2.warpAffine(b, matrix, (x.shape[1], x.shape[0]), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 def _ssim_map(x: np.ndarray, y: np.ndarray) -> np.ndarray:

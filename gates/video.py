@@ -12,6 +12,9 @@ from . import measures as m
 from .decode import Undecodable, Video, decode
 from .verdict import Finding, Verdict, verdict
 
+DARK = 0.98  # share of dark pixels that makes a frame black (ffmpeg blackdetect's default)
+OVER_EXPOSED = 0.25  # share of burnt-out pixels that makes a frame over-exposed
+
 
 @dataclass(frozen=True)
 class ClipExpectation:
@@ -31,13 +34,13 @@ class VideoThresholds:
 
     still: float = 3.0  # levels; a frame pair under this is held
     reach: float = 6.0  # levels that some cell must get away from the first frame
-    dark: float = 0.98  # share of a frame
     black_frames: int = 2  # frames, not counting the last tenth (fades)
-    over_exposed: float = 0.25  # share of a frame, in over half of the frames
+    over_exposed_share: float = 0.5  # of the frames
     flat: float = 0.60  # share of pixels, median over sampled frames
     contrast: float = 8.0  # levels, median over sampled frames
     first_frame_ssim: float = 0.40  # minimum tile of aligned SSIM against the keyframe
     first_frame_delta_e: float = 10.0  # mean Delta E against the keyframe
+    first_frame_tile_delta_e: float = 30.0  # Delta E of the worst tile: a coat of another colour measures above 40
 
 
 def judge_video(path: Path, expect: ClipExpectation, keyframe: np.ndarray | None, limits: VideoThresholds | None = None) -> Verdict:
@@ -70,19 +73,24 @@ def measure_video(frames: np.ndarray, keyframe: np.ndarray | None) -> dict[str, 
         "motion_mean": float(moved.mean()) if len(moved) else 0.0,
         "reach": m.reach(frames),
         "dark_frames": float(len(_dark(frames))),
-        "over_exposed_share": float(np.mean([m.over_exposed_fraction(f) > 0.25 for f in sampled])),
+        "over_exposed_share": float(np.mean([m.over_exposed_fraction(f) > OVER_EXPOSED for f in sampled])),
         "flat_fraction": float(np.median([m.flat_fraction(f) for f in sampled])),
         "contrast": float(np.median([m.contrast(f) for f in sampled])),
     }
     if keyframe is not None:
-        values["first_frame_ssim"], values["first_frame_ssim_median"] = m.aligned_tile_ssim(keyframe, frames[0])
+        like = m.likeness(keyframe, frames[0])
+        values |= {
+            "first_frame_ssim": like.ssim_min,
+            "first_frame_ssim_median": like.ssim_median,
+            "first_frame_tile_delta_e": like.delta_e_max,
+        }
         values["first_frame_delta_e"] = m.picture_distance(keyframe, frames[0])
     return values
 
 
 def _dark(frames: np.ndarray) -> list[int]:
     body = frames[: max(1, len(frames) - len(frames) // 10)]
-    return [i for i, f in enumerate(body) if m.dark_fraction(f) >= 0.98]
+    return [i for i, f in enumerate(body) if m.dark_fraction(f) >= DARK]
 
 
 def _container(video: Video, expect: ClipExpectation) -> list[Finding]:
@@ -108,19 +116,15 @@ def _faults(frames: np.ndarray, v: dict[str, float], limits: VideoThresholds, ha
     faults = [
         when(v["dark_frames"] >= limits.black_frames, "black", "dark_frames", limits.black_frames, tuple(_dark(frames))[:16]),
         when(v["contrast"] < limits.contrast, "empty", "contrast", limits.contrast),
-        when(v["over_exposed_share"] > 0.5, "over_exposed", "over_exposed_share", 0.5),
+        when(v["over_exposed_share"] > limits.over_exposed_share, "over_exposed", "over_exposed_share", limits.over_exposed_share),
         when(v["flat_fraction"] < limits.flat, "noise", "flat_fraction", limits.flat),
         when(frozen, "frozen", "reach", limits.reach, (0, len(frames) - 1)),
     ]
     if has_keyframe:
-        faults += [
-            when(v["first_frame_ssim"] < limits.first_frame_ssim, "wrong_first_frame", "first_frame_ssim", limits.first_frame_ssim, (0,)),
-            when(
-                v["first_frame_delta_e"] > limits.first_frame_delta_e,
-                "wrong_first_frame",
-                "first_frame_delta_e",
-                limits.first_frame_delta_e,
-                (0,),
-            ),
-        ]
+        # One label, three ways to be wrong: other shapes, other light, another colour in one place.
+        unlike = v["first_frame_ssim"] < limits.first_frame_ssim
+        faults.append(when(unlike, "wrong_first_frame", "first_frame_ssim", limits.first_frame_ssim, (0,)))
+        for key in ("first_frame_delta_e", "first_frame_tile_delta_e"):
+            limit = getattr(limits, key)
+            faults.append(when(v[key] > limit, "wrong_first_frame", key, limit, (0,)))
     return faults

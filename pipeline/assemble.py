@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections import deque
 from collections.abc import Iterator
@@ -13,13 +12,13 @@ from typing import Any
 
 import av
 import numpy as np
-from PIL import Image
 
 from catalog.media import MediaStore
 from gates.decode import decode
 
 from .episode import Episode, Shot
 from .errors import StorageError
+from .picture import fill
 from .title import overlay, title_layer, title_opacity
 from .video_file import VideoFile
 
@@ -33,44 +32,43 @@ def assemble(episode: Episode, clips: dict[str, dict[str, Any]], store: MediaSto
         clips: the accepted clip's row of each shot.
         out: the file; it appears whole or not at all.
     """
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".part-") as folder:
-        part = Path(folder) / out.name
-        try:
+    try:
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=".part-") as folder:
+            part = Path(folder) / out.name
             with VideoFile(part, episode.width, episode.height, Fraction(episode.fps), EPISODE_CRF) as file:
                 for frame in timeline(episode, clips, store, font):
                     file.write(frame)
             _prove(part, episode)
             os.replace(part, out)
-        except (OSError, av.FFmpegError) as error:
-            raise StorageError(f"{out} cannot be written: {getattr(error, 'strerror', None) or error}") from error
+    except (OSError, av.FFmpegError) as error:
+        raise StorageError(f"{out} cannot be written: {getattr(error, 'strerror', None) or error}") from error
 
 
 def timeline(episode: Episode, clips: dict[str, dict[str, Any]], store: MediaStore, font: Path | None) -> Iterator[np.ndarray]:
     """The episode's frames in order. Holds one clip and one dissolve at a time."""
     shots = [shot for _, shot in episode.shots]
-    tail: deque[np.ndarray] = deque()
+    held: deque[np.ndarray] = deque()  # the previous shot's last frames, kept for the dissolve
     for i, shot in enumerate(shots):
         keep = shots[i + 1].transition.frames if i + 1 < len(shots) else 0
-        overlap = shot.transition.frames
+        before, held = held, deque()
         for n, frame in enumerate(shot_frames(episode, shot, clips[shot.id], store, font)):
-            if n < overlap:
-                weight = (n + 1) / (overlap + 1)
-                frame = (tail.popleft() * (1 - weight) + frame * weight).round().astype(np.uint8)
-            tail.append(frame)
-            while len(tail) > max(keep, overlap - n - 1):
-                yield tail.popleft()
-    yield from tail
+            if before:
+                weight = (n + 1) / (shot.transition.frames + 1)
+                frame = (before.popleft() * (1 - weight) + frame * weight).round().astype(np.uint8)
+            held.append(frame)
+            if len(held) > keep:
+                yield held.popleft()
 
 
 def shot_frames(episode: Episode, shot: Shot, clip: dict[str, Any], store: MediaStore, font: Path | None) -> Iterator[np.ndarray]:
     """Exactly `shot.frames` frames at the episode's size and rate."""
-    frames, fps = _clip_frames(clip, store)
+    frames, fps = clip_frames(clip, store)
     layer = title_layer(shot.title, episode.width, episode.height, font) if shot.title else None
     last, scaled = -1, frames[0]
     for n in range(shot.frames):
         source = _source_frame(n, shot, len(frames), fps, episode.fps)
         if source != last:
-            last, scaled = source, _fit(frames[source], episode.width, episode.height)
+            last, scaled = source, fill(frames[source], episode.width, episode.height)
         yield scaled if layer is None else overlay(scaled, layer, title_opacity(n, shot.frames, episode.fps))
 
 
@@ -81,22 +79,14 @@ def _source_frame(n: int, shot: Shot, have: int, fps: Fraction, episode_fps: int
     return min(have - 1, int(n * fps / episode_fps))
 
 
-def _clip_frames(clip: dict[str, Any], store: MediaStore) -> tuple[np.ndarray, Fraction]:
+def clip_frames(clip: dict[str, Any], store: MediaStore) -> tuple[np.ndarray, Fraction]:
+    """A stored clip's frames, uint8 RGB (n, height, width, 3), and its rate; proven to be the bytes that were judged."""
     data = store.read(clip["media_path"], clip["media"])
     with tempfile.TemporaryDirectory(prefix="tower-clip-") as folder:
         file = Path(folder) / "clip.mp4"
         file.write_bytes(data)
         video = decode(file)
     return video.frames, video.fps
-
-
-def _fit(frame: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Scaled to fill, the middle kept: an episode has no bars."""
-    factor = max(width / frame.shape[1], height / frame.shape[0])
-    size = max(width, round(frame.shape[1] * factor)), max(height, round(frame.shape[0] * factor))
-    picture = Image.fromarray(frame).resize(size, Image.Resampling.LANCZOS)
-    left, top = (size[0] - width) // 2, (size[1] - height) // 2
-    return np.asarray(picture.crop((left, top, left + width, top + height)))
 
 
 def _prove(path: Path, episode: Episode) -> None:
@@ -113,13 +103,17 @@ def _prove(path: Path, episode: Episode) -> None:
 
 
 def link_takes(folder: Path, takes: dict[str, dict[str, dict[str, Any] | None]], store: MediaStore) -> None:
-    """Copies of the accepted media under their shots' names: `shots/SH0010.png`, `shots/SH0010.mp4`."""
+    """Copies of the accepted media under their shots' names: `shots/SH0010.png`, `shots/SH0010.mp4`.
+
+    What an earlier run left under these shots' names and is not accepted now goes away; other files stay.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = {f"{shot}{Path(row['media_path']).suffix}": row for shot, stages in takes.items() for row in stages.values() if row}
-    for stale in folder.iterdir():
-        if stale.name not in wanted:
-            stale.unlink()
-    for name, row in wanted.items():
-        part = folder / f".{name}.part"
-        shutil.copyfile(store.root / row["media_path"], part)
-        os.replace(part, folder / name)
+    for shot, stages in takes.items():
+        for stage, suffix in (("keyframe", ".png"), ("clip", ".mp4")):
+            row, target = stages[stage], folder / f"{shot}{suffix}"
+            if row is None:
+                target.unlink(missing_ok=True)
+                continue
+            part = folder / f".{target.name}.part"
+            part.write_bytes(store.read(row["media_path"], row["media"]))
+            os.replace(part, target)

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from .errors import InputError, StorageError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Render whole anime episodes in batch.")
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help="Render whole anime episodes in batch.")
 out, err = Console(), Console(stderr=True)
 
 EpisodeFile = Annotated[Path, typer.Argument(metavar="EPISODE", help="episode file (YAML)")]
@@ -178,33 +178,33 @@ def _run() -> int:
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's polite stop is an interruption too
     try:
-        return app(standalone_mode=False) or 0
+        code = app(standalone_mode=False) or 0
     except typer.Exit as stop:
-        return stop.exit_code
-    except typer.Abort:
-        return 130
-    except KeyboardInterrupt:
-        err.print("interrupted; every take so far is in the catalog, and the same command goes on from there", highlight=False)
-        return 130
+        code = stop.exit_code
+    except (typer.Abort, KeyboardInterrupt):
+        code = 130
     except Exception as error:
         sentence = _sentence(error)
         if sentence is None:
             raise
         err.print(f"error: {sentence}", highlight=False, markup=False, soft_wrap=True)
         return 2
+    if code == 130:  # typer turns an interruption into this code
+        err.print("interrupted; every take so far is in the catalog, and `tower render` goes on from there", highlight=False)
+    return code
 
 
 def _sentence(error: Exception) -> str | None:
     """The sentence of an error that a person can act on; None for a bug, which keeps its traceback."""
-    import click
-
     from catalog.media import MediaDamaged
     from catalog.store import CatalogError
+    from cluster.pool import ModelBroken
     from cluster.start import ClusterError
+    from gates.decode import Undecodable
 
-    if isinstance(error, click.ClickException):
-        return error.format_message()
-    if isinstance(error, InputError | StorageError | CatalogError | ClusterError | MediaDamaged):
+    if hasattr(error, "format_message"):  # typer's usage errors; their class is private to it
+        return " ".join(error.format_message().split()) or "a command is missing; see tower --help"
+    if isinstance(error, InputError | StorageError | CatalogError | ClusterError | MediaDamaged | ModelBroken | Undecodable):
         return str(error)
     return None
 

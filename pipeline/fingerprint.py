@@ -32,10 +32,7 @@ class FileDigests:
         self.known: dict[str, list[Any]] = {}
         self.changed = False
         if memory.is_file():
-            try:
-                self.known = json.loads(memory.read_text())
-            except ValueError:
-                self.known = {}  # only a memory: whatever it lost is computed again
+            self.known = _remembered(memory)
 
     def of(self, path: Path) -> str:
         """The digest of a file, or of a folder's files with their relative names."""
@@ -46,20 +43,33 @@ class FileDigests:
         return self._file(path)
 
     def save(self) -> None:
-        if self.changed:
-            part = self.memory.with_suffix(f".{os.getpid()}.part")
+        if not self.changed:
+            return
+        part = self.memory.with_suffix(f".{os.getpid()}.part")
+        try:
             part.write_text(json.dumps(self.known))
             os.replace(part, self.memory)
+        except OSError:
+            part.unlink(missing_ok=True)  # only a memory: it costs time to lose it, and nothing else
 
     def _file(self, path: Path) -> str:
         stat, key = path.stat(), str(path.resolve())
         known = self.known.get(key)
-        if known and known[:2] == [stat.st_size, stat.st_mtime_ns]:
+        if known is not None and known[:2] == [stat.st_size, stat.st_mtime_ns]:
             return known[2]
         found = file_digest(path)
         self.known[key] = [stat.st_size, stat.st_mtime_ns, found]
         self.changed = True
         return found
+
+
+def _remembered(memory: Path) -> dict[str, list[Any]]:
+    """What the file remembers; nothing where it is damaged, since everything in it can be computed again."""
+    try:
+        known = json.loads(memory.read_text())
+        return {k: v for k, v in known.items() if isinstance(v, list) and len(v) == 3}
+    except (OSError, ValueError, AttributeError):
+        return {}
 
 
 MODEL_SUFFIXES = (".safetensors", ".json", ".txt", ".model")

@@ -18,6 +18,7 @@ from gates.image import judge_image
 from gates.verdict import Finding, Verdict
 from gates.video import ClipExpectation, judge_video
 
+from .picture import fill
 from .video_file import write_clip
 
 
@@ -50,12 +51,9 @@ def judge_given(path: Path, width: int, height: int, root: Path) -> Judged:
     """A still that a person gave, scaled to the workflow's size (the middle, if the shapes differ), then as a keyframe."""
     started = time.monotonic()
     with Image.open(path) as source:
-        picture = source.convert("RGB")
-    factor = max(width / picture.width, height / picture.height)
-    size = max(width, round(picture.width * factor)), max(height, round(picture.height * factor))
-    left, top = (size[0] - width) // 2, (size[1] - height) // 2
+        picture = np.asarray(source.convert("RGB"))
     buffer = io.BytesIO()
-    picture.resize(size, Image.Resampling.LANCZOS).crop((left, top, left + width, top + height)).save(buffer, "PNG")
+    Image.fromarray(fill(picture, width, height)).save(buffer, "PNG")
     return _judge_still(buffer.getvalue(), True, width, height, root, started)
 
 
@@ -78,14 +76,14 @@ def judge_clip(frames: np.ndarray, finite: bool, keyframe: Media, expect: ClipEx
     with tempfile.TemporaryDirectory(prefix="tower-clip-") as folder:
         file = Path(folder) / "clip.mp4"
         write_clip(file, frames, Fraction(expect.fps))
-        verdict = _with_finite(judge_video(file, expect, _scaled(still, expect.width, expect.height)), finite)
+        verdict = _with_finite(judge_video(file, expect, fill(still, expect.width, expect.height)), finite)
         media = MediaStore(root).put(file.read_bytes(), ".mp4")
     return Judged(verdict, media, frames.shape[2], frames.shape[1], len(frames), time.monotonic() - started)
 
 
 def read_still(media: Media, width: int, height: int, root: Path) -> list[np.ndarray]:
     """The stored keyframe, proven and scaled to the clip's size, for the object store: [uint8 RGB]."""
-    return [_scaled(decode_still(MediaStore(root).read(media.path, media.digest)), width, height)]
+    return [fill(decode_still(MediaStore(root).read(media.path, media.digest)), width, height)]
 
 
 def decode_still(data: bytes) -> np.ndarray:
@@ -94,12 +92,6 @@ def decode_still(data: bytes) -> np.ndarray:
             return np.asarray(image.convert("RGB"))
     except (UnidentifiedImageError, OSError) as error:
         raise ValueError(f"not a picture: {error}") from error
-
-
-def _scaled(image: np.ndarray, width: int, height: int) -> np.ndarray:
-    if image.shape[:2] == (height, width):
-        return image
-    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
 
 
 def _with_finite(verdict: Verdict, finite: bool) -> Verdict:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from PIL import Image
+
 from actors.keyframe import check_size
 from actors.loading import check_folder
 from actors.ltx_video import check_frames
@@ -190,6 +192,11 @@ class _Planner:
         path = _inside(self.file.absolute().parent, name, f"{where}: keyframe")
         if not path.is_file():
             raise InputError(f"{where}: keyframe: file {path} does not exist")
+        try:
+            with Image.open(path) as picture:
+                picture.load()
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise InputError(f"{where}: keyframe: file {path} is not a picture that can be read: {error}") from error
         return path
 
     def _length(self, where: str, shot: Shot, workflow: Workflow) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import socket
 import uuid
 from collections.abc import Iterable
@@ -21,7 +22,7 @@ from rich.console import Console
 
 from catalog.store import Catalog, Writer
 from catalog.views import takes_of
-from cluster.pool import ModelSpec, Pool, RequestFailed
+from cluster.pool import ModelBroken, ModelSpec, Pool, RequestFailed
 from cluster.start import ClusterInfo, cluster
 
 from .assemble import assemble, link_takes
@@ -64,7 +65,10 @@ def render(file: Path, out: Path, settings: Settings, console: Console, only: It
     episode = load_episode(file)
     folder = _writable(out / episode.id)
     catalog = Catalog.open(_writable(settings.catalog_root))
-    plan = select(make_plan(episode, file, settings, catalog, fresh), only)
+    try:
+        plan = select(make_plan(episode, file, settings, catalog, fresh), only)
+    except OSError as error:
+        raise InputError(f"{error.filename or file} cannot be read: {error.strerror or error}") from error
     _room_for(plan, catalog.root)
     run = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
     outcomes = [_accepted(s) for s in plan.shots if not s.stale]
@@ -75,12 +79,16 @@ def render(file: Path, out: Path, settings: Settings, console: Console, only: It
         outcomes += fresh_outcomes
     order = [s.shot.id for s in plan.shots]
     outcomes.sort(key=lambda o: order.index(o.shot))
-    return _finish(episode, file, plan, outcomes, catalog, folder, run, made, bool(only))
+    try:
+        return _finish(episode, file, plan, outcomes, catalog, folder, run, made, bool(only))
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be written: {error.strerror or error}") from error
 
 
 def _on_cluster(plan: Plan, settings: Settings, catalog: Catalog, console: Console, run: str) -> tuple[list[ShotOutcome], int]:
     with cluster(settings.devices, settings.dashboard_port) as info:
         kind = "logical devices" if info.logical else "GPUs"
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray replaced it; a scheduler's polite stop is an interruption
         console.print(f"Ray: {info.devices} {kind}, {info.cpus} CPUs, dashboard {info.dashboard_url or 'off'}", highlight=False)
         return asyncio.run(_render_stale(plan, settings, catalog, console, run, info))
 
@@ -136,7 +144,7 @@ async def _prepare(pool: Pool, plan: Plan) -> None:
     for spec, calls, name in _needed(plan):
         try:
             await pool.prepare(spec, *calls)
-        except RequestFailed as error:
+        except (RequestFailed, ModelBroken) as error:
             raise InputError(f"workflow {name}: {error}") from error
 
 
@@ -179,6 +187,7 @@ def _finish(
     contact_sheet(episode, outcomes, counts, catalog.media, folder / "contact_sheet.png")
     movie: Path | None = folder / "episode.mp4"
     if partial or any(o.outcome != "accepted" for o in outcomes):
+        (folder / "episode.mp4").unlink(missing_ok=True)  # an older one would look like this run's
         movie = None
     else:
         assemble(episode, {o.shot: o.clip for o in outcomes if o.clip}, catalog.media, font_of(episode, file), folder / "episode.mp4")
@@ -253,16 +262,16 @@ def _writable(folder: Path) -> Path:
 
 
 def _room_for(plan: Plan, root: Path) -> None:
-    """Ask for the room that every take could need, before any is made: raw frames compress, so their size is a safe bound."""
+    """Ask for the room that one take of everything stale may need: H.264 and PNG of drawings stay under a fifth of raw."""
 
-    def raw(shot: ShotPlan) -> int:
+    def likely(shot: ShotPlan) -> int:
         w, k = shot.clip.workflow, shot.keyframe.workflow
-        return (w.width * w.height * (w.num_frames or 1) * w.retry.max_attempts + k.width * k.height * k.retry.max_attempts) * 3 // 10
+        return (w.width * w.height * (w.num_frames or 1) // 4 + k.width * k.height * 3) * 3 // 5
 
-    needed, free = sum(raw(s) for s in plan.stale) + SPARE_BYTES * bool(plan.stale), shutil.disk_usage(root).free
+    needed, free = sum(likely(s) for s in plan.stale) + SPARE_BYTES * bool(plan.stale), shutil.disk_usage(root).free
     if free < needed:
         raise StorageError(
-            f"the disk of {root} has {free / 1e6:.0f} MB free; up to {needed / 1e6:.0f} MB are needed for {len(plan.stale)} shots"
+            f"the disk of {root} has {free / 1e6:.0f} MB free; about {needed / 1e6:.0f} MB are needed for {len(plan.stale)} shots"
         )
 
 

@@ -27,7 +27,10 @@ class Settings(BaseSettings):
     def catalog_root(self) -> Path:
         if "://" in self.catalog_uri:
             raise InputError(f"TOWER_CATALOG_URI {self.catalog_uri} is not a local folder; this version keeps its catalog in a folder")
-        return Path(self.catalog_uri).expanduser().absolute()
+        try:
+            return Path(self.catalog_uri).expanduser().absolute()
+        except RuntimeError as error:
+            raise InputError(f"TOWER_CATALOG_URI {self.catalog_uri}: {str(error).lower()}") from error
 
 
 def load_settings() -> Settings:

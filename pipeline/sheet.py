@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,8 +10,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from catalog.media import MediaStore
-from gates.decode import decode
 
+from .assemble import clip_frames
 from .episode import Episode
 from .judge import decode_still
 from .shot import ShotOutcome
@@ -46,10 +45,12 @@ def contact_sheet(episode: Episode, outcomes: list[ShotOutcome], takes: dict[str
             sheet.paste(Image.fromarray(picture).resize((CELL_WIDTH, cell_height), Image.Resampling.LANCZOS), (left, top))
             if k == 0:
                 draw.rectangle((left - 2, top - 2, left + CELL_WIDTH + 1, top + cell_height + 1), outline=INK, width=2)
-    with tempfile.NamedTemporaryFile(dir=out.parent, prefix=".part-", suffix=".png", delete=False) as part:
+    part = out.with_suffix(".part")
+    try:
         sheet.save(part, "PNG")
-    os.chmod(part.name, 0o644)
-    os.replace(part.name, out)
+        os.replace(part, out)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _words(draw: ImageDraw.ImageDraw, episode: Episode, outcome: ShotOutcome, takes: int, top: int) -> None:
@@ -78,7 +79,7 @@ def _pictures(outcome: ShotOutcome, store: MediaStore) -> list[np.ndarray]:
     if outcome.keyframe:
         pictures.append(decode_still(store.read(outcome.keyframe["media_path"], outcome.keyframe["media"])))
     if outcome.clip:
-        frames = decode(store.root / outcome.clip["media_path"]).frames
+        frames, _ = clip_frames(outcome.clip, store)
         pictures += [frames[i] for i in np.linspace(0, len(frames) - 1, MOMENTS).round().astype(int)]
     return pictures
 

@@ -15,7 +15,7 @@ from actors.prompts import PromptEncoder
 from actors.values import ClipRequest, KeyframeRequest, ModelFiles, PromptRequest, Receipt
 from catalog.media import Media
 from catalog.store import Catalog, Writer
-from cluster.pool import DeviceLost, ModelSpec, Part, Pool, RequestFailed
+from cluster.pool import DeviceLost, ModelBroken, ModelSpec, Part, Pool, RequestFailed
 from gates.video import ClipExpectation
 
 from .errors import StorageError
@@ -128,7 +128,7 @@ class Studio:
         try:
             judged: Judged = await work()
             row.update(_judged_columns(judged))
-        except (DeviceLost, RequestFailed) as error:
+        except (DeviceLost, RequestFailed, ModelBroken) as error:
             self.prompts.clear()  # what lay on a lost node is gone; texts are cheap to encode again
             row.update(outcome="error", error=f"{type(error).__name__}: {error}")
         except OSError as error:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -66,7 +67,9 @@ class Workflow(Part):
     num_frames: int | None = Field(None, ge=2, le=1025, description="clips only")
     fps: float | None = Field(None, gt=0, le=120, description="clips only: the rate that the model's frames are meant for")
     num_inference_steps: int = Field(ge=1, le=1000)
-    timesteps: list[float] | None = Field(None, description="LTX-Video only: noise levels to visit, 1000 down to 0")
+    timesteps: list[Annotated[float, Field(ge=0, le=1000)]] | None = Field(
+        None, description="LTX-Video only: noise levels to visit, 1000 down to 0"
+    )
     guidance_scale: float = Field(ge=1, le=30)
     scheduler: Literal["checkpoint", "ddim", "euler", "euler_ancestral", "dpmpp_2m_karras"] = "checkpoint"
     strength: float = Field(1.0, gt=0, le=1, description="clips only; see actors/values.py")
@@ -107,8 +110,12 @@ class Workflow(Part):
         return {"stable_diffusion": KeyframeModel, "ltx_video": LtxVideoModel, "animatediff": AnimateDiffModel}[self.family]
 
     def settings(self) -> KeyframeSettings | ClipSettings:
-        if self.stage == "keyframe":
-            return KeyframeSettings(self.width, self.height, self.num_inference_steps, self.guidance_scale, self.scheduler, self.batch_size)
+        return self.keyframe_settings() if self.stage == "keyframe" else self.clip_settings()
+
+    def keyframe_settings(self) -> KeyframeSettings:
+        return KeyframeSettings(self.width, self.height, self.num_inference_steps, self.guidance_scale, self.scheduler, self.batch_size)
+
+    def clip_settings(self) -> ClipSettings:
         assert self.num_frames and self.fps
         return ClipSettings(
             self.width,
@@ -135,8 +142,6 @@ def load_workflow(name: str, asked_by: str, folder: Path = WORKFLOWS) -> Workflo
     """
     path = folder / f"{name}.yaml"
     if not path.is_file():
-        import difflib
-
         known = sorted(p.stem for p in folder.glob("*.yaml"))
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         raise InputError(

@@ -14,6 +14,8 @@ from pydantic import BaseModel, ValidationError
 from .errors import InputError
 
 MAX_BYTES = 4_000_000  # a feature film's worth of shots is under 1 MB
+MAX_DEPTH = 40
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 MAX_NODES = 500_000  # after anchors are expanded; a few lines of aliases can mean billions
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -66,7 +68,8 @@ def _text(path: Path) -> str:
 
 def _parse(path: Path, text: str) -> yaml.Node:
     try:
-        root = yaml.compose(text, Loader=yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader)
+        _check_depth(path, text)
+        root = yaml.compose(text, Loader=LOADER)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
@@ -80,6 +83,15 @@ def _parse(path: Path, text: str) -> yaml.Node:
     return root
 
 
+def _check_depth(path: Path, text: str) -> None:
+    """Events first: composing a file of a hundred thousand brackets would overflow the parser's stack."""
+    depth = 0
+    for event in yaml.parse(text, Loader=LOADER):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH and event.start_mark:
+            raise InputError(f"{path}:{event.start_mark.line + 1}: values are nested more than {MAX_DEPTH} deep")
+
+
 class _Plain:
     """Nodes to plain values, with a limit on how many there may be and no duplicate keys."""
 
@@ -89,20 +101,18 @@ class _Plain:
 
     def value(self, node: yaml.Node, depth: int = 0) -> Any:
         self.count += 1
-        if self.count > MAX_NODES or depth > 40:
-            raise InputError(
-                f"{self.path}:{node.start_mark.line + 1}: anchors and aliases expand to more than {MAX_NODES:,} values or 40 levels"
-            )
+        if self.count > MAX_NODES or depth > MAX_DEPTH:
+            line = node.start_mark.line + 1
+            raise InputError(f"{self.path}:{line}: anchors and aliases expand to more than {MAX_NODES:,} values or {MAX_DEPTH} levels")
         if isinstance(node, yaml.SequenceNode):
             return [self.value(n, depth + 1) for n in node.value]
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, depth)
         try:
             return self.scalars.construct_object(node)
-        except (yaml.YAMLError, ValueError) as error:
-            raise InputError(
-                f"{self.path}:{node.start_mark.line + 1}: cannot read {node.value!r}: {' '.join(str(error).split())[:120]}"
-            ) from None
+        except Exception as error:  # noqa: BLE001 - tags such as !!int make the constructor raise anything
+            why = " ".join(str(error).split())[:120]
+            raise InputError(f"{self.path}:{node.start_mark.line + 1}: cannot read {node.value!r}: {why}") from None
 
     def _mapping(self, node: yaml.MappingNode, depth: int) -> dict[str, Any]:
         merged: dict[str, Any] = {}
@@ -155,8 +165,9 @@ def _who(plain: Any, loc: Sequence[int | str]) -> str:
         except (KeyError, IndexError, TypeError):
             break
         if previous in kinds:
-            name = plain.get("id") if isinstance(plain, dict) and "id" in plain else part
-            who = f"{kinds[previous]} {name if isinstance(name, str) else f'number {int(name or 0) + 1}'}: "
+            name = plain.get("id") if isinstance(plain, dict) else None
+            place = f"number {part + 1}" if isinstance(part, int) else str(part)
+            who = f"{kinds[previous]} {name if isinstance(name, str) else place}: "
         previous = part
     return who
 

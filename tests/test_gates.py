@@ -130,7 +130,10 @@ def test_each_threshold_decides_its_own_label(tmp_path):
     assert "noise" not in judged(tmp_path, planted()["noise"], flat=0.0).labels
     assert "empty" not in judged(tmp_path, planted()["empty"], contrast=0.0).labels
     assert (
-        "wrong_first_frame" not in judged(tmp_path, planted()["wrong_first_frame"], first_frame_ssim=-1.0, first_frame_delta_e=999.0).labels
+        "wrong_first_frame"
+        not in judged(
+            tmp_path, planted()["wrong_first_frame"], first_frame_ssim=-1.0, first_frame_delta_e=999.0, first_frame_tile_delta_e=999.0
+        ).labels
     )
 
 

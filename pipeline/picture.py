@@ -1,0 +1,17 @@
+"""Fit a picture into a size."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+
+def fill(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Scaled to fill, the middle kept: never stretched, never with bars. uint8 RGB in and out."""
+    if image.shape[:2] == (height, width):
+        return image
+    factor = max(width / image.shape[1], height / image.shape[0])
+    size = max(width, round(image.shape[1] * factor)), max(height, round(image.shape[0] * factor))
+    picture = Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)
+    left, top = (size[0] - width) // 2, (size[1] - height) // 2
+    return np.asarray(picture.crop((left, top, left + width, top + height)))
