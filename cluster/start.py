@@ -53,6 +53,7 @@ def cluster(devices: int | None = None, dashboard_port: int | None = None, temp_
     logical = False
     try:
         if address:
+            _check_reachable(address)
             ray.init(
                 address=address,
                 log_to_driver=False,
@@ -136,6 +137,17 @@ def _check_port(port: int | None) -> None:
             raise ClusterError(
                 f"dashboard port {port} is not free ({error.strerror}); set TOWER_DASHBOARD_PORT to another, or unset it"
             ) from error
+
+
+def _check_reachable(address: str) -> None:
+    """Ask the port first: Ray itself keeps trying for minutes before it says that nobody is there."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return  # such as "auto": Ray finds the address itself
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise ClusterError(f"could not join the Ray cluster at RAY_ADDRESS {address}: {error}") from error
 
 
 def _project() -> Path:

@@ -91,6 +91,9 @@ def to_volume(planar: nn.Module) -> AutoencoderKLLTXVideo:
             module.conv.weight.zero_()
             module.conv.weight[:, :, taps[name].tap] = taps[name].conv.weight
             module.conv.bias.copy_(taps[name].conv.bias)  # type: ignore[union-attr]
+    # The pipeline samples from the encoder's distribution, training took its mean: make them the same.
+    vae.encoder.conv_out.conv.weight[LATENT_CHANNELS:] = 0
+    vae.encoder.conv_out.conv.bias[LATENT_CHANNELS:] = -20  # log-variance
     vae.latents_mean.copy_(planar.latents_mean)
     vae.latents_std.copy_(planar.latents_std)
     return vae.eval()
