@@ -155,14 +155,19 @@ def face_centre(picture: np.ndarray, tint: tuple[float, float, float], framing: 
     return max(fits, key=fits.get)  # type: ignore[arg-type]
 
 
-def one_figure(clip: np.ndarray, tint: tuple[float, float, float], framing: str) -> bool:
-    """In every frame one place fits a face, no other place half as well, and it never jumps by more than six pixels."""
-    xs = []
+def one_figure(clip: np.ndarray, scene: scenes.Scene) -> bool:
+    """In every frame a face is found, it never jumps by more than six pixels, and there is no second figure.
+
+    A second figure is another place that fits a face at least half as well and has the coat's colour below it:
+    the setting sun alone fits a face too.
+    """
+    tint, r, xs = scenes.TINT[scene.time], HEAD[scene.framing], []
+    coat = np.array(scenes.COAT_RGB[scene.coat]) * tint
     for frame in clip:
-        fits = face_fits(frame, tint, framing)
+        fits = face_fits(frame, tint, scene.framing)
         (x, _), best = max(fits.items(), key=lambda item: item[1])
-        second = max(v for (other, _), v in fits.items() if abs(other - x) > 2 * HEAD[framing])
-        if best < 0.2 or second > 0.5 * best:
+        others = [p for p, fit in fits.items() if abs(p[0] - x) > 2 * r and fit > 0.5 * best]
+        if best < 0.1 or any(np.linalg.norm(patch(frame, ox, oy + 1.9 * r, 0.3 * r) - coat) < 60 for ox, oy in others):
             return False
         xs.append(x)
     return float(np.abs(np.diff(xs)).max()) <= 6
@@ -273,7 +278,7 @@ def judge_animatediff(models: Models, classifier: Classifier, count: int, pictur
     strips: list[np.ndarray] = []
     for scene, still in zip(wanted, stills, strict=True):
         clip = models.clip(models.animatediff, still, scenes.caption(scene), scene.seed)
-        one.append(one_figure(clip, scenes.TINT[scene.time], scene.framing))
+        one.append(one_figure(clip, scene))
         start = classify(classifier, [still])[0]
         same.append(all((a["coat"], a["hair"]) == (start["coat"], start["hair"]) for a in classify(classifier, list(clip))))
         moves.append(m.reach(clip) >= 6)

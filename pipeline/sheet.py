@@ -18,7 +18,7 @@ from .shot import ShotOutcome
 
 PAPER, INK, QUIET, GOOD, BAD = (246, 243, 236), (40, 36, 52), (128, 122, 138), (58, 132, 96), (190, 64, 64)
 MOMENTS = 5
-CELL_WIDTH, GAP, MARGIN, TEXT_WIDTH = 216, 10, 28, 300
+CELL_WIDTH, GAP, MARGIN, TEXT_WIDTH = 216, 10, 28, 340
 
 
 def contact_sheet(episode: Episode, outcomes: list[ShotOutcome], takes: dict[str, int], store: MediaStore, out: Path) -> None:

@@ -102,7 +102,8 @@ def main() -> None:
     torch.set_flush_denormal(True)
     torch.manual_seed(3)
     model = train(args.work, args.stable_diffusion, args.seconds, args.clips)
-    model.half().save_motion_modules(str(args.out))
+    model.save_motion_modules(str(args.out))
+    MotionAdapter.from_pretrained(args.out, torch_dtype=torch.float16).save_pretrained(args.out)
 
 
 if __name__ == "__main__":
