@@ -48,8 +48,8 @@ class KeyframeModel:
     def generate(self, requests: list[KeyframeRequest]) -> tuple[list[Receipt], list[np.ndarray]]:
         """One still a request: uint8 RGB (height, width, 3). All requests must want the same LoRAs.
 
-        The batch is always padded to batch_size: kernels differ between batch sizes in the last bit, and
-        a take must not depend on how many neighbours it happened to have.
+        The batch is always padded to batch_size: PyTorch does not promise equal bits for another batch size
+        ("Numerical accuracy", in its notes), and a take must not depend on how many neighbours it had.
         """
         s, started = self.settings, time.monotonic()
         if len(requests) > s.batch_size or len({r.loras for r in requests}) != 1:

@@ -168,9 +168,8 @@ def main() -> None:
     code = _run()
     sys.stdout.flush()
     sys.stderr.flush()
-    if code == 130:
-        os._exit(code)  # threads of libraries must not hold an interrupted run open
-    sys.exit(code)
+    # Everything is closed by now. Native threads of the table library can abort an interpreter that takes itself apart.
+    os._exit(code)
 
 
 def _run() -> int:
