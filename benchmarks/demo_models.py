@@ -239,7 +239,7 @@ def judge_swaps(models: Models, count: int, pictures: Path | None) -> dict[str, 
                 if len(strips) < 48:
                     strips += list(clip[[0, 24, 48, 72, 96, 120]])
             left, right = shifts if kind == "walk" else (-shifts[0], -shifts[1])  # the scene moves against the camera
-            both.append(left < -2 and right > 2)
+            both.append(left <= -2 and right >= 2)
             moved.append((right - left) / 2)
         result[f"{kind}: both directions obeyed"] = share(both)
         result[f"{kind}: displacement, pixels"] = float(np.mean(moved))
@@ -259,15 +259,29 @@ def figure_shift(clip: np.ndarray, scene: scenes.Scene) -> float:
 
 
 def backdrop_shift(clip: np.ndarray) -> float:
-    """The horizontal shift, pixels right, that best explains the last frame's backdrop beside the figure."""
-    first, last = clip[0].astype(float), clip[-1].astype(float)
+    """The horizontal shift, pixels right, that best explains the backdrop after two seconds, away from the figure.
+
+    Two seconds, because over the whole clip a skyline moves by one of its buildings and looks as if it stood still.
+    Brightness is levelled by row first: what counts is edges, not the sky's gradient.
+    """
+    first, last = (f[24:56].astype(float) - f[24:56].mean(axis=1, keepdims=True) for f in (clip[0], clip[48]))
+    beside = [c for c in range(8, 88) if min(abs(c - x) for x in figure_columns(clip)) > 14]
 
     def cost(shift: int) -> float:
-        columns = [c for c in range(96) if 0 <= c - shift < 96 and (c < 26 or c > 70)]
-        return float(np.abs(last[20:56, columns] - first[20:56, [c - shift for c in columns]]).mean())
+        return float(np.abs(last[:, beside] - first[:, [c - shift for c in beside]]).mean())
 
-    costs = {s: cost(s) for s in range(-20, 21)}
+    costs = {shift: cost(shift) for shift in range(-7, 8)}
     return float(min(costs, key=costs.get))  # type: ignore[arg-type]
+
+
+def figure_columns(clip: np.ndarray) -> list[int]:
+    """Columns where the figure stands at the start and after two seconds: what is least like its rows."""
+    columns = []
+    for frame in (clip[0], clip[48]):
+        low = frame[40:60].astype(float)
+        unlike = np.abs(low - np.median(low, axis=1, keepdims=True)).sum(axis=(0, 2))
+        columns.append(int(np.convolve(unlike, np.ones(15), "same").argmax()))
+    return columns
 
 
 def judge_animatediff(models: Models, classifier: Classifier, count: int, pictures: Path | None) -> dict[str, float]:
