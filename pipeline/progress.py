@@ -46,6 +46,9 @@ class RenderProgress:
     def take(self, row: dict[str, Any]) -> None:
         """A take was recorded."""
         stage = row["stage"]
+        if row.get("prompt_cut"):
+            cut = row["prompt_cut"]
+            self.line(f"{row['take']}: the prompt was cut; its encoder did not see the last {len(cut)} characters, from {cut[:40]!r} on")
         if row["outcome"] == "accepted":
             self.done[stage] = min(self.totals[stage], self.done[stage] + 1)
         else:

@@ -187,9 +187,11 @@ def test_the_same_seed_gives_the_same_bits_and_another_variation_another_picture
 def test_a_shot_whose_attempts_are_spent_is_told_and_the_rest_is_kept(episode: Path):
     """A person's keyframe that is one flat grey: gate 1 says no, and no other seed can mend it."""
     Image.new("RGB", (300, 200), (120, 120, 120)).save(episode.parent / "grey.png")
-    episode.write_text(EPISODE.replace("title: A test}", "keyframe: grey.png}"))
+    long = "standing still" + " and waiting" * 10_000
+    episode.write_text(EPISODE.replace("title: A test}", "keyframe: grey.png}").replace("action: standing still", f"action: {long}", 1))
     done = tower("render", episode, "--only", "SH0010,SH0020", cwd=episode.parent)
     assert done.code == 3, done.err
+    assert "SH0020/keyframe/v001: the prompt was cut" in done.out, "a prompt of 10,000 words is cut, and where is said"
     assert "SH0010 exhausted" in done.err and "empty" in done.err
     summary = json.loads((episode.parent / "out" / "E90" / "summary.json").read_text())
     assert (summary["accepted"], summary["exhausted"], summary["movie"]) == (1, 1, None)
