@@ -115,7 +115,10 @@ class Loras:
         try:
             state = self.pipe.lora_state_dict(str(path), local_files_only=True)
             state = state[0] if isinstance(state, tuple) else state
+            _refuse_text_encoder(file, state)
             self.pipe.load_lora_weights(str(path.parent), weight_name=path.name, adapter_name=name, local_files_only=True)
+        except ModelError:
+            raise
         except Exception as error:
             raise ModelError(f"LoRA {file} does not fit this checkpoint: {first_line(error)}") from error
         model = getattr(self.pipe, "unet", None) or self.pipe.transformer
@@ -124,6 +127,14 @@ class Loras:
         if fitted == 0 or fitted < wanted:
             raise ModelError(f"LoRA {file} does not fit this checkpoint: {fitted} of its {wanted} matrices have a place in it")
         return name
+
+
+def _refuse_text_encoder(file: str, state: dict[str, Any]) -> None:
+    """Prompts are encoded apart, without LoRAs: half of such a file would be left out, which is not what was asked for."""
+    count = sum(1 for key in state if "text_encoder" in key or "lora_te" in key)
+    if count:
+        why = f"{count} of its matrices are for the text encoder, where Tower applies none"
+        raise ModelError(f"LoRA {file} does not fit: {why}; use one for the UNet alone")
 
 
 def first_line(error: BaseException) -> str:

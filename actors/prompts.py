@@ -30,13 +30,15 @@ class PromptEncoder:
             self.tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
             dtype = dtype_for(files.dtype, self.device, torch.bfloat16 if kind is T5EncoderModel else torch.float16)
             # eval: T5's dropout would make embeddings differ from call to call
-            self.encoder = (
-                kind.from_pretrained(folder / "text_encoder", dtype=dtype, local_files_only=True, use_safetensors=True)
-                .eval()
-                .to(self.device)
+            encoder, found = kind.from_pretrained(
+                folder / "text_encoder", dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
             )
+            self.encoder = encoder.eval().to(self.device)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise ModelError(f"text encoder of checkpoint {Path(folder).name} cannot be loaded: {first_line(error)}") from error
+        missing = sorted(found["missing_keys"])
+        if missing:  # transformers would fill them with random numbers
+            raise ModelError(f"text encoder of checkpoint {folder.name} lacks {len(missing)} tensors, such as {missing[0]}")
         self.masked = kind is T5EncoderModel  # Stable Diffusion reads its padding, LTX-Video masks it
         self.max_tokens = max_tokens or self.tokenizer.model_max_length
 
