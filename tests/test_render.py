@@ -29,6 +29,7 @@ def start(file: Path, *args: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-u", "-m", "pipeline.cli", "render", str(file), *args],
         cwd=file.parent, env=environment(file.parent), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell in the background hands down an ignored one
     )  # fmt: skip
 
 
@@ -152,6 +153,11 @@ def test_a_killed_device_costs_one_attempt_and_changes_no_picture(rendered: Rend
 
 
 def test_a_killed_driver_resumes_without_rendering_twice(rendered: Rendered, episode: Path):
+    """With stale files under every name that a result will have: none of them is taken for one."""
+    stale = [episode.parent / "out" / "E90" / name for name in ("episode.mp4", "shots/SH0010.mp4", "shots/SH0010.png")]
+    for file in stale:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes((rendered.out / "shots" / f"SH0030{file.suffix}").read_bytes())
     process = start(episode)
     try:
         read_until(process, r"accepted")
@@ -167,6 +173,8 @@ def test_a_killed_driver_resumes_without_rendering_twice(rendered: Rendered, epi
     assert before <= {t["take"] for t in accepted}
     assert len({(t["shot"], t["stage"]) for t in accepted}) == len(accepted) == 6
     assert sorted(t["media"] for t in accepted) == sorted(t["media"] for t in rendered.takes if t["outcome"] == "accepted")
+    for file in stale:
+        assert file.read_bytes() == (rendered.out / file.relative_to(episode.parent / "out" / "E90")).read_bytes()
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_variation_another_picture(rendered: Rendered, episode: Path):
