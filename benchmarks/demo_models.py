@@ -30,7 +30,9 @@ from actors.keyframe import KeyframeModel
 from actors.ltx_video import LtxVideoModel
 from actors.prompts import PromptEncoder
 from actors.values import ClipRequest, KeyframeRequest, ModelFiles
-from gates import measures as m
+from gates.clip import most_changed
+from gates.pair import likeness
+from gates.picture import gray
 from pipeline.plan import files_of
 from pipeline.settings import load_settings
 from pipeline.workflow import load_workflow
@@ -207,7 +209,7 @@ def judge_ltx_truth(models: Models, count: int, pictures: Path | None) -> dict[s
         made = models.clip(models.ltx, truth[0], scenes.caption(scene), i)
         errors.append(float(np.abs(made[-1].astype(int) - truth[-1]).mean()))
         frozen.append(float(np.abs(truth[0].astype(int) - truth[-1]).mean()))
-        ssim.append(m.likeness(truth[0], made[0]).ssim_median)
+        ssim.append(likeness(truth[0], made[0]).ssim_median)
         if i < 6:
             strips += [f for clip in (truth, made) for f in clip[[0, 24, 48, 72, 96, 120]]]
     save_grid(pictures, "ltx_truth.png", strips, 6)
@@ -235,7 +237,7 @@ def judge_swaps(models: Models, count: int, pictures: Path | None) -> dict[str, 
             for side in ("left", "right"):
                 clip = models.clip(models.ltx, still, scenes.caption(replace(scene, motion=f"{kind} {side}")), scene.seed)
                 shifts.append(figure_shift(clip, scene) if kind == "walk" else backdrop_shift(clip))
-                firsts.append(m.likeness(still, clip[0]).ssim_median)
+                firsts.append(likeness(still, clip[0]).ssim_median)
                 if len(strips) < 48:
                     strips += list(clip[[0, 24, 48, 72, 96, 120]])
             left, right = shifts if kind == "walk" else (-shifts[0], -shifts[1])  # the scene moves against the camera
@@ -295,8 +297,8 @@ def judge_animatediff(models: Models, classifier: Classifier, count: int, pictur
         one.append(one_figure(clip, scene))
         start = classify(classifier, [still])[0]
         same.append(all((a["coat"], a["hair"]) == (start["coat"], start["hair"]) for a in classify(classifier, list(clip))))
-        moves.append(m.reach(clip) >= 6)
-        first.append(m.likeness(still, clip[0]).ssim_median)
+        moves.append(max(most_changed(gray(clip[0]), gray(f)) for f in clip[::5]) >= 6)
+        first.append(likeness(still, clip[0]).ssim_median)
         if len(strips) < 48:
             strips += list(clip[[0, 3, 6, 9, 12, 15]])
     save_grid(pictures, "animatediff.png", strips, 6)

@@ -56,6 +56,9 @@ TAKES = pa.schema(
         ("fps", pa.float64()),
         ("outcome", pa.string()),  # accepted | rejected | error
         ("labels", pa.list_(pa.string())),  # why the gate rejected
+        ("warnings", pa.list_(pa.string())),  # what it found and let pass
+        ("profile", pa.string()),  # the gate profile: anime#0123456789ab
+        ("declared", pa.list_(pa.string())),  # what the shot declares: hold, fade …
         ("measures", pa.map_(pa.string(), pa.float64())),  # everything the gate measured
         ("findings", pa.string()),  # JSON: label, value, threshold, frames
         ("queue_seconds", pa.float64()),  # from asking for a device to its answer, less device_seconds
@@ -67,4 +70,18 @@ TAKES = pa.schema(
     ]
 )
 
-TABLES = {"runs": RUNS, "takes": TAKES}
+# One row where a stored take was judged again and the verdict is another; the latest holds.
+JUDGEMENTS = pa.schema(
+    [
+        ("take", pa.string()),
+        ("at", TIME),
+        ("episode", pa.string()),
+        ("profile", pa.string()),  # as in takes
+        ("outcome", pa.string()),  # accepted | rejected
+        ("labels", pa.list_(pa.string())),
+        ("warnings", pa.list_(pa.string())),
+        ("findings", pa.string()),  # JSON, as in takes
+    ]
+)
+
+TABLES = {"runs": RUNS, "takes": TAKES, "judgements": JUDGEMENTS}

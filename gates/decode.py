@@ -1,8 +1,9 @@
-"""Decode a video file completely: what a player would show, not what its header claims."""
+"""Decode files completely: what a player would show, not what a header claims."""
 
 from __future__ import annotations
 
-import itertools
+import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -10,6 +11,11 @@ from typing import Any
 
 import av
 import numpy as np
+from PIL import Image
+
+MAX_PIXELS = 64_000_000  # a picture: four times an 8K frame's height and width would be a bomb, not a keyframe
+MAX_FRAMES = 4096  # a clip: workflows make 1,025 at most; what is longer is not a clip, and would fill the memory
+WORK_WIDTH, WORK_HEIGHT = 384, 256  # moving measures are taken at about this many pixels, whatever the shape
 
 
 class Undecodable(ValueError):
@@ -17,41 +23,182 @@ class Undecodable(ValueError):
 
 
 @dataclass(frozen=True)
-class Video:
-    """Decoded frames, uint8 RGB of shape (frames, height, width, 3), and what the container says."""
+class Frame:
+    """One decoded frame.
 
-    frames: np.ndarray
-    fps: Fraction
+    small: uint8 RGB (h, w, 3), area-resampled to about 384x256 pixels; smaller frames as they are.
+    picture: the frame itself, for what few frames are asked for.
+    """
+
+    small: np.ndarray
+    picture: av.VideoFrame
+
+    def luma(self) -> np.ndarray:
+        """uint8 (height, width), full range."""
+        return _luma(self.picture)
+
+    def rgb(self) -> np.ndarray:
+        """uint8 RGB (height, width, 3)."""
+        return self.picture.to_ndarray(format="rgb24")
+
+
+@dataclass
+class Container:
+    """What a video file holds; `frames`, `even` and `rate` are known when all frames have been read."""
+
+    width: int
+    height: int
+    rate: Fraction
     codec: str
     pixel_format: str
+    hint: int  # frames that the header promises, or 0; only used to spread samples
+    frames: int = 0
+    even: bool = True
 
 
-def decode(path: Path) -> Video:
-    """Decode every frame of the first video stream.
+class VideoReader:
+    """Reads the first video stream frame by frame, with one thread; use as a context manager.
 
     Raises:
-        Undecodable: not a video, damaged, without frames, or with frames at uneven times.
+        Undecodable: not a video, damaged, without frames, or with frames that change their size.
+    """
+
+    def __init__(self, path: Path):
+        self.name = path.name
+        try:
+            self.file = av.open(str(path), options={"err_detect": "explode"}, metadata_errors="replace")
+        except (av.FFmpegError, OSError, ValueError) as error:
+            raise Undecodable(_words(error)) from error
+        if not self.file.streams.video:
+            self.file.close()
+            raise Undecodable("no video stream")
+        self.stream = self.file.streams.video[0]
+        self.stream.thread_type = "NONE"
+        context = self.stream.codec_context
+        context.options = {"err_detect": "explode", "max_pixels": str(MAX_PIXELS)}
+        rate = self.stream.average_rate or self.stream.guessed_rate or Fraction(0)
+        self.container = Container(
+            context.width, context.height, Fraction(rate), context.name, context.pix_fmt or "", max(0, self.stream.frames)
+        )
+
+    def __enter__(self) -> VideoReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+    def __iter__(self) -> Iterator[Frame]:
+        """At most MAX_FRAMES + 1 frames."""
+        times: list[int | None] = []
+        try:
+            for picture in self.file.decode(self.stream):
+                if picture.is_corrupt:
+                    raise Undecodable(f"frame {len(times)} is damaged")
+                if (picture.width, picture.height) != (self.container.width, self.container.height):
+                    if times:
+                        raise Undecodable(f"frame {len(times)} has another size")
+                    self.container.width, self.container.height = picture.width, picture.height
+                times.append(picture.pts)
+                self.container.pixel_format = picture.format.name
+                yield _reduced(picture)
+                if len(times) > MAX_FRAMES:
+                    break
+        except (av.FFmpegError, OSError, ValueError, MemoryError) as error:
+            raise error if isinstance(error, Undecodable) else Undecodable(_words(error)) from error
+        if not times:
+            raise Undecodable("no frames")
+        self.container.frames, self.container.even = len(times), _even(times)
+
+
+def _reduced(picture: av.VideoFrame) -> Frame:
+    width, height = working_size(picture.width, picture.height)
+    small = picture.reformat(width=width, height=height, format="rgb24", interpolation="AREA")
+    return Frame(_plane(small, 3), picture)
+
+
+def _luma(picture: av.VideoFrame) -> np.ndarray:
+    """Full-range luma; straight from the first plane where it is 8 bits deep, since that costs least."""
+    if picture.format.name == "yuvj420p" or (picture.format.name == "yuv420p" and picture.color_range == 2):
+        return _plane(picture, 1)
+    if picture.format.name == "yuv420p":
+        return LIMITED_TO_FULL[_plane(picture, 1)]
+    return _plane(picture.reformat(format="gray"), 1)
+
+
+def _plane(picture: av.VideoFrame, channels: int) -> np.ndarray:
+    plane = picture.planes[0]
+    rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: picture.height, : picture.width * channels]
+    return rows.reshape(picture.height, picture.width, 3) if channels == 3 else rows
+
+
+def read_video(path: Path) -> tuple[np.ndarray, Fraction]:
+    """Every frame of a video file, uint8 RGB (frames, height, width, 3), and its frames a second."""
+    with VideoReader(path) as reader:
+        return np.stack([frame.rgb() for frame in reader]), reader.container.rate
+
+
+def working_size(width: int, height: int) -> tuple[int, int]:
+    """(width, height) with about 384x256 pixels at most, same shape; small pictures stay as they are."""
+    factor = min(1.0, (WORK_WIDTH * WORK_HEIGHT / (height * width)) ** 0.5)
+    return max(16, round(width * factor)), max(16, round(height * factor))
+
+
+def _even(times: list[int | None]) -> bool:
+    """Whether frames stand at equal distances, to within one tick of the file's clock."""
+    known = np.array([t for t in times if t is not None], np.float64)
+    if len(known) != len(times):
+        return False
+    if len(known) < 3:
+        return True
+    grid = np.linspace(known[0], known[-1], len(known))
+    return bool(np.abs(known - grid).max() <= 1.0 and (np.diff(known) > 0).all())
+
+
+@dataclass(frozen=True)
+class Still:
+    """A decoded picture: uint8 RGB (height, width, 3); how many pictures its file holds; whether all values were finite."""
+
+    image: np.ndarray
+    frames: int = 1
+    finite: bool = True
+
+
+def read_still(source: Path | bytes) -> Still:
+    """Decode a picture file of any kind that Pillow reads.
+
+    16-bit and floating-point pictures are scaled to 8 bits, CMYK and palettes become RGB, alpha is dropped.
+
+    Raises:
+        Undecodable: not a picture, damaged, or larger than MAX_PIXELS.
     """
     try:
-        with av.open(str(path), options={"err_detect": "explode"}) as container:
-            stream = container.streams.video[0]
-            stream.thread_type = "NONE"
-            frames: list[np.ndarray] = []
-            times: list[Any] = []
-            stream.codec_context.options = {"err_detect": "explode"}
-            for frame in container.decode(stream):
-                if frame.is_corrupt:
-                    raise Undecodable(f"{path.name}: frame {len(frames)} is damaged")
-                frames.append(frame.to_ndarray(format="rgb24"))
-                times.append(frame.pts)
-            codec, pixel_format, rate = stream.codec_context.name, stream.codec_context.pix_fmt or "", stream.average_rate
-    except (av.FFmpegError, IndexError, OSError, ValueError) as error:
-        raise Undecodable(f"{path.name}: {error}") from error
-    if not frames or rate is None:
-        raise Undecodable(f"{path.name}: no frames")
-    if len({f.shape for f in frames}) != 1:
-        raise Undecodable(f"{path.name}: frames of different sizes")
-    steps = {b - a for a, b in itertools.pairwise(times)}
-    if None in times or len(steps) > 1:
-        raise Undecodable(f"{path.name}: frames are not evenly spaced in time")
-    return Video(np.stack(frames), Fraction(rate), codec, pixel_format)
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture:
+            if picture.width * picture.height > MAX_PIXELS:
+                raise Undecodable(f"{picture.width}x{picture.height} pixels are more than the {MAX_PIXELS:,} that are read")
+            frames = getattr(picture, "n_frames", 1)
+            if picture.mode == "F" or picture.mode.startswith("I"):
+                return _deep(np.asarray(picture), frames)
+            return Still(np.asarray(picture.convert("RGB")), frames)
+    except Undecodable:
+        raise
+    except Exception as error:  # Pillow's readers raise whatever a damaged file makes them raise
+        raise Undecodable(_words(error)) from error
+
+
+def _deep(values: np.ndarray, frames: int) -> Still:
+    """Gray with more than 8 bits: integers of 0..65535, or floats of 0..1."""
+    finite = bool(np.isfinite(values).all())
+    scaled = np.nan_to_num(values.astype(np.float64)) * (255 if values.dtype.kind == "f" else 255 / 65535)
+    gray = np.clip(np.round(scaled), 0, 255).astype(np.uint8)
+    return Still(np.repeat(gray[..., None], 3, axis=2), frames, finite)
+
+
+def _words(error: Any) -> str:
+    """The decoder's own words, without the path that it was given."""
+    if isinstance(error, Image.DecompressionBombError):
+        return f"more than the {MAX_PIXELS:,} pixels that are read"
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(str(text).replace("<_io.BytesIO object", "<the file").split())[:200]
+
+
+LIMITED_TO_FULL = np.clip(np.round((np.arange(256) - 16) * 255 / 219), 0, 255).astype(np.uint8)

@@ -2,51 +2,70 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
-from . import measures as m
-from .verdict import Finding, Verdict, verdict
+from . import picture as p
+from .decode import Still, Undecodable, read_still
+from .rules import Profile, judge
+from .verdict import Verdict
 
 
-@dataclass(frozen=True)
-class ImageThresholds:
-    """Start values; the reasons are measured in docs/gates.md."""
-
-    contrast: float = 8.0  # levels; a flat cel night measures above 15, a single colour 0
-    dark: float = 0.98  # share of the picture (ffmpeg blackdetect's default)
-    over_exposed: float = 0.50  # share of the picture
-    flat: float = 0.60  # share of pixels; drawings above 0.85, Gaussian noise of sigma 12 below 0.5
-
-
-def judge_image(image: np.ndarray, width: int, height: int, limits: ImageThresholds | None = None) -> Verdict:
-    """Judge a keyframe.
+def judge_image(
+    source: Path | bytes,
+    profile: Profile,
+    size: tuple[int, int] | None = None,
+    declared: Collection[str] = (),
+    finite: bool = True,
+) -> Verdict:
+    """Decode a picture file and judge it.
 
     Args:
-        image: uint8 RGB, shape (height, width, 3), as decoded from the stored file.
-        width, height: what the workflow asked for, in pixels.
+        source: the file, or its bytes. size: (width, height) that it must have; any, if not given.
+        declared: what its shot declares. finite: what the model said before its picture became 8 bits deep.
     """
-    limits = limits or ImageThresholds()
-    if image.shape != (height, width, 3):
-        return verdict("image", [Finding("wrong_size", f"{image.shape[1]}x{image.shape[0]}", f"{width}x{height}")], {})
-    values = {
-        "contrast": m.contrast(image),
-        "dark_fraction": m.dark_fraction(image),
-        "over_exposed_fraction": m.over_exposed_fraction(image),
-        "flat_fraction": m.flat_fraction(image),
-        "noise_residual": m.noise_residual(image),
+    try:
+        still = read_still(source)
+    except Undecodable as error:
+        return judge("image", {"undecodable": 1.0}, profile, declared, {"undecodable": str(error)})
+    wanted = dict(zip(("expected_width", "expected_height"), map(float, size or ()), strict=False))
+    return judge("image", measure_image(still, finite) | wanted, profile, declared)
+
+
+def measure_image(still: Still, finite: bool = True) -> dict[str, float]:
+    """Every number that a verdict on a still needs; formulas and ranges are in `picture`."""
+    image = still.image
+    luma = p.gray(image)
+    high, low = divmod(p.perceptual_hash(luma), 2**32)
+    return {
+        "undecodable": 0.0,
+        "frames": float(still.frames),
+        "expected_frames": 1.0,
+        "width": float(image.shape[1]),
+        "height": float(image.shape[0]),
+        "non_finite": float(not (still.finite and finite)),
+        "contrast": p.contrast(luma),
+        "dark": p.dark_fraction(luma),
+        "pitch_black": p.dark_fraction(luma, p.PITCH_BLACK),
+        "over_exposed": p.over_exposed_fraction(image),
+        "flat": p.flat_fraction(luma),
+        "sharpness": p.sharpness(luma),
+        "bars": p.bars(luma.max(axis=1), luma.max(axis=0)),
+        "hash_high": float(high),  # 32 bits each: a float holds no more than 53
+        "hash_low": float(low),
     }
-    findings = [
-        _finding("empty", values["contrast"], limits.contrast, values["contrast"] < limits.contrast),
-        _finding("black", values["dark_fraction"], limits.dark, values["dark_fraction"] >= limits.dark),
-        _finding(
-            "over_exposed", values["over_exposed_fraction"], limits.over_exposed, values["over_exposed_fraction"] > limits.over_exposed
-        ),
-        _finding("noise", values["flat_fraction"], limits.flat, values["flat_fraction"] < limits.flat),
-    ]
-    return verdict("image", findings, values)
 
 
-def _finding(label: str, value: float, threshold: float, found: bool) -> Finding | None:
-    return Finding(label, value, threshold) if found else None
+def keyframe_hash(measures: Mapping[str, float]) -> int:
+    """The perceptual hash out of stored measures."""
+    return int(measures["hash_high"]) << 32 | int(measures["hash_low"])
+
+
+def nearest(measures: Mapping[str, float], others: Sequence[int]) -> dict[str, float]:
+    """How near the nearest of other shots' keyframes is: bits of 64; nothing where there are no others."""
+    if not others:
+        return {}
+    bits = np.bitwise_count(np.array(others, np.uint64) ^ np.uint64(keyframe_hash(measures)))
+    return {"duplicate": float(bits.min())}

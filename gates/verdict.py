@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -14,66 +13,77 @@ LABELS = (
     "wrong_frame_count",
     "wrong_fps",
     "wrong_size",
-    "wrong_codec",
-    "non_finite",
-    "black",
-    "empty",
-    "noise",
-    "over_exposed",
     "frozen",
+    "long_hold",
+    "cut",
+    "flicker",
+    "strobe",
+    "black",
+    "non_finite",
+    "colour_drift",
+    "exposure_drift",
     "wrong_first_frame",
+    "wrong_last_frame",
+    "blur",
+    "bars",
+    "over_exposed",
+    "noise",
+    "empty",
+    "duplicate",
 )
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One fault: which, how much against which threshold, and in which frames (0-based)."""
+    """One fault: which, measured how, how much against which threshold, and in which frames (0-based)."""
 
     label: str
-    value: float | str
-    threshold: float | str
-    frames: tuple[int, ...] = ()
+    measure: str
+    value: float
+    threshold: float
     outcome: Literal["warn", "fail"] = "fail"
+    frames: tuple[int, ...] = ()
+    text: str = ""  # what a number cannot say: the decoder's own words
 
     def __post_init__(self) -> None:
         if self.label not in LABELS:
             raise ValueError(f"{self.label!r} is not a gate label; the labels are {', '.join(LABELS)}")
 
     def __str__(self) -> str:
-        def show(x: float | str) -> str:
-            return x if isinstance(x, str) else f"{x:.4g}"
-
-        return f"{self.label} ({show(self.value)}, threshold {show(self.threshold)})"
+        return f"{self.label} ({self.text or f'{self.measure} {self.value:.4g}, threshold {self.threshold:.4g}'})"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A gate's judgement. `measures` holds every value that was measured, so it can be judged again."""
+    """A gate's judgement. `measures` holds every value that was measured, so that it can be judged again."""
 
-    gate: str
+    gate: Literal["image", "video"]
     findings: tuple[Finding, ...] = ()
     measures: dict[str, float] = field(default_factory=dict)
+    not_looked: tuple[str, ...] = ()  # labels whose measures need something that was not there, such as a keyframe
 
     @property
     def outcome(self) -> Outcome:
-        outcomes = {f.outcome for f in self.findings}
-        return "fail" if "fail" in outcomes else "warn" if "warn" in outcomes else "pass"
+        return "fail" if self.failures else "warn" if self.warnings else "pass"
 
     @property
-    def labels(self) -> tuple[str, ...]:
+    def failures(self) -> tuple[str, ...]:
         """Labels of the findings that failed, each once, in the order found."""
         return tuple(dict.fromkeys(f.label for f in self.findings if f.outcome == "fail"))
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Labels that were found, but do not reject."""
+        return tuple(dict.fromkeys(f.label for f in self.findings if f.outcome == "warn" and f.label not in self.failures))
+
     def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
         return {
             "gate": self.gate,
             "outcome": self.outcome,
-            "labels": list(self.labels),
+            "failures": list(self.failures),
+            "warnings": list(self.warnings),
             "measures": self.measures,
             "findings": [asdict(f) for f in self.findings],
+            "not_looked": list(self.not_looked),
         }
-
-
-def verdict(gate: str, findings: Iterable[Finding | None], measures: dict[str, float]) -> Verdict:
-    """A verdict of the findings that are not None; values rounded to seven digits, enough to judge again."""
-    return Verdict(gate, tuple(f for f in findings if f is not None), {k: float(f"{v:.7g}") for k, v in measures.items()})

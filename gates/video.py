@@ -2,129 +2,184 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
+import cv2
 import numpy as np
 
-from . import measures as m
-from .decode import Undecodable, Video, decode
-from .verdict import Finding, Verdict, verdict
-
-DARK = 0.98  # share of dark pixels that makes a frame black (ffmpeg blackdetect's default)
-OVER_EXPOSED = 0.25  # share of burnt-out pixels that makes a frame over-exposed
-
-
-@dataclass(frozen=True)
-class ClipExpectation:
-    """What the container must hold, exactly."""
-
-    frames: int
-    fps: Fraction
-    width: int
-    height: int
-    codec: str = "h264"
-    pixel_format: str = "yuv420p"
+from . import light, motion
+from . import picture as p
+from .clip import Reduced, reduce_clip
+from .decode import MAX_FRAMES, Container, Undecodable, VideoReader, working_size
+from .pair import likeness
+from .rules import Profile, judge
+from .verdict import Verdict
 
 
 @dataclass(frozen=True)
-class VideoThresholds:
-    """Start values; the reasons are measured in docs/gates.md."""
+class Expectation:
+    """What a clip must be, exactly; what is None may be anything.
 
-    still: float = 3.0  # levels; a frame pair under this is held
-    reach: float = 6.0  # levels that some cell must get away from the first frame
-    black_frames: int = 2  # frames, not counting the last tenth (fades)
-    over_exposed_share: float = 0.5  # of the frames
-    flat: float = 0.60  # share of pixels, median over sampled frames
-    contrast: float = 8.0  # levels, median over sampled frames
-    first_frame_ssim: float = 0.40  # minimum tile of aligned SSIM against the keyframe
-    first_frame_delta_e: float = 10.0  # mean Delta E against the keyframe
-    first_frame_tile_delta_e: float = 25.0  # Delta E of the worst tile: good clips stay under 18, another coat is above 75
+    Args:
+        keyframe, last: uint8 RGB (height, width, 3), the stills that the clip must start from and end in.
+    """
+
+    frames: int | None = None
+    fps: Fraction | None = None
+    width: int | None = None
+    height: int | None = None
+    codec: str | None = None
+    pixel_format: str | None = None
+    keyframe: np.ndarray | None = None
+    last: np.ndarray | None = None
 
 
-def judge_video(path: Path, expect: ClipExpectation, keyframe: np.ndarray | None, limits: VideoThresholds | None = None) -> Verdict:
+@dataclass(frozen=True)
+class Measured:
+    """All numbers of a clip, the curves behind them (one value a frame), and the decoder's words."""
+
+    values: dict[str, float]
+    curves: dict[str, np.ndarray] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
+
+
+def judge_video(path: Path, expect: Expectation, profile: Profile, declared: Collection[str] = (), finite: bool = True) -> Verdict:
     """Decode the file from disk and judge it.
 
     Args:
-        path: the video file as it will be stored.
-        expect: exact frames, fps, size, codec and pixel format.
-        keyframe: uint8 RGB (height, width, 3), the still that the clip must start from; None where a clip has none.
+        expect: what the file must be. finite: what the model said before its frames became 8 bits deep.
     """
-    limits = limits or VideoThresholds()
+    measured = measure_video(path, expect, finite)
+    return judge("video", measured.values, profile, declared, measured.texts)
+
+
+def measure_video(path: Path, expect: Expectation, finite: bool = True) -> Measured:
+    """Every number that a verdict on a clip needs. One pass; formulas and ranges stand with each measure."""
+    container = None
     try:
-        video = decode(path)
+        with VideoReader(path) as reader:
+            container = reader.container
+            clip = reduce_clip(reader, expect.frames or container.hint)
     except Undecodable as error:
-        return verdict("video", [Finding("undecodable", str(error), "decodes to the end")], {})
-    wrong = _container(video, expect)
-    if wrong:
-        return verdict("video", wrong, {"frames": len(video.frames), "fps": float(video.fps)})
-    values = measure_video(video.frames, keyframe)
-    return verdict("video", _faults(video.frames, values, limits, keyframe is not None), values)
+        return Measured({"undecodable": 1.0, "non_finite": float(not finite)}, {}, {"undecodable": str(error)})
+    values, texts = _container(container, expect)
+    values["non_finite"] = float(not finite)
+    moving, curves = _moving(clip, float(container.rate) or 24.0)
+    values |= moving | _starts(clip, expect)
+    return Measured(values, curves, texts)
 
 
-def measure_video(frames: np.ndarray, keyframe: np.ndarray | None) -> dict[str, float]:
-    """Every number that the verdict needs; see `measures` for formulas and units."""
-    sampled = frames[np.unique(np.linspace(0, len(frames) - 1, min(len(frames), 12)).round().astype(int))]
-    moved = m.motion(frames)
-    values = {
-        "frames": float(len(frames)),
-        "motion_max": float(moved.max(initial=0.0)),
-        "motion_mean": float(moved.mean()) if len(moved) else 0.0,
-        "reach": m.reach(frames),
-        "dark_frames": float(len(_dark(frames))),
-        "over_exposed_share": float(np.mean([m.over_exposed_fraction(f) > OVER_EXPOSED for f in sampled])),
-        "flat_fraction": float(np.median([m.flat_fraction(f) for f in sampled])),
-        "contrast": float(np.median([m.contrast(f) for f in sampled])),
+def _container(found: Container, expect: Expectation) -> tuple[dict[str, float], dict[str, str]]:
+    wanted = {
+        "frames": expect.frames,
+        "fps": expect.fps,
+        "width": expect.width,
+        "height": expect.height,
     }
-    if keyframe is not None:
-        like = m.likeness(keyframe, frames[0])
+    kind = (found.codec, found.pixel_format)
+    promised = (expect.codec or found.codec, expect.pixel_format or found.pixel_format)
+    values = {
+        "undecodable": float(kind != promised),  # what the episode's players were not promised, they may not decode
+        "frames": float(found.frames),
+        "fps": float(found.rate),
+        "width": float(found.width),
+        "height": float(found.height),
+        "uneven": float(not found.even),
+        "too_long": float(found.frames > MAX_FRAMES),
+    }
+    texts = {} if kind == promised else {"undecodable": f"{' '.join(kind)} where {' '.join(promised)} is promised"}
+    if found.frames > MAX_FRAMES:
+        texts["wrong_frame_count"] = f"more than {MAX_FRAMES:,} frames; gates judge clips"
+    if not found.even:
+        texts["wrong_fps"] = "frames are not evenly spaced in time"
+    return values | {f"expected_{k}": float(v) for k, v in wanted.items() if v is not None}, texts
+
+
+def _moving(clip: Reduced, fps: float) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """What needs no keyframe, and the curves to show beside it."""
+    hold, hold_at, hold_until = motion.longest_hold(clip.drawings)
+    cut, jumps = motion.strongest_cut(clip.thumbs, clip.drawings)
+    shaking, shakes = light.flicker(clip.cells, clip.change)
+    general, red = light.flashes(clip.thumbs, fps)
+    black = light.black_frames(clip.dark, clip.cells)
+    pitch_black = light.black_frames(clip.pitch_black, clip.cells)
+    drift = light.drift(clip.thumbs, clip.cells)
+    n = len(clip)
+    values = {
+        "reach": float(clip.away.max()),
+        "reach_at": 0.0,
+        "reach_until": n - 1.0,
+        "motion_mean": float(clip.change[1:].mean()) if n > 1 else 0.0,
+        "drawings": float(clip.drawings[-1] + 1),
+        "hold": hold,
+        "hold_at": float(hold_at),
+        "hold_until": float(hold_until),
+        "cut": cut.score,
+        "cut_at": float(cut.at),
+        "flicker": shaking,
+        "flicker_at": float(shakes.argmax()),
+        "flashes": general.per_second,
+        "flashes_at": float(general.at),
+        "red_flashes": red.per_second,
+        "red_flashes_at": float(red.at),
+        "black_frames": float(len(black)),
+        "black_frames_at": float(black[0]) if len(black) else 0.0,
+        "pitch_black_frames": float(len(pitch_black)),
+        "pitch_black_frames_at": float(pitch_black[0]) if len(pitch_black) else 0.0,
+        "colour_drift": drift.colour,
+        "colour_drift_at": 0.0,
+        "colour_drift_until": n - 1.0,
+        "exposure_drift": drift.exposure,
+        "exposure_drift_at": 0.0,
+        "exposure_drift_until": n - 1.0,
+        "bars": clip.bars,
+        "over_exposed": float(np.median(clip.over_exposed)),
+        "over_exposed_at": float(clip.over_exposed.argmax()),
+        "flat": float(np.median(clip.flat)),
+        "contrast": float(np.median(clip.contrast)),
+        "sharpness": float(np.median(clip.sharpness)),
+    }
+    light_curve = clip.cells.mean(axis=(1, 2))
+    curves = {
+        "reach": clip.away,
+        "hold": clip.change,
+        "cut": jumps,
+        "flicker": shakes,
+        "flashes": light_curve,
+        "red_flashes": light_curve,
+        "black_frames": clip.dark,
+        "pitch_black_frames": clip.pitch_black,
+        "exposure_drift": light_curve,
+        "over_exposed": clip.over_exposed,
+        "contrast": clip.contrast,
+        "sharpness": np.interp(np.arange(n), clip.sampled, clip.sharpness),
+        "flat": np.interp(np.arange(n), clip.sampled, clip.flat),
+    }
+    return values, curves
+
+
+def _starts(clip: Reduced, expect: Expectation) -> dict[str, float]:
+    """What is measured against the stills that the clip must start from and end in."""
+    values: dict[str, float] = {}
+    for name, still, frame in (("first", expect.keyframe, clip.first), ("last", expect.last, clip.last)):
+        if still is None or still.shape != frame.shape:  # another size is a fault of its own, and cannot be compared
+            continue
+        like = likeness(still, frame)
         values |= {
-            "first_frame_ssim": like.ssim_min,
-            "first_frame_ssim_median": like.ssim_median,
-            "first_frame_tile_delta_e": like.delta_e_max,
+            f"{name}_frame_ssim": like.ssim_min,
+            f"{name}_frame_delta_e": like.delta_e,
+            f"{name}_frame_tile_delta_e": like.delta_e_max,
         }
-        values["first_frame_delta_e"] = m.picture_distance(keyframe, frames[0])
+        if name == "first":
+            values["sharpness_ratio"] = float(np.median(clip.sharpness)) / max(p.sharpness(p.gray(still)), 1.0)
+            values["over_exposed_rise"] = float(np.median(clip.over_exposed)) - p.over_exposed_fraction(_small(still))
+    if expect.keyframe is None:
+        values["over_exposed_rise"] = float(np.median(clip.over_exposed))
     return values
 
 
-def _dark(frames: np.ndarray) -> list[int]:
-    body = frames[: max(1, len(frames) - len(frames) // 10)]
-    return [i for i, f in enumerate(body) if m.dark_fraction(f) >= DARK]
-
-
-def _container(video: Video, expect: ClipExpectation) -> list[Finding]:
-    found = []
-    height, width = video.frames.shape[1:3]
-    if len(video.frames) != expect.frames:
-        found.append(Finding("wrong_frame_count", len(video.frames), expect.frames))
-    if video.fps != expect.fps:
-        found.append(Finding("wrong_fps", float(video.fps), float(expect.fps)))
-    if (width, height) != (expect.width, expect.height):
-        found.append(Finding("wrong_size", f"{width}x{height}", f"{expect.width}x{expect.height}"))
-    if (video.codec, video.pixel_format) != (expect.codec, expect.pixel_format):
-        found.append(Finding("wrong_codec", f"{video.codec} {video.pixel_format}", f"{expect.codec} {expect.pixel_format}"))
-    return found
-
-
-def _faults(frames: np.ndarray, v: dict[str, float], limits: VideoThresholds, has_keyframe: bool) -> list[Finding | None]:
-    def when(found: bool, label: str, key: str, threshold: float, at: tuple[int, ...] = ()) -> Finding | None:
-        return Finding(label, v[key], threshold, at) if found else None
-
-    # One frame cannot move: a single-frame clip is frozen by definition.
-    frozen = v["motion_max"] < limits.still and v["reach"] < limits.reach
-    faults = [
-        when(v["dark_frames"] >= limits.black_frames, "black", "dark_frames", limits.black_frames, tuple(_dark(frames))[:16]),
-        when(v["contrast"] < limits.contrast, "empty", "contrast", limits.contrast),
-        when(v["over_exposed_share"] > limits.over_exposed_share, "over_exposed", "over_exposed_share", limits.over_exposed_share),
-        when(v["flat_fraction"] < limits.flat, "noise", "flat_fraction", limits.flat),
-        when(frozen, "frozen", "reach", limits.reach, (0, len(frames) - 1)),
-    ]
-    if has_keyframe:
-        # One label, three ways to be wrong: other shapes, other light, another colour in one place.
-        unlike = v["first_frame_ssim"] < limits.first_frame_ssim
-        faults.append(when(unlike, "wrong_first_frame", "first_frame_ssim", limits.first_frame_ssim, (0,)))
-        for key in ("first_frame_delta_e", "first_frame_tile_delta_e"):
-            limit = getattr(limits, key)
-            faults.append(when(v[key] > limit, "wrong_first_frame", key, limit, (0,)))
-    return faults
+def _small(image: np.ndarray) -> np.ndarray:
+    return cv2.resize(image, working_size(image.shape[1], image.shape[0]), interpolation=cv2.INTER_AREA)

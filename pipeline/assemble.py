@@ -14,7 +14,7 @@ import av
 import numpy as np
 
 from catalog.media import MediaStore
-from gates.decode import decode
+from gates.decode import read_video
 
 from .episode import Episode, Shot
 from .errors import StorageError
@@ -85,8 +85,7 @@ def clip_frames(clip: dict[str, Any], store: MediaStore) -> tuple[np.ndarray, Fr
     with tempfile.TemporaryDirectory(prefix="tower-clip-") as folder:
         file = Path(folder) / "clip.mp4"
         file.write_bytes(data)
-        video = decode(file)
-    return video.frames, video.fps
+        return read_video(file)
 
 
 def _prove(path: Path, episode: Episode) -> None:

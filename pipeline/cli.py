@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -14,11 +14,22 @@ from rich.table import Table
 
 from .errors import InputError, StorageError
 
+if TYPE_CHECKING:
+    from gates.verdict import Verdict
+
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help="Render whole anime episodes in batch.")
+gate_app = typer.Typer(help="Judge any file: exit code 0 if all pass or warn, 1 if one fails, 2 for bad usage.", no_args_is_help=True)
+app.add_typer(gate_app, name="gate")
 out, err = Console(), Console(stderr=True)
 
 EpisodeFile = Annotated[Path, typer.Argument(metavar="EPISODE", help="episode file (YAML)")]
 EpisodeId = Annotated[str, typer.Argument(metavar="EPISODE", help="episode id, such as E01, or its file")]
+GateFiles = Annotated[list[Path], typer.Argument(metavar="FILE…", help="files to judge")]
+SizeOption = Annotated[str | None, typer.Option(metavar="WxH", help="size that they must have, such as 768x512")]
+ProfileOption = Annotated[str, typer.Option(metavar="PROFILE", help="thresholds: a name in configs/gates, or a file")]
+DeclareOption = Annotated[str, typer.Option(metavar="WHAT", help="what is meant and no fault: hold,camera_only,fade,effects,night")]
+AsJsonLines = Annotated[bool, typer.Option("--json", help="print one JSON object a line, one line a file")]
+ExplainOption = Annotated[Path | None, typer.Option(metavar="OUT.png", help="draw the measures' curves and the offending frames")]
 AsJson = Annotated[bool, typer.Option("--json", help="print a JSON list of objects")]
 
 
@@ -46,6 +57,96 @@ def render(
         raise typer.Exit(3)
 
 
+@gate_app.command("image")
+def gate_image(
+    files: GateFiles,
+    size: SizeOption = None,
+    profile: ProfileOption = "anime",
+    declare: DeclareOption = "",
+    as_json: AsJsonLines = False,
+    explain: ExplainOption = None,
+) -> None:
+    """Judge stills, as Gate 1 judges keyframes. Several files are compared with each other too."""
+    _gate("image", files, profile, declare, as_json, explain, size, None, None, None, None)
+
+
+@gate_app.command("video")
+def gate_video(
+    files: GateFiles,
+    keyframe: Annotated[Path | None, typer.Option(metavar="PICTURE", help="still that the clips must start from")] = None,
+    last_frame: Annotated[Path | None, typer.Option(metavar="PICTURE", help="still that the clips must end in")] = None,
+    frames: Annotated[int | None, typer.Option(metavar="N", min=1, help="frames that they must have")] = None,
+    fps: Annotated[str | None, typer.Option(metavar="F", help="frames a second: 24, 23.976, 24000/1001")] = None,
+    size: SizeOption = None,
+    profile: ProfileOption = "anime",
+    declare: DeclareOption = "",
+    as_json: AsJsonLines = False,
+    explain: ExplainOption = None,
+) -> None:
+    """Judge clips, as Gate 2 does."""
+    _gate("video", files, profile, declare, as_json, explain, size, frames, fps, keyframe, last_frame)
+
+
+def _gate(
+    gate: Literal["image", "video"],
+    files: list[Path],
+    profile: str,
+    declare: str,
+    as_json: bool,
+    explain: Path | None,
+    size: str | None,
+    frames: int | None,
+    fps: str | None,
+    keyframe: Path | None,
+    last: Path | None,
+) -> None:
+    from .gate import Question, as_json_line, gate_files, parse_declared, parse_fps, parse_size
+    from .profile import load_profile
+
+    if explain and len(files) > 1:
+        raise InputError(f"--explain draws one file; {len(files)} are given")
+    rules = load_profile(profile, "--profile")
+    question = Question(
+        gate,
+        rules,
+        parse_declared(declare),
+        frames,
+        parse_fps(fps) if fps else None,
+        parse_size(size) if size else None,
+        keyframe,
+        last,
+        explain,
+    )
+    verdicts = gate_files(files, question)
+    for file, verdict in zip(files, verdicts, strict=True):
+        if as_json:
+            print(json.dumps(as_json_line(file, verdict, rules), ensure_ascii=False))
+    if not as_json:
+        _show_verdicts(files, verdicts)
+    if any(v.outcome == "fail" for v in verdicts):
+        raise typer.Exit(1)
+
+
+def _show_verdicts(files: list[Path], verdicts: list[Verdict]) -> None:
+    rows = []
+    for file, verdict in zip(files, verdicts, strict=True):
+        for finding in verdict.findings or [None]:
+            rows.append(
+                {
+                    "file": str(file),
+                    "outcome": finding.outcome if finding else "pass",
+                    "label": finding.label if finding else "",
+                    "value": (finding.text or f"{finding.measure} {finding.value:.4g}") if finding else "",
+                    "threshold": f"{finding.threshold:.4g}" if finding else "",
+                    "frames": "-".join(map(str, finding.frames)) if finding else "",
+                }
+            )
+    _show(rows, False)
+    blind = sorted({label for v in verdicts if "undecodable" not in v.failures for label in v.not_looked})
+    if blind:
+        out.print(f"not looked for: {', '.join(blind)}; that needs what was not given", highlight=False, soft_wrap=True)
+
+
 @app.command()
 def status(
     episode: Annotated[str | None, typer.Argument(metavar="[EPISODE]", help="episode id or file; all episodes if not given")] = None,
@@ -68,16 +169,48 @@ def status(
 @app.command()
 def takes(episode: EpisodeId, shot: Annotated[str | None, typer.Argument(metavar="[SHOT]")] = None, as_json: AsJson = False) -> None:
     """Every attempt, with its seed, its outcome and why."""
+    from catalog.views import all_takes
+
     catalog, name = _catalog(), _episode_id(episode)
-    rows = catalog.rows("takes", name) if catalog else []
+    rows = all_takes(catalog, name) if catalog else []
     if shot:
         rows = [r for r in rows if r["shot"] == shot]
     if not rows:
         raise InputError(f"the catalog has no takes of episode {name}" + (f", shot {shot}" if shot else ""))
     if not as_json:
-        keys = ("take", "outcome", "labels", "workflow", "seed", "device_seconds", "media_path")
+        keys = ("take", "outcome", "labels", "warnings", "workflow", "seed", "device_seconds", "media_path")
         rows = [{k: r[k] for k in keys} for r in rows]
     _show(rows, as_json)
+
+
+@app.command()
+def rejudge(
+    episode: Annotated[str | None, typer.Argument(metavar="[EPISODE]", help="episode id or file; all episodes if not given")] = None,
+    profile: Annotated[str | None, typer.Option(metavar="PROFILE", help="each take's own, as it is today, if not given")] = None,
+    apply: Annotated[bool, typer.Option("--apply", help="record the new verdicts; without it they are only shown")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Judge stored takes again from their measures: no GPU. Shows which verdicts change."""
+    from . import rejudge as job
+    from .profile import load_profile
+
+    wanted = load_profile(profile, "--profile") if profile else None
+    name = None if episode is None else _episode_id(episode)
+    catalog = _catalog()
+    result = job.rejudge(catalog, wanted, name) if catalog else job.Rejudged(0, [])
+    if not result.takes:
+        raise InputError("the catalog has no judged takes" + (f" of episode {name}" if name else ""))
+    if apply:
+        job.apply(catalog, result.changes)
+    rows = [
+        {"take": c.take, "was": c.was, "now": c.now, "labels_were": list(c.labels_were), "labels_are": list(c.labels_are)}
+        for c in result.changes
+    ]
+    if rows or as_json:
+        _show(rows, as_json)
+    flips = sum(c.flips for c in result.changes)
+    told = "recorded" if apply else "nothing recorded; --apply does"
+    err.print(f"{result.takes} takes judged again, {len(rows)} verdicts change, {flips} of them flip ({told})", highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from gates.rules import Declaration
+
 from .yaml_file import Misfit, read_yaml
 
 Text = Annotated[str, Field(max_length=100_000)]
@@ -19,7 +21,7 @@ class Part(BaseModel):
 
 
 class Lora(Part):
-    """A LoRA that belongs to a character."""
+    """A LoRA, of a character or of a workflow."""
 
     file: str = Field(description="safetensors file, relative to TOWER_MODELS_DIR")
     weight: float = Field(1.0, ge=-2, le=2)
@@ -72,6 +74,7 @@ class Shot(Part):
     keyframe: str | None = Field(None, description="a picture to start from in place of a generated keyframe, relative to the episode file")
     keyframe_workflow: Name | None = None
     clip_workflow: Name | None = None
+    declares: tuple[Declaration, ...] = Field((), description="what is meant here, so that gates do not take it for a fault")
     variation: int = Field(0, ge=0, le=10**6, description="another number, another seed")
 
 

@@ -5,21 +5,29 @@ from __future__ import annotations
 import io
 import tempfile
 import time
-from dataclasses import dataclass
-from fractions import Fraction
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from catalog.media import Media, MediaStore
+from gates.decode import read_still
 from gates.image import judge_image
-from gates.verdict import Finding, Verdict
-from gates.video import ClipExpectation, judge_video
+from gates.rules import Profile
+from gates.verdict import Verdict
+from gates.video import Expectation, judge_video
 
 from .picture import fill
 from .video_file import write_clip
+
+
+@dataclass(frozen=True)
+class Standard:
+    """What a take is held to: a profile, and what its shot declares."""
+
+    profile: Profile
+    declared: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -34,7 +42,7 @@ class Judged:
     seconds: float
 
 
-def judge_keyframe(image: np.ndarray, finite: bool, width: int, height: int, root: Path) -> Judged:
+def judge_keyframe(image: np.ndarray, finite: bool, width: int, height: int, root: Path, standard: Standard) -> Judged:
     """Store a still as PNG and judge the stored bytes.
 
     Args:
@@ -44,27 +52,25 @@ def judge_keyframe(image: np.ndarray, finite: bool, width: int, height: int, roo
     started = time.monotonic()
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "PNG")
-    return _judge_still(buffer.getvalue(), finite, width, height, root, started)
+    return _judge_still(buffer.getvalue(), finite, width, height, root, standard, started)
 
 
-def judge_given(path: Path, width: int, height: int, root: Path) -> Judged:
+def judge_given(path: Path, width: int, height: int, root: Path, standard: Standard) -> Judged:
     """A still that a person gave, scaled to the workflow's size (the middle, if the shapes differ), then as a keyframe."""
     started = time.monotonic()
-    with Image.open(path) as source:
-        picture = np.asarray(source.convert("RGB"))
     buffer = io.BytesIO()
-    Image.fromarray(fill(picture, width, height)).save(buffer, "PNG")
-    return _judge_still(buffer.getvalue(), True, width, height, root, started)
+    Image.fromarray(fill(read_still(path).image, width, height)).save(buffer, "PNG")
+    return _judge_still(buffer.getvalue(), True, width, height, root, standard, started)
 
 
-def _judge_still(data: bytes, finite: bool, width: int, height: int, root: Path, started: float) -> Judged:
+def _judge_still(data: bytes, finite: bool, width: int, height: int, root: Path, standard: Standard, started: float) -> Judged:
     media = MediaStore(root).put(data, ".png")
-    image = decode_still(data)
-    verdict = _with_finite(judge_image(image, width, height), finite)
-    return Judged(verdict, media, image.shape[1], image.shape[0], 1, time.monotonic() - started)
+    verdict = judge_image(data, standard.profile, (width, height), standard.declared, finite)
+    got = verdict.measures
+    return Judged(verdict, media, int(got["width"]), int(got["height"]), 1, time.monotonic() - started)
 
 
-def judge_clip(frames: np.ndarray, finite: bool, keyframe: Media, expect: ClipExpectation, root: Path) -> Judged:
+def judge_clip(frames: np.ndarray, finite: bool, keyframe: Media, expect: Expectation, root: Path, standard: Standard) -> Judged:
     """Encode a clip, decode the file again, judge it against its keyframe, and store it.
 
     Args:
@@ -72,34 +78,22 @@ def judge_clip(frames: np.ndarray, finite: bool, keyframe: Media, expect: ClipEx
         expect: what the workflow promises; the file must hold exactly that.
     """
     started = time.monotonic()
-    still = decode_still(MediaStore(root).read(keyframe.path, keyframe.digest))
+    fps = expect.fps
+    assert fps and expect.width and expect.height
+    expect = replace(expect, keyframe=read_keyframe(keyframe, expect.width, expect.height, root))
     with tempfile.TemporaryDirectory(prefix="tower-clip-") as folder:
         file = Path(folder) / "clip.mp4"
-        write_clip(file, frames, Fraction(expect.fps))
-        verdict = _with_finite(judge_video(file, expect, fill(still, expect.width, expect.height)), finite)
+        write_clip(file, frames, fps)
+        verdict = judge_video(file, expect, standard.profile, standard.declared, finite)
         media = MediaStore(root).put(file.read_bytes(), ".mp4")
     return Judged(verdict, media, frames.shape[2], frames.shape[1], len(frames), time.monotonic() - started)
 
 
-def read_still(media: Media, width: int, height: int, root: Path) -> list[np.ndarray]:
-    """The stored keyframe, proven and scaled to the clip's size, for the object store: [uint8 RGB]."""
-    return [fill(decode_still(MediaStore(root).read(media.path, media.digest)), width, height)]
+def read_keyframe(media: Media, width: int, height: int, root: Path) -> np.ndarray:
+    """The stored keyframe, proven, scaled to the clip's size: uint8 RGB (height, width, 3)."""
+    return fill(read_still(MediaStore(root).read(media.path, media.digest)).image, width, height)
 
 
-def decode_still(data: bytes) -> np.ndarray:
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return np.asarray(image.convert("RGB"))
-    except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(f"not a picture: {error}") from error
-
-
-def _with_finite(verdict: Verdict, finite: bool) -> Verdict:
-    if finite:
-        return verdict
-    found = Finding("non_finite", "NaN or infinity in the model's output", "every value finite")
-    return Verdict(verdict.gate, (found, *verdict.findings), verdict.measures)
-
-
-def findings_json(verdict: Verdict) -> list[dict[str, Any]]:
-    return verdict.to_dict()["findings"]
+def keyframe_part(media: Media, width: int, height: int, root: Path) -> list[np.ndarray]:
+    """`read_keyframe` for the object store, which indexes lists."""
+    return [read_keyframe(media, width, height, root)]

@@ -10,18 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from PIL import Image
-
 from actors.keyframe import check_size
 from actors.loading import check_folder
 from actors.ltx_video import check_frames
 from actors.values import Lora, ModelError, ModelFiles
 from catalog.store import Catalog
 from catalog.views import accepted_take, takes_of
+from gates.decode import Undecodable, read_still
+from gates.rules import Profile
 
 from .episode import Episode, Sequence, Shot
 from .errors import InputError
 from .fingerprint import FileDigests, digest, file_digest
+from .profile import load_profile
 from .prompt import compose, compose_negative
 from .settings import PROJECT, Settings
 from .title import check_title
@@ -45,6 +46,7 @@ class StagePlan:
     prompt: str
     negative_prompt: str
     loras: tuple[Lora, ...]
+    profile: Profile
     inputs: str
 
 
@@ -169,14 +171,15 @@ class _Planner:
             raise InputError(f"{where}: the prompt is empty; give the shot an action, characters or a location")
         lora_digests = [[self.digests.of(Path(x.file)), x.weight] for x in used]
         inputs = digest([stage, prompt, negative, workflow_digest, lora_digests, shot.variation])
-        return StagePlan(stage, workflow, workflow_digest, files, prompt, negative, used, inputs)
+        profile = load_profile(workflow.gates, f"workflow {workflow.name}: gates")
+        return StagePlan(stage, workflow, workflow_digest, files, prompt, negative, used, profile, inputs)
 
     def _workflow(self, name: str, where: str) -> tuple[Workflow, str, ModelFiles]:
         if name not in self.workflows:
             workflow = load_workflow(name, where)
             files = files_of(workflow, self.settings)
             check_files(workflow, files)
-            identity = [workflow.model_dump(exclude={"description", "retry"}), self.digests.of(Path(files.checkpoint))]
+            identity = [workflow.model_dump(exclude={"description", "retry", "gates"}), self.digests.of(Path(files.checkpoint))]
             identity += [self.digests.of(Path(x)) for x in (files.motion_adapter, *(x.file for x in files.loras)) if x]
             self.workflows[name] = workflow, digest(identity), files
         return self.workflows[name]
@@ -193,9 +196,8 @@ class _Planner:
         if not path.is_file():
             raise InputError(f"{where}: keyframe: file {path} does not exist")
         try:
-            with Image.open(path) as picture:
-                picture.load()
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            read_still(path)
+        except Undecodable as error:
             raise InputError(f"{where}: keyframe: file {path} is not a picture that can be read: {error}") from error
         return path
 

@@ -24,6 +24,7 @@ from catalog.store import Catalog, Writer
 from catalog.views import takes_of
 from cluster.pool import ModelBroken, ModelSpec, Pool, RequestFailed
 from cluster.start import ClusterInfo, cluster
+from gates.image import keyframe_hash
 
 from .assemble import assemble, link_takes
 from .episode import Episode, load_episode
@@ -110,7 +111,8 @@ async def _render_stale(
                 count += 1
                 progress.take(value.row)
 
-        studio = Studio(run, pool, catalog, writer, tell)
+        known = {s.shot.id: keyframe_hash(s.accepted_keyframe["measures"]) for s in plan.shots if s.accepted_keyframe}
+        studio = Studio(run, pool, catalog, writer, tell, known)
         try:
             outcomes = await _bounded(plan.stale, studio, LIVE_PER_DEVICE * info.devices)
         except BaseException as error:

@@ -7,10 +7,11 @@ import json
 from pydantic import BaseModel
 
 from .episode import Episode
+from .profile import GateProfile
 from .settings import PROJECT
 from .workflow import Workflow
 
-SCHEMAS: dict[str, type[BaseModel]] = {"episode": Episode, "workflow": Workflow}
+SCHEMAS: dict[str, type[BaseModel]] = {"episode": Episode, "workflow": Workflow, "gates": GateProfile}
 
 
 def schema_text(name: str) -> str:

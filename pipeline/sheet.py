@@ -10,10 +10,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from catalog.media import MediaStore
+from gates.decode import read_still
 
 from .assemble import clip_frames
 from .episode import Episode
-from .judge import decode_still
 from .shot import ShotOutcome
 
 PAPER, INK, QUIET, GOOD, BAD = (246, 243, 236), (40, 36, 52), (128, 122, 138), (58, 132, 96), (190, 64, 64)
@@ -77,7 +77,7 @@ def _words(draw: ImageDraw.ImageDraw, episode: Episode, outcome: ShotOutcome, ta
 def _pictures(outcome: ShotOutcome, store: MediaStore) -> list[np.ndarray]:
     pictures = []
     if outcome.keyframe:
-        pictures.append(decode_still(store.read(outcome.keyframe["media_path"], outcome.keyframe["media"])))
+        pictures.append(read_still(store.read(outcome.keyframe["media_path"], outcome.keyframe["media"])).image)
     if outcome.clip:
         frames, _ = clip_frames(outcome.clip, store)
         pictures += [frames[i] for i in np.linspace(0, len(frames) - 1, MOMENTS).round().astype(int)]

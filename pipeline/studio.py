@@ -6,7 +6,7 @@ import json
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from fractions import Fraction
 from typing import Any
@@ -16,12 +16,15 @@ from actors.values import ClipRequest, KeyframeRequest, ModelFiles, PromptReques
 from catalog.media import Media
 from catalog.store import Catalog, Writer
 from cluster.pool import DeviceLost, ModelBroken, ModelSpec, Part, Pool, RequestFailed
-from gates.video import ClipExpectation
+from gates.image import keyframe_hash, nearest
+from gates.rules import judge
+from gates.video import Expectation
 
 from .errors import StorageError
 from .fingerprint import digest, seed_for
-from .judge import Judged, findings_json, judge_clip, judge_given, judge_keyframe, read_still
+from .judge import Judged, Standard, judge_clip, judge_given, judge_keyframe, keyframe_part
 from .plan import ShotPlan, StagePlan, clip_inputs
+from .profile import profile_identity
 
 # What a device does first when several things wait: texts are short and everything needs them; then what
 # is nearest to being finished, so that few shots are half-done at any time.
@@ -50,13 +53,14 @@ class Take:
 
 @dataclass
 class Studio:
-    """Everything a shot needs, and nothing that grows with the number of shots."""
+    """Everything a shot needs, and of other shots nothing but 64 bits of each accepted keyframe."""
 
     run: str
     pool: Pool
     catalog: Catalog
     writer: Writer
     tell: Callable[[str, Any], None] = lambda what, value: None
+    keyframes: dict[str, int] = field(default_factory=dict)  # shot -> hash of its accepted keyframe
     prompts: OrderedDict[str, tuple[Part, str | None]] = field(default_factory=OrderedDict)
 
     async def keyframe(self, plan: ShotPlan, attempt: int, variation: int) -> Take:
@@ -68,29 +72,42 @@ class Studio:
         async def work() -> Judged:
             if plan.given_keyframe:
                 row["seed"] = None
-                return await self.pool.cpu(judge_given, plan.given_keyframe, wanted.width, wanted.height, self.catalog.root)
+                given = plan.given_keyframe, wanted.width, wanted.height, self.catalog.root, _standard(plan, stage)
+                return self._compared(plan, await self.pool.cpu(judge_given, *given))
             request = KeyframeRequest(row["take"], seed, stage.loras)
             receipt, picture = await self._generate(stage, request, row, {}, together=stage.loras)
-            return await self.pool.cpu(judge_keyframe, picture, receipt.finite, wanted.width, wanted.height, self.catalog.root)
+            drawn = picture, receipt.finite, wanted.width, wanted.height, self.catalog.root, _standard(plan, stage)
+            return self._compared(plan, await self.pool.cpu(judge_keyframe, *drawn))
 
-        return await self._attempt(row, work)
+        take = await self._attempt(row, work)
+        if take.outcome == "accepted":
+            self.keyframes[plan.shot.id] = keyframe_hash(take.row["measures"])
+        return take
 
     async def clip(self, plan: ShotPlan, attempt: int, variation: int, keyframe: Media) -> Take:
         """One take of a shot's clip, started from this keyframe: made, encoded, judged, recorded."""
         stage, wanted = plan.clip, plan.clip.workflow
         assert wanted.num_frames and wanted.fps
-        expect = ClipExpectation(wanted.num_frames, Fraction(wanted.fps).limit_denominator(1001), wanted.width, wanted.height)
+        fps = Fraction(wanted.fps).limit_denominator(1001)
+        expect = Expectation(wanted.num_frames, fps, wanted.width, wanted.height, "h264", "yuv420p")
         seed = seed_for(plan.episode, plan.shot.id, "clip", plan.shot.variation, variation)
         row = self._row(plan, stage, attempt, variation, seed, clip_inputs(stage, keyframe.digest), keyframe)
-        row["fps"] = float(expect.fps)
+        row["fps"] = float(fps)
 
         async def work() -> Judged:
-            still = self.pool.cpu_part(read_still, keyframe, wanted.width, wanted.height, self.catalog.root)
+            still = self.pool.cpu_part(keyframe_part, keyframe, wanted.width, wanted.height, self.catalog.root)
             request = ClipRequest(row["take"], seed, stage.loras)
             receipt, frames = await self._generate(stage, request, row, {"keyframe": still}, together=row["take"])
-            return await self.pool.cpu(judge_clip, frames, receipt.finite, keyframe, expect, self.catalog.root)
+            return await self.pool.cpu(judge_clip, frames, receipt.finite, keyframe, expect, self.catalog.root, _standard(plan, stage))
 
         return await self._attempt(row, work)
+
+    def _compared(self, plan: ShotPlan, judged: Judged) -> Judged:
+        """The verdict with what only the driver knows: whether another shot has this very keyframe."""
+        measures = judged.verdict.measures
+        others = [bits for shot, bits in self.keyframes.items() if shot != plan.shot.id]
+        verdict = judge("image", measures | nearest(measures, others), plan.keyframe.profile, plan.shot.declares)
+        return replace(judged, verdict=verdict)
 
     async def _generate(
         self, stage: StagePlan, request: Any, row: dict[str, Any], parts: dict[str, Part], together: Any
@@ -160,16 +177,24 @@ class Studio:
             "negative_prompt": stage.negative_prompt,
             "keyframe_media": keyframe.digest if keyframe else None,
             "labels": [],
+            "warnings": [],
+            "profile": profile_identity(stage.profile),
+            "declared": list(plan.shot.declares),
         }
+
+
+def _standard(plan: ShotPlan, stage: StagePlan) -> Standard:
+    return Standard(stage.profile, plan.shot.declares)
 
 
 def _judged_columns(judged: Judged) -> dict[str, Any]:
     verdict, media = judged.verdict, judged.media
     return {
         "outcome": "rejected" if verdict.outcome == "fail" else "accepted",
-        "labels": list(verdict.labels),
+        "labels": list(verdict.failures),
+        "warnings": list(verdict.warnings),
         "measures": verdict.measures,
-        "findings": json.dumps(findings_json(verdict)),
+        "findings": json.dumps(verdict.to_dict()["findings"]),
         "media": media.digest,
         "media_path": media.path,
         "media_bytes": media.bytes,

@@ -14,7 +14,7 @@ from actors.ltx_video import LtxVideoModel
 from actors.values import ClipSettings, KeyframeSettings
 from gates.verdict import LABELS
 
-from .episode import Name, Part
+from .episode import Lora, Name, Part
 from .errors import InputError
 from .settings import PROJECT
 from .yaml_file import read_yaml
@@ -23,18 +23,13 @@ WORKFLOWS = PROJECT / "configs" / "workflows"
 Action = Literal["new_seed", "new_keyframe", "give_up"]
 
 
-class WorkflowLora(Part):
-    file: str = Field(description="safetensors file, relative to TOWER_MODELS_DIR")
-    weight: float = Field(1.0, ge=-2, le=2)
-
-
 class Retry(Part):
     """What happens after a rejection. Errors that are not the take's fault are retried with the same seed."""
 
     max_attempts: int = Field(4, ge=1, le=100, description="takes of one stage that one run may spend on a shot")
     # A seed cannot mend what the settings decide.
     on: dict[str, Action] = Field(
-        default={"wrong_frame_count": "give_up", "wrong_fps": "give_up", "wrong_size": "give_up", "wrong_codec": "give_up"},
+        default={"wrong_frame_count": "give_up", "wrong_fps": "give_up", "wrong_size": "give_up"},
         description="what to change for a label; new_seed if not given",
     )
 
@@ -60,7 +55,7 @@ class Workflow(Part):
     family: Literal["stable_diffusion", "ltx_video", "animatediff"]
     checkpoint: str = Field(description="diffusers folder, relative to TOWER_MODELS_DIR, or demo:NAME for the ones in actors/demo")
     motion_adapter: str | None = Field(None, description="AnimateDiff only; as checkpoint")
-    loras: list[WorkflowLora] = Field(default_factory=list)
+    loras: list[Lora] = Field(default_factory=list)
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     width: int = Field(ge=32, le=4096)
     height: int = Field(ge=32, le=4096)
@@ -82,6 +77,7 @@ class Workflow(Part):
     negative_prompt: str = ""
     max_tokens: int | None = Field(None, ge=8, le=1024, description="prompt length in tokens; the tokenizer's own limit if not given")
     batch_size: int = Field(1, ge=1, le=64, description="keyframes only: stills per call")
+    gates: Name = Field("anime", description="profile in configs/gates that its takes are judged by")
     retry: Retry = Field(default_factory=Retry)
 
     @model_validator(mode="after")

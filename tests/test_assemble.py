@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from catalog.media import MediaStore
-from gates.decode import decode
+from gates.decode import read_video
 from pipeline.assemble import assemble, timeline
 from pipeline.episode import Episode
 from pipeline.errors import StorageError
@@ -51,8 +51,8 @@ def test_clips_of_other_sizes_and_rates_are_joined_exactly(tmp_path):
     wanted = [20 + n for n in range(10)] + [80 + n // 3 for n in range(12)] + [150 + 2 * n for n in range(6)]
     assert near(levels(timeline(story, clips, store, None)), wanted)
     assemble(story, clips, store, None, tmp_path / "episode.mp4")
-    video = decode(tmp_path / "episode.mp4")
-    assert video.frames.shape == (28, 64, 64, 3) and video.fps == 24 and near(levels(video.frames), wanted, slack=4)
+    frames, fps = read_video(tmp_path / "episode.mp4")
+    assert frames.shape == (28, 64, 64, 3) and fps == 24 and near(levels(frames), wanted, slack=4)
 
 
 def test_a_dissolve_overlaps_and_blends_from_one_shot_to_the_next(tmp_path):

@@ -1,0 +1,95 @@
+"""Does the clip move, and does it stay the same shot? Measures over a reduced clip."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from .pair import ssim_map
+
+CANDIDATES = 4  # places that are looked at closely; the largest jumps of a clip
+NEAR = (0, 1, 2, 4, 6)  # frames before a jump, and (+1) after it, that are compared with each other
+BIN = np.array([100 / 8, 256 / 16, 256 / 16], np.float32)  # 8 bins of L, 16 of a and b
+RETURN = (9, 12, 16, 20, 24)  # further frames: a picture that comes back within a second was an insert, not a cut
+
+
+def longest_hold(drawings: np.ndarray) -> tuple[float, int, int]:
+    """Longest run of frames that show one drawing, as a share of the clip, 0..1; its first and last frame.
+
+    Args:
+        drawings: int (n,), as in `Reduced`. A frame is compared with the run's first frame and not with its
+            neighbour alone, so slow movement is not a hold, and drawings on twos and threes make short runs.
+    """
+    starts = np.flatnonzero(np.diff(drawings, prepend=drawings[0] - 1))
+    lengths = np.diff(starts, append=len(drawings))
+    longest = int(lengths.argmax())
+    return float(lengths[longest] / len(drawings)), int(starts[longest]), int(starts[longest] + lengths[longest] - 1)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The most cut-like place of a clip.
+
+    score: 0 up; 1 where colour, histogram and structure all reach the least that a cut shows.
+    at: first frame of the new picture.
+    """
+
+    score: float
+    at: int
+
+
+def strongest_cut(thumbs: np.ndarray, drawings: np.ndarray) -> tuple[Cut, np.ndarray]:
+    """The most cut-like place, and the colour jump before every frame, Delta E (n,), 0 at frame 0.
+
+    score = min(jump / 12, histogram / 0.3, (1 - ssim) / 0.4) where jump is the mean CIE76 difference between
+    neighbours; histogram the least Bhattacharyya distance of 8x16x16 Lab histograms, and ssim the largest mean SSIM,
+    over pairs of frames before and after. A picture that returns within a second (lightning, an impact frame) has a
+    pair that is alike, and so has a fast pan.
+
+    Args:
+        thumbs: uint8 RGB (n, h, w, 3). drawings: int (n,); a jump is only looked for where a new drawing begins.
+    """
+    lab = _lab(thumbs)
+    jumps = np.concatenate([[0.0], np.linalg.norm(np.diff(lab, axis=0), axis=3).mean(axis=(1, 2))])
+    jumps[1:][np.diff(drawings) == 0] = 0.0
+    best = Cut(0.0, 0)
+    histograms: dict[int, np.ndarray] = {}
+    grays: dict[int, np.ndarray] = {}
+    for at in np.argsort(-jumps)[:CANDIDATES]:
+        if jumps[at] <= 0:
+            break
+        before = [at - 1 - k for k in NEAR + RETURN if at - 1 - k >= 0]
+        after = [at + k for k in NEAR + RETURN if at + k < len(thumbs)]
+        for i in (*before, *after):
+            if i not in grays:
+                grays[i] = cv2.cvtColor(thumbs[i], cv2.COLOR_RGB2GRAY).astype(np.float32)
+                histograms[i] = _histogram(lab[i])
+        pairs = [(a, b) for a in before for b in after]
+        histogram = min(_bhattacharyya(histograms[a], histograms[b]) for a, b in pairs)
+        score = min(jumps[at] / 12, histogram / 0.3)
+        if score > best.score:
+            ssim = max(float(ssim_map(grays[a], grays[b]).mean()) for a, b in pairs)
+            score = min(score, (1 - ssim) / 0.4)
+        if score > best.score:
+            best = Cut(float(score), int(at))
+    return best, jumps
+
+
+def _lab(thumbs: np.ndarray) -> np.ndarray:
+    """CIELAB, float32, of a stack of pictures: L 0..100, a and b about -127..127."""
+    n, height, width, _ = thumbs.shape
+    flat = thumbs.reshape(n * height, width, 3).astype(np.float32) / 255
+    return cv2.cvtColor(flat, cv2.COLOR_RGB2LAB).reshape(n, height, width, 3)
+
+
+def _histogram(lab: np.ndarray) -> np.ndarray:
+    bins = np.clip((lab / BIN + (0, 8, 8)).astype(int), 0, (7, 15, 15))
+    counts = np.bincount((bins[..., 0] * 256 + bins[..., 1] * 16 + bins[..., 2]).ravel(), minlength=2048)
+    return counts / counts.sum()
+
+
+def _bhattacharyya(a: np.ndarray, b: np.ndarray) -> float:
+    """sqrt(1 - sum sqrt(a b)), 0..1."""
+    return float(np.sqrt(max(0.0, 1.0 - np.sqrt(a * b).sum())))

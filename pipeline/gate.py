@@ -1,0 +1,177 @@
+"""Judge any file outside of a render: each in a process of its own, so that a decoder that crashes takes nothing with it."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from gates.decode import Undecodable, VideoReader, read_still
+from gates.image import judge_image, keyframe_hash, nearest
+from gates.rules import Declaration, Profile, judge
+from gates.verdict import Verdict
+from gates.video import Expectation, measure_video
+
+from .errors import InputError
+from .picture import fill
+
+FILE_SECONDS = 600.0  # a clip of 4,096 frames of 8K takes less
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of every file.
+
+    size: (width, height). keyframe, last: pictures that clips must start from and end in.
+    explain: where to draw the curves and the offending frames.
+    """
+
+    gate: Literal["image", "video"]
+    profile: Profile
+    declared: tuple[str, ...] = ()
+    frames: int | None = None
+    fps: Fraction | None = None
+    size: tuple[int, int] | None = None
+    keyframe: Path | None = None
+    last: Path | None = None
+    explain: Path | None = None
+
+
+def gate_files(files: Iterable[Path], question: Question) -> list[Verdict]:
+    """A verdict a file, in the order given. Stills are compared with each other too.
+
+    Raises:
+        InputError: a file is not there; nothing has been judged then.
+    """
+    files = list(files)
+    for file in (*files, question.keyframe, question.last):
+        if file is not None and not file.is_file():
+            raise InputError(f"{file} " + ("is a folder; a file is wanted" if file.is_dir() else "does not exist"))
+    for file in (question.keyframe, question.last):
+        if file is not None:
+            _still(file)
+    verdicts = [_apart(file, question) for file in files]
+    return list(_compared(verdicts, question)) if question.gate == "image" else verdicts
+
+
+def _apart(file: Path, question: Question) -> Verdict:
+    """Judge one file in a child process, and survive it."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["__main__", __name__])
+    mine, theirs = context.Pipe(duplex=False)
+    child = context.Process(target=_child, args=(theirs, file, question), daemon=True)
+    child.start()
+    theirs.close()
+    try:
+        if not mine.poll(FILE_SECONDS):
+            return _undecodable(question, f"no verdict within {FILE_SECONDS:.0f} s")
+        answer = mine.recv()
+    except EOFError:
+        child.join()
+        return _undecodable(question, f"the decoder crashed (exit code {child.exitcode})")
+    finally:
+        child.kill()
+        child.join()
+    if isinstance(answer, InputError):
+        raise answer
+    return answer
+
+
+def _child(answer: Connection, file: Path, question: Question) -> None:
+    try:
+        answer.send(judge_file(file, question))
+    except InputError as error:
+        answer.send(error)
+    except MemoryError:
+        answer.send(_undecodable(question, "there is not enough memory to decode it"))
+
+
+def judge_file(file: Path, question: Question) -> Verdict:
+    """The verdict on one file, in this process."""
+    if question.gate == "image":
+        verdict, curves = judge_image(file, question.profile, question.size, question.declared), {}
+    else:
+        measured = measure_video(file, _expectation(file, question))
+        verdict = judge("video", measured.values, question.profile, question.declared, measured.texts)
+        curves = measured.curves
+    if question.explain:
+        from .explain import explain  # plotting takes a second to import, and few ask for it
+
+        explain(file, verdict, curves, question.explain)
+    return verdict
+
+
+def _expectation(file: Path, question: Question) -> Expectation:
+    width, height = question.size or (None, None)
+    expect = Expectation(question.frames, question.fps, width, height)
+    if question.keyframe is None and question.last is None:
+        return expect
+    try:
+        with VideoReader(file) as reader:
+            shape = next(iter(reader)).picture
+            size = (shape.width, shape.height)
+    except Undecodable:
+        return expect  # the verdict will say so
+    still, last = (fill(_still(p), *size) if p else None for p in (question.keyframe, question.last))
+    return replace(expect, keyframe=still, last=last)
+
+
+def _still(file: Path) -> np.ndarray:
+    try:
+        return read_still(file).image
+    except Undecodable as error:
+        raise InputError(f"{file} is not a picture that can be read: {error}") from error
+
+
+def _compared(verdicts: list[Verdict], question: Question) -> Iterator[Verdict]:
+    hashes = {i: keyframe_hash(v.measures) for i, v in enumerate(verdicts) if "hash_high" in v.measures}
+    for i, verdict in enumerate(verdicts):
+        others = [bits for k, bits in hashes.items() if k != i]
+        if i not in hashes or not others:
+            yield verdict
+        else:
+            yield judge("image", verdict.measures | nearest(verdict.measures, others), question.profile, question.declared)
+
+
+def _undecodable(question: Question, why: str) -> Verdict:
+    return judge(question.gate, {"undecodable": 1.0}, question.profile, question.declared, {"undecodable": why})
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """`768x512` as (768, 512)."""
+    parts = text.lower().split("x")
+    if len(parts) != 2 or not all(p.isdigit() and int(p) > 0 for p in parts):
+        raise InputError(f"--size {text!r} is not a size; WIDTHxHEIGHT, such as 768x512, is wanted")
+    return int(parts[0]), int(parts[1])
+
+
+def parse_fps(text: str) -> Fraction:
+    """`24`, `24000/1001` or `23.976`; the broadcast rates that people round are meant exactly."""
+    try:
+        rate = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        rate = Fraction(0)
+    if not 0 < rate <= 1000:
+        raise InputError(f"--fps {text!r} is not a rate; a number such as 24, 23.976 or 24000/1001 is wanted")
+    whole = Fraction(round(rate * 1001 / 1000) * 1000, 1001)
+    return whole if rate.denominator > 1 and abs(rate - whole) < Fraction(1, 500) else rate
+
+
+def parse_declared(text: str) -> tuple[str, ...]:
+    """`hold,fade` as ("hold", "fade")."""
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    for name in names:
+        if name not in get_args(Declaration):
+            raise InputError(f"--declare {name!r} is unknown; known are {', '.join(get_args(Declaration))}")
+    return names
+
+
+def as_json_line(file: Path, verdict: Verdict, profile: Profile) -> dict[str, Any]:
+    """One line of `--json`."""
+    return {"file": str(file), "profile": profile.name} | verdict.to_dict()

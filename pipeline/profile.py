@@ -1,0 +1,79 @@
+"""Gate profiles: thresholds that people write, in configs/gates/*.yaml."""
+
+from __future__ import annotations
+
+import difflib
+from functools import cache
+from pathlib import Path
+
+from pydantic import Field, model_validator
+
+from gates.rules import Profile, Rule
+
+from .episode import Name, Part
+from .errors import InputError
+from .fingerprint import digest
+from .settings import PROJECT
+from .yaml_file import read_yaml
+
+PROFILES = PROJECT / "configs" / "gates"
+DEFAULT = "anime"
+
+# Everything that a gate measures and a rule may look at; a misspelt measure would never be looked at.
+IMAGE_MEASURES = (
+    "undecodable", "frames", "width", "height", "non_finite", "contrast", "dark", "pitch_black", "over_exposed", "flat", "sharpness",
+    "bars", "duplicate", "expected_frames", "expected_width", "expected_height",
+)  # fmt: skip
+VIDEO_MEASURES = (
+    "undecodable", "frames", "fps", "width", "height", "uneven", "too_long", "non_finite", "reach", "motion_mean", "drawings", "hold",
+    "cut", "flicker", "flashes", "red_flashes", "black_frames", "pitch_black_frames", "colour_drift", "exposure_drift", "bars",
+    "over_exposed", "over_exposed_rise", "flat", "contrast", "sharpness", "sharpness_ratio", "first_frame_ssim", "first_frame_delta_e",
+    "first_frame_tile_delta_e", "last_frame_ssim", "last_frame_delta_e", "last_frame_tile_delta_e", "expected_frames", "expected_fps",
+    "expected_width", "expected_height",
+)  # fmt: skip
+
+
+class GateProfile(Part):
+    """Rules of both gates. A label may have several rules; any of them finds it."""
+
+    name: Name
+    description: str = ""
+    image: list[Rule] = Field(min_length=1)
+    video: list[Rule] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _measures_exist(self) -> GateProfile:
+        for rules, known in ((self.image, IMAGE_MEASURES), (self.video, VIDEO_MEASURES)):
+            for rule in rules:
+                for measure in rule.looks_at():
+                    if measure not in known:
+                        near = difflib.get_close_matches(measure, known, n=1)
+                        raise ValueError(f"unknown measure {measure!r}; " + (f"did you mean {near[0]!r}?" if near else ", ".join(known)))
+        return self
+
+
+@cache
+def load_profile(name: str, where: str = "profile") -> Profile:
+    """A profile by its name in configs/gates, or by its file.
+
+    Raises:
+        InputError: there is none, or it does not fit.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else PROFILES / f"{name}.yaml"
+    if not path.is_file():
+        known = sorted(p.stem for p in PROFILES.glob("*.yaml"))
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        raise InputError(
+            f"{where}: no gate profile {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}")
+        )
+    written = read_yaml(path, GateProfile)
+    return Profile(written.name, tuple(written.image), tuple(written.video))
+
+
+def profile_identity(profile: Profile) -> str:
+    """`anime#0123456789ab`: name and digest of everything that decides; evidence decides nothing."""
+    rules = [
+        [r.label, r.measure, r.below, r.above, r.differs_from, r.outcome, sorted(r.declared.items())]
+        for r in (*profile.image, *profile.video)
+    ]
+    return f"{profile.name}#{digest(rules)[:12]}"

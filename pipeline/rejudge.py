@@ -1,0 +1,86 @@
+"""Judge stored takes again, from their measures alone: no GPU, no media, no Ray."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from catalog.store import Catalog
+from catalog.views import all_takes
+from gates.rules import Profile, judge
+from gates.verdict import Verdict
+
+from .profile import load_profile, profile_identity
+
+
+@dataclass(frozen=True)
+class Change:
+    """A take whose verdict is another under the profile. `row` is the judgement, ready for the catalog."""
+
+    take: str
+    was: str
+    now: str
+    labels_were: tuple[str, ...]
+    labels_are: tuple[str, ...]
+    row: dict[str, Any]
+
+    @property
+    def flips(self) -> bool:
+        return self.was != self.now
+
+
+@dataclass(frozen=True)
+class Rejudged:
+    takes: int  # that were judged; takes that ended in an error have no measures
+    changes: list[Change]
+
+
+def rejudge(catalog: Catalog, profile: Profile | None, episode: str | None = None) -> Rejudged:
+    """Every stored take under `profile`, against the verdict that holds now.
+
+    Args:
+        profile: each take's own, as its file is today, if not given.
+    """
+    rows = [row for row in all_takes(catalog, episode) if row["outcome"] != "error" and row["measures"]]
+    changes = [change for row in rows if (change := _change(row, profile or _own(row)))]
+    return Rejudged(len(rows), changes)
+
+
+def apply(catalog: Catalog, changes: list[Change]) -> None:
+    """From now on these judgements hold; the takes' own verdicts stay where they are."""
+    if changes:
+        catalog.append("judgements", [c.row for c in changes])
+
+
+def _own(row: dict[str, Any]) -> Profile:
+    return load_profile(row["profile"].split("#")[0], f"take {row['take']}")
+
+
+def _change(row: dict[str, Any], profile: Profile) -> Change | None:
+    gate: Literal["image", "video"] = "image" if row["stage"] == "keyframe" else "video"
+    verdict = judge(gate, row["measures"], profile, row["declared"] or ())
+    outcome = "rejected" if verdict.outcome == "fail" else "accepted"
+    was = (row["outcome"], tuple(row["labels"]), tuple(row["warnings"]))
+    if was == (outcome, verdict.failures, verdict.warnings):
+        return None
+    shown_was, shown_now = _shown(row["labels"], row["warnings"]), _shown(verdict.failures, verdict.warnings)
+    return Change(row["take"], row["outcome"], outcome, shown_was, shown_now, _judgement(row, verdict, outcome, profile))
+
+
+def _shown(labels: Any, warnings: Any) -> tuple[str, ...]:
+    return (*labels, *(f"{w} (warn)" for w in warnings))
+
+
+def _judgement(row: dict[str, Any], verdict: Verdict, outcome: str, profile: Profile) -> dict[str, Any]:
+    return {
+        "take": row["take"],
+        "at": datetime.now(UTC),
+        "episode": row["episode"],
+        "profile": profile_identity(profile),
+        "outcome": outcome,
+        "labels": list(verdict.failures),
+        "warnings": list(verdict.warnings),
+        "findings": json.dumps(verdict.to_dict()["findings"]),
+    }
