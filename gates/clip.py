@@ -66,13 +66,13 @@ def reduce_clip(frames: Iterable[Frame], hint: int) -> Reduced:
     rows: list[tuple[float, ...]] = []
     cells, thumbs, samples = [], [], []
     first = last = None
-    start = before = drawn = row_max = column_max = np.zeros((0, 0), np.uint8)
+    start = before = drawn = peak = np.zeros((0, 0), np.uint8)
     drawing = 0
     for i, frame in enumerate(frames):
         luma = p.gray(frame.small)
         if first is None:
             first, start, before, drawn = frame.rgb(), luma, luma, luma
-            row_max, column_max = _brightest(luma, 1), _brightest(luma, 0)
+            peak = frame.small.copy()
         change = most_changed(before, luma)
         if change > 0 and most_changed(drawn, luma) >= HELD:
             drawing, drawn = drawing + 1, luma
@@ -92,7 +92,7 @@ def reduce_clip(frames: Iterable[Frame], hint: int) -> Reduced:
         if i % stride == 0:
             full = frame.luma()
             samples.append((i, p.sharpness(full), p.flat_fraction(full)))
-        row_max, column_max = np.maximum(row_max, _brightest(luma, 1)), np.maximum(column_max, _brightest(luma, 0))
+        peak = np.maximum(peak, frame.small)
         before, last = luma, frame
     assert first is not None and last is not None  # a reader without frames raises
     drawings, change, away, dark, pitch_black, over_exposed, contrast = np.array(rows).T
@@ -110,15 +110,10 @@ def reduce_clip(frames: Iterable[Frame], hint: int) -> Reduced:
         at.astype(int),
         sharp,
         flat,
-        p.bars(row_max, column_max),
+        p.bars(peak),
         first,
         last.rgb(),
     )
-
-
-def _brightest(luma: np.ndarray, axis: int) -> np.ndarray:
-    """The brightest pixel of every row (axis 1) or column (axis 0)."""
-    return cv2.reduce(luma, axis, cv2.REDUCE_MAX).ravel()
 
 
 def most_changed(a: np.ndarray, b: np.ndarray) -> float:

@@ -9,7 +9,7 @@ cv2.setNumThreads(1)  # a gate is one CPU task; more threads would steal the nei
 
 DARK = 25  # luma of a dark pixel: ffmpeg blackdetect's pixel threshold of .10
 PITCH_BLACK = 10  # luma that no drawn night goes under over a whole picture
-BAR = 20  # luma that no pixel of a bar exceeds; codecs add a few levels beside an edge
+BAR = 18  # no channel of a bar exceeds it: black, and a few levels that codecs add; a drawn night is blue
 BURNT = 250  # darkest channel of a burnt-out pixel
 
 
@@ -54,15 +54,15 @@ def sharpness(luma: np.ndarray) -> float:
     return float(np.searchsorted(counts.cumsum(), 0.99 * magnitude.size))
 
 
-def bars(rows: np.ndarray, columns: np.ndarray) -> float:
+def bars(image: np.ndarray) -> float:
     """Share of the height, or of the width, taken by black bars at the edges; the larger of the two, 0..1.
 
     Args:
-        rows, columns: the brightest luma of each row and column, over all frames of a clip: what stays dark
-            through a whole clip is a bar, and no night sky. A picture that is dark throughout has no bars.
+        image: a still, or the brightest that each pixel of a clip ever is: what stays black through a whole clip is a
+            bar, and no night sky. A picture that is black throughout has no bars.
     """
-    shares = [_dark_ends(values <= BAR) for values in (rows, columns)]
-    return max((s for s in shares if s < 1), default=0.0)
+    lit = image.max(axis=2) > BAR
+    return max((share for share in (_dark_ends(~lit.any(axis=1)), _dark_ends(~lit.any(axis=0))) if share < 1), default=0.0)
 
 
 def _dark_ends(dark: np.ndarray) -> float:

@@ -210,7 +210,8 @@ def rejudge(
         _show(rows, as_json)
     flips = sum(c.flips for c in result.changes)
     told = "recorded" if apply else "nothing recorded; --apply does"
-    err.print(f"{result.takes} takes judged again, {len(rows)} verdicts change, {flips} of them flip ({told})", highlight=False, soft_wrap=True)
+    sentence = f"{result.takes} takes judged again, {len(rows)} verdicts change, {flips} of them flip ({told})"
+    err.print(sentence, highlight=False, soft_wrap=True)
 
 
 @app.command()

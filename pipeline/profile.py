@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import Field, model_validator
 
+from gates.measures import IMAGE, VIDEO, WANTED
 from gates.rules import Profile, Rule
 
 from .episode import Name, Part
@@ -18,19 +19,6 @@ from .yaml_file import read_yaml
 
 PROFILES = PROJECT / "configs" / "gates"
 DEFAULT = "anime"
-
-# Everything that a gate measures and a rule may look at; a misspelt measure would never be looked at.
-IMAGE_MEASURES = (
-    "undecodable", "frames", "width", "height", "non_finite", "contrast", "dark", "pitch_black", "over_exposed", "flat", "sharpness",
-    "bars", "duplicate", "expected_frames", "expected_width", "expected_height",
-)  # fmt: skip
-VIDEO_MEASURES = (
-    "undecodable", "frames", "fps", "width", "height", "uneven", "too_long", "non_finite", "reach", "motion_mean", "drawings", "hold",
-    "cut", "flicker", "flashes", "red_flashes", "black_frames", "pitch_black_frames", "colour_drift", "exposure_drift", "bars",
-    "over_exposed", "over_exposed_rise", "flat", "contrast", "sharpness", "sharpness_ratio", "first_frame_ssim", "first_frame_delta_e",
-    "first_frame_tile_delta_e", "last_frame_ssim", "last_frame_delta_e", "last_frame_tile_delta_e", "expected_frames", "expected_fps",
-    "expected_width", "expected_height",
-)  # fmt: skip
 
 
 class GateProfile(Part):
@@ -43,7 +31,7 @@ class GateProfile(Part):
 
     @model_validator(mode="after")
     def _measures_exist(self) -> GateProfile:
-        for rules, known in ((self.image, IMAGE_MEASURES), (self.video, VIDEO_MEASURES)):
+        for rules, known in ((self.image, [*IMAGE, *WANTED]), (self.video, [*VIDEO, *WANTED])):
             for rule in rules:
                 for measure in rule.looks_at():
                     if measure not in known:

@@ -1,152 +1,237 @@
-"""Planted faults fail with their label; good pictures pass."""
+"""Planted faults fail with their label, good clips pass, and each measure is what finds its fault."""
 
 from __future__ import annotations
 
-from fractions import Fraction
-from pathlib import Path
+from dataclasses import replace
 
-import av
+import cv2
 import numpy as np
 import pytest
 
 from actors.demo.train import scenes
-from gates.image import judge_image
-from gates.verdict import Finding
-from gates.video import ClipExpectation, VideoThresholds, judge_video
-from pipeline.video_file import write_clip
+from gates.decode import Still
+from gates.image import judge_image, keyframe_hash, measure_image, nearest
+from gates.measures import IMAGE, VIDEO, WANTED
+from gates.rules import Profile, Rule, judge
+from gates.verdict import LABELS, Finding
+from pipeline.profile import PROFILES, load_profile, profile_identity
 
-GOOD = scenes.clip(scenes.Scene("day", "sea", "red", "pink", "wide", "walk right", 7), range(0, 121, 3))
-EXPECT = ClipExpectation(len(GOOD), Fraction(24), 96, 64)
-
-
-def judged(
-    tmp_path: Path, frames: np.ndarray, expect: ClipExpectation = EXPECT, keyframe: np.ndarray | None = GOOD[0], fps: int = 24, **limits
-):
-    file = tmp_path / "clip.mp4"
-    write_clip(file, frames, Fraction(fps))
-    return judge_video(file, expect, keyframe, VideoThresholds(**limits))
+from .planted import ANIME, FRAMES, GOOD, HEIGHT, PLANTED, WIDTH, Planted, draw, good, judged, names, png, uint8
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_drawn_scenes_of_every_kind_pass_both_gates(tmp_path, seed):
-    scene = scenes.sample(500 + seed)
-    frames = scenes.clip(scene, range(0, 121, 3))
-    assert judge_image(frames[0], 96, 64).outcome == "pass"
-    assert judged(tmp_path, frames, keyframe=frames[0]).labels == ()
+    frames = draw(scenes.sample(500 + seed))
+    assert judge_image(png(frames[0]), ANIME, (WIDTH, HEIGHT)).outcome == "pass"
+    assert judged(tmp_path, good(frames)).outcome == "pass"
 
 
-def planted() -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(0)
-    black = GOOD.copy()
-    black[5:9] = 0
-    return {
-        "black": black,
-        "empty": np.full_like(GOOD, 120),
-        "noise": rng.integers(0, 256, GOOD.shape, dtype=np.uint8),
-        "frozen": np.repeat(GOOD[:1], len(GOOD), axis=0),
-        "over_exposed": np.clip(GOOD.astype(int) + 160, 0, 255).astype(np.uint8),
-        "wrong_first_frame": scenes.clip(scenes.Scene("night", "city", "blue", "black", "close", "pan left", 3), range(0, 121, 3)),
-    }
+@pytest.mark.parametrize("planted", PLANTED, ids=names)
+def test_a_planted_fault_is_found_and_without_its_measure_goes_through(tmp_path, planted: Planted):
+    verdict = judged(tmp_path, planted)
+    assert planted.label in verdict.failures
+    blind = replace(ANIME, video=tuple(r for r in ANIME.video if r.measure != planted.measure))
+    assert planted.label not in judge("video", verdict.measures, blind, planted.declared).failures
 
 
-@pytest.mark.parametrize("label", planted())
-def test_a_planted_fault_is_found_in_a_clip(tmp_path, label):
-    assert label in judged(tmp_path, planted()[label]).labels
+def test_every_rule_that_rejects_a_clip_has_a_fault_that_only_it_finds():
+    planted = {(p.label, p.measure) for p in PLANTED}
+    in_files = {("wrong_fps", "uneven"), ("wrong_frame_count", "too_long")}  # see test_gate_files.py
+    assert {(r.label, r.measure) for r in ANIME.video if r.outcome == "fail"} == planted | in_files
 
 
-@pytest.mark.parametrize("label", ["empty", "noise"])
+STILLS = {
+    "black": np.zeros_like(GOOD[0]),
+    "empty": np.full_like(GOOD[0], 120),
+    "over_exposed": uint8(GOOD[0].astype(float) + 190),
+    "noise": uint8(GOOD[0] + np.random.default_rng(1).normal(0, 35, GOOD[0].shape)),
+    "blur": cv2.GaussianBlur(GOOD[0], (0, 0), 8),
+    "bars": np.concatenate([np.zeros((8, WIDTH, 3), np.uint8), GOOD[0][8:]]),
+    "wrong_size": GOOD[0][:-8],
+}
+
+
+@pytest.mark.parametrize("label", STILLS)
 def test_a_planted_fault_is_found_in_a_still(label):
-    assert label in judge_image(planted()[label][0], 96, 64).labels
+    assert label in judge_image(png(STILLS[label]), ANIME, (WIDTH, HEIGHT)).failures
 
 
-def test_black_white_and_wrongly_sized_stills_fail():
-    assert "black" in judge_image(np.zeros((64, 96, 3), np.uint8), 96, 64).labels
-    assert "over_exposed" in judge_image(np.full((64, 96, 3), 255, np.uint8), 96, 64).labels
-    assert judge_image(GOOD[0], 64, 96).labels == ("wrong_size",)
+def test_a_still_that_another_shot_has_already_is_a_warning():
+    again = measure_image(Still(uint8(GOOD[0].astype(float) + 3)))
+    other = measure_image(Still(draw(scenes.sample(3))[0]))
+    known = [keyframe_hash(measure_image(Still(GOOD[0])))]
+    assert judge("image", again | nearest(again, known), ANIME).warnings == ("duplicate",)
+    assert judge("image", other | nearest(other, known), ANIME).outcome == "pass"
 
 
-def test_mild_noise_that_still_shows_a_picture_fails_too(tmp_path):
-    noisy = np.clip(GOOD + np.random.default_rng(1).normal(0, 25, GOOD.shape), 0, 255).astype(np.uint8)
-    assert "noise" in judged(tmp_path, noisy).labels
+# What limited animation does all the time, and no gate may reject.
+def _on(step: int) -> np.ndarray:
+    return GOOD[np.arange(FRAMES) // step * step]
 
 
-def test_another_figure_in_the_same_place_is_a_wrong_first_frame(tmp_path):
-    other = scenes.clip(scenes.Scene("day", "sea", "green", "black", "wide", "walk right", 7), range(0, 121, 3))
-    assert "wrong_first_frame" in judged(tmp_path, other).labels
+def _blink() -> np.ndarray:
+    frames = np.repeat(GOOD[:1], FRAMES, axis=0)
+    for at in (6, 20, 33):
+        frames[at : at + 3, 60:68, 90:104] = (60, 40, 40)
+    return frames
 
 
-def test_a_blink_is_motion_enough(tmp_path):
-    frames = np.repeat(GOOD[:1], len(GOOD), axis=0)
-    scene = scenes.Scene("day", "sea", "red", "pink", "close", "still", 7)
-    frames = np.stack([scenes.draw(scene, 38 if 10 <= i < 14 else 0) for i in range(len(frames))])
-    assert judged(tmp_path, frames, keyframe=frames[0]).labels == ()
+def _lightning() -> np.ndarray:
+    frames = GOOD.astype(float)
+    frames[[12, 13, 17]] = frames[[12, 13, 17]] * 0.2 + 200
+    return uint8(frames)
 
 
-def test_a_slow_drift_under_the_frame_threshold_is_not_frozen(tmp_path):
-    wide = scenes.draw(scenes.Scene("day", "city", "red", "pink", "wide", "still", 7), 0, 64, 160)
-    frames = np.stack([wide[:, i : i + 96] for i in np.linspace(0, 8, len(GOOD)).astype(int)])
-    assert judged(tmp_path, frames, keyframe=frames[0]).labels == ()
+def _impact() -> np.ndarray:
+    frames = GOOD.copy()
+    frames[20:23] = 255 - GOOD[20:23]
+    return frames
 
 
-@pytest.mark.parametrize(
-    ("label", "frames", "expect", "fps"),
-    [
-        ("wrong_frame_count", GOOD[:-1], EXPECT, 24),
-        ("wrong_fps", GOOD, EXPECT, 25),
-        ("wrong_size", GOOD[:, :48], EXPECT, 24),
-        ("wrong_codec", GOOD, ClipExpectation(len(GOOD), Fraction(24), 96, 64, codec="hevc"), 24),
-    ],
-)
-def test_the_container_must_be_exact(tmp_path, label, frames, expect, fps):
-    assert judged(tmp_path, frames, expect, fps=fps).labels == (label,)
+def _fade_out() -> np.ndarray:
+    return uint8(GOOD * np.clip((FRAMES - 1 - np.arange(FRAMES)) / 14, 0, 1)[:, None, None, None])
 
 
-def test_a_damaged_a_truncated_and_an_empty_file_are_undecodable(tmp_path):
-    file = tmp_path / "clip.mp4"
-    write_clip(file, GOOD, Fraction(24))
-    whole = file.read_bytes()
-    for data in (whole[: len(whole) // 2], b"", b"not a video" * 100):
-        file.write_bytes(data)
-        assert judge_video(file, EXPECT, GOOD[0]).labels[0] in ("undecodable", "wrong_frame_count")
+def _snow() -> np.ndarray:
+    frames, rng = GOOD.copy(), np.random.default_rng(2)
+    for x, y, speed in rng.uniform((0, 0, 1), (WIDTH, HEIGHT, 3), (120, 3)):
+        for i, frame in enumerate(frames):
+            cv2.circle(frame, (round(x), round(y + speed * i) % HEIGHT), 1, (250, 250, 250), -1, cv2.LINE_AA)
+    return frames
 
 
-def test_frames_at_uneven_times_are_undecodable(tmp_path):
-    file = tmp_path / "clip.mp4"
-    with av.open(str(file), "w") as out:
-        stream = out.add_stream("libx264", rate=24)
-        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
-        for i, frame in enumerate(GOOD):
-            picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
-            picture.pts = i if i < 20 else i + 30
-            out.mux(stream.encode(picture))
-        out.mux(stream.encode(None))
-    assert judge_video(file, EXPECT, GOOD[0]).labels == ("undecodable",)
+def _speed_lines() -> np.ndarray:
+    frames, rng = GOOD.copy(), np.random.default_rng(3)
+    for i, frame in enumerate(frames):
+        if i % 2:
+            frame[:] = frames[i - 1]
+            continue
+        for angle in rng.uniform(0, 2 * np.pi, 60):
+            ends = [(round(WIDTH / 2 + r * np.cos(angle)), round(HEIGHT / 2 + r * np.sin(angle))) for r in (rng.uniform(45, 60), 130)]
+            cv2.line(frame, *ends, (20, 20, 30), 1, cv2.LINE_AA)
+    return frames
 
 
-def test_each_threshold_decides_its_own_label(tmp_path):
-    """Take a measure away, and its fault goes through: the check is what finds it."""
-    assert "frozen" not in judged(tmp_path, planted()["frozen"], still=0.0, reach=0.0).labels
-    assert "black" not in judged(tmp_path, planted()["black"], black_frames=99).labels
-    assert "noise" not in judged(tmp_path, planted()["noise"], flat=0.0).labels
-    assert "empty" not in judged(tmp_path, planted()["empty"], contrast=0.0).labels
-    assert (
-        "wrong_first_frame"
-        not in judged(
-            tmp_path, planted()["wrong_first_frame"], first_frame_ssim=-1.0, first_frame_delta_e=999.0, first_frame_tile_delta_e=999.0
-        ).labels
-    )
+def _pan() -> np.ndarray:
+    wide = scenes.draw(scenes.Scene("sunset", "city", "red", "pink", "wide", "still", 5), 0, HEIGHT, 3 * WIDTH)
+    return np.stack([wide[:, 4 * i : 4 * i + WIDTH] for i in range(FRAMES)])
 
 
-def test_labels_are_a_closed_list():
+LIMITED = {
+    "on twos": lambda: _on(2), "on threes": lambda: _on(3), "a blink": _blink, "lightning": _lightning, "an impact frame": _impact,
+    "a fade to black": _fade_out, "snow": _snow, "speed lines": _speed_lines, "a pan": _pan,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", LIMITED)
+def test_limited_animation_passes(tmp_path, kind):
+    assert judged(tmp_path, good(LIMITED[kind]())).failures == ()
+
+
+DECLARED = {  # what a shot may declare, a clip that needs it, and the labels that become warnings or nothing
+    "hold": (lambda: np.repeat(GOOD[:1], FRAMES, axis=0), {"frozen", "long_hold"}),
+    "fade": (lambda: uint8(GOOD * np.linspace(1, 0.02, FRAMES)[:, None, None, None]), {"exposure_drift", "black", "colour_drift", "empty", "blur"}),
+    "effects": (lambda: PLANTED[names_of("strobe-flashes")].make(), {"strobe", "flicker"}),
+    "camera_only": (lambda: uint8(GOOD * np.linspace(1, 0.55, FRAMES)[:, None, None, None]), {"exposure_drift", "colour_drift"}),
+    "night": (lambda: uint8(GOOD * 0.09), {"black", "empty"}),
+}  # fmt: skip
+
+
+def names_of(name: str) -> int:
+    return [names(p) for p in PLANTED].index(name)
+
+
+@pytest.mark.parametrize("declared", DECLARED)
+def test_a_declaration_relaxes_its_own_labels_and_no_others(tmp_path, declared):
+    make, relaxed = DECLARED[declared]
+    frames = make()
+    plain, said = (judged(tmp_path, good(frames, declared=d)) for d in ((), (declared,)))
+    assert set(plain.failures) & relaxed
+    assert not set(said.failures) & relaxed
+    assert set(said.failures) == set(plain.failures) - relaxed
+    for other in set(DECLARED) - {declared}:
+        allowed = {r.label for r in ANIME.video if other in r.declared}
+        assert set(judge("video", plain.measures, ANIME, (other,)).failures) >= set(plain.failures) - allowed
+
+
+def test_a_night_that_is_all_black_is_rejected_even_where_night_is_declared(tmp_path):
+    assert "black" in judged(tmp_path, good(np.zeros_like(GOOD), declared=("night",))).failures
+
+
+@pytest.mark.xfail(strict=True, reason="not separable without learned models; docs/gates.md lists it")
+@pytest.mark.parametrize("kind", ["melting", "slow zoom of a still", "another story"])
+def test_what_the_gates_cannot_see(tmp_path, kind):
+    assert judged(tmp_path, good(UNSEEN[kind]())).outcome == "fail"
+
+
+def _melting() -> np.ndarray:
+    """The drawing sags more from frame to frame, lines and colours kept."""
+    y, x = np.mgrid[:HEIGHT, :WIDTH].astype(np.float32)
+    return np.stack([
+        cv2.remap(GOOD[0], x + 6 * t * np.sin(y / 9), y - 14 * t * (1 + np.sin(x / 13)), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        for t in np.linspace(0, 1, FRAMES, dtype=np.float32)
+    ])  # fmt: skip
+
+
+def _zoom() -> np.ndarray:
+    def closer(scale: float) -> np.ndarray:
+        matrix = cv2.getRotationMatrix2D((WIDTH / 2, HEIGHT / 2), 0, scale)
+        return cv2.warpAffine(GOOD[0], matrix, (WIDTH, HEIGHT), flags=cv2.INTER_AREA)
+
+    return np.stack([closer(s) for s in np.linspace(1, 1.15, FRAMES)])
+
+
+UNSEEN = {"melting": _melting, "slow zoom of a still": _zoom, "another story": lambda: draw(scenes.sample(8))}
+
+
+def test_a_verdict_says_what_it_did_not_look_for(tmp_path):
+    blind = judged(tmp_path, replace(good(), keyframe=lambda: None))
+    assert {"wrong_first_frame", "blur", "wrong_last_frame"} <= set(blind.not_looked)
+    assert judged(tmp_path, good()).not_looked == ("wrong_last_frame",)
+
+
+def test_labels_are_a_closed_list_and_rules_look_at_measures_that_exist():
     with pytest.raises(ValueError, match="not a gate label"):
-        Finding("ugly", 1, 0)
+        Finding("ugly", "beauty", 1, 0)
+    with pytest.raises(ValueError, match="exactly one of"):
+        Rule("black", "dark", below=1, above=0)
+    assert len(LABELS) == 21
 
 
-def test_the_container_keeps_every_frame_in_order(tmp_path):
-    from gates.decode import decode
+@pytest.mark.parametrize("name", sorted(p.stem for p in PROFILES.glob("*.yaml")))
+def test_every_shipped_profile_covers_every_label_and_says_why(name):
+    profile = load_profile(name)
+    assert profile.name == name
+    assert {r.label for r in (*profile.image, *profile.video)} == set(LABELS)
+    for rule in (*profile.image, *profile.video):
+        assert rule.evidence, f"{name}: {rule.label} by {rule.measure}"
 
-    file = tmp_path / "clip.mp4"
-    write_clip(file, GOOD, Fraction(24))
-    back = decode(file).frames
-    nearest = [int(np.argmin([np.abs(b.astype(int) - g.astype(int)).mean() for g in GOOD])) for b in back]
-    assert nearest == list(range(len(GOOD)))
+
+def test_anime_warn_only_warns_on_flicker_drift_and_sharpness():
+    softer = {(r.label, r.measure) for r in load_profile("anime-warn").video if r.outcome == "warn"}
+    assert {label for label, _ in softer} == {"flicker", "colour_drift", "exposure_drift", "blur"}
+    assert {r.label for r in load_profile("anime-warn").image if r.outcome == "warn"} == {"blur", "duplicate"}
+
+
+def test_a_profiles_identity_changes_with_its_thresholds_and_not_with_its_evidence():
+    first = ANIME.video[0]
+    moved = Profile("anime", ANIME.image, (replace(first, above=0.5), *ANIME.video[1:]))
+    explained = Profile("anime", ANIME.image, (replace(first, evidence="another"), *ANIME.video[1:]))
+    assert profile_identity(moved) != profile_identity(ANIME) == profile_identity(explained)
+
+
+def test_stored_measures_judge_as_the_pixels_did(tmp_path):
+    for planted in PLANTED:
+        verdict = judged(tmp_path, planted)
+        again = judge("video", verdict.measures, ANIME, planted.declared)
+        assert [(f.label, f.value) for f in again.findings] == [(f.label, f.value) for f in verdict.findings]
+
+
+def test_measures_stay_in_their_stated_ranges_and_all_are_stated(tmp_path):
+    for planted in PLANTED:
+        for name, value in judged(tmp_path, planted).measures.items():
+            base = name.removesuffix("_at").removesuffix("_until")
+            stated = (VIDEO | WANTED)[base]
+            assert name != base or stated.low <= value <= stated.high, (names(planted), name, value)
+    for name, value in measure_image(Still(GOOD[0])).items():
+        assert name in IMAGE | WANTED or name.startswith("hash_"), (name, value)
