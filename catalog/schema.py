@@ -84,4 +84,32 @@ JUDGEMENTS = pa.schema(
     ]
 )
 
-TABLES = {"runs": RUNS, "takes": TAKES, "judgements": JUDGEMENTS}
+# One row a clip or still that the gates' calibration judged.
+CALIBRATIONS = pa.schema(
+    [
+        ("run", pa.string()),
+        ("at", TIME),
+        ("half", pa.string()),  # tune | test
+        ("device", pa.string()),
+        ("case", pa.string()),
+        ("gate", pa.string()),  # image | video
+        ("source", pa.string()),  # question | scenes | photos | demo
+        ("artwork", pa.string()),  # what halves are split by
+        ("kind", pa.string()),  # good | hard | fault
+        ("declared", pa.list_(pa.string())),
+        ("label", pa.string()),  # what was planted, or null
+        ("fault", pa.string()),
+        ("severity", pa.float64()),
+        ("unit", pa.string()),
+        ("over_floor", pa.bool_()),  # whether recall is promised
+        ("profile", pa.string()),
+        ("outcome", pa.string()),  # pass | warn | fail
+        ("failures", pa.list_(pa.string())),
+        ("warnings", pa.list_(pa.string())),
+        ("measures", pa.map_(pa.string(), pa.float64())),
+        ("peers", pa.map_(pa.string(), pa.float64())),  # other tools: 1 found, 0 not; flickering is a score
+        ("cpu_seconds", pa.float64()),  # of the gate alone
+    ]
+)
+
+TABLES = {"runs": RUNS, "takes": TAKES, "judgements": JUDGEMENTS, "calibrations": CALIBRATIONS}

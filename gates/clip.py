@@ -15,7 +15,7 @@ from . import picture as p
 from .decode import Frame
 
 SAMPLES = 12  # frames whose sharpness and noise are measured at full size, evenly spread
-HELD = 3.0  # levels: a cell that changes less shows the same drawing; codec noise stays under 0.8
+HELD = 1.2  # levels: a cell that changes less shows the same drawing; codec noise stays under it
 CELLS = (48, 32)  # width, height of the grid that light is measured on
 THUMB = (96, 64)  # width, height of the pictures that cuts and colours are measured on
 
@@ -28,7 +28,7 @@ class Reduced:
     change: float (n,): largest change of any of 24x16 cells from the frame before, levels 0..255; 0 at frame 0.
     away: float (n,): the same against frame 0.
     cells: float32 (n, 32, 48): mean luma of each cell, levels 0..255.
-    thumbs: uint8 RGB (n, 64, 96, 3).
+    thumbs, colours: uint8 RGB (n, 64, 96, 3) and (n, 32, 48, 3).
     dark, pitch_black, over_exposed: float (n,): shares of pixels, 0..1; see `picture`.
     contrast: float (n,): levels.
     sampled: int (s,): frames that sharpness (s,) and flat (s,) were taken of.
@@ -41,6 +41,7 @@ class Reduced:
     away: np.ndarray
     cells: np.ndarray
     thumbs: np.ndarray
+    colours: np.ndarray
     dark: np.ndarray
     pitch_black: np.ndarray
     over_exposed: np.ndarray
@@ -64,7 +65,7 @@ def reduce_clip(frames: Iterable[Frame], hint: int) -> Reduced:
     """
     stride = max(1, hint // SAMPLES)
     rows: list[tuple[float, ...]] = []
-    cells, thumbs, samples = [], [], []
+    cells, thumbs, colours, samples = [], [], [], []
     first = last = None
     start = before = drawn = peak = np.zeros((0, 0), np.uint8)
     drawing = 0
@@ -74,7 +75,7 @@ def reduce_clip(frames: Iterable[Frame], hint: int) -> Reduced:
             first, start, before, drawn = frame.rgb(), luma, luma, luma
             peak = frame.small.copy()
         change = most_changed(before, luma)
-        if change > 0 and most_changed(drawn, luma) >= HELD:
+        if (change if drawn is before else most_changed(drawn, luma)) >= HELD:
             drawing, drawn = drawing + 1, luma
         rows.append(
             (
@@ -89,6 +90,7 @@ def reduce_clip(frames: Iterable[Frame], hint: int) -> Reduced:
         )
         cells.append(cv2.resize(luma.astype(np.float32), CELLS, interpolation=cv2.INTER_AREA))
         thumbs.append(cv2.resize(frame.small, THUMB, interpolation=cv2.INTER_AREA))
+        colours.append(cv2.resize(thumbs[-1], CELLS, interpolation=cv2.INTER_AREA))
         if i % stride == 0:
             full = frame.luma()
             samples.append((i, p.sharpness(full), p.flat_fraction(full)))
@@ -103,6 +105,7 @@ def reduce_clip(frames: Iterable[Frame], hint: int) -> Reduced:
         away,
         np.stack(cells),
         np.stack(thumbs),
+        np.stack(colours),
         dark,
         pitch_black,
         over_exposed,
@@ -117,12 +120,13 @@ def reduce_clip(frames: Iterable[Frame], hint: int) -> Reduced:
 
 
 def most_changed(a: np.ndarray, b: np.ndarray) -> float:
-    """Largest mean |difference| of luma of any cell of a 24x16 grid, levels 0..255.
+    """By how much the most changed cell of a 24x16 grid changed more than the median cell: mean |difference| of luma, levels 0..255.
 
-    A mouth or an eye fills a cell and counts; sparse noise does not.
+    A mouth or an eye fills a cell and counts; grain and a fade change all cells alike and do not.
     """
     if a is b:
         return 0.0
     height, width = a.shape
     grid = (max(1, min(24, width // 4)), max(1, min(16, height // 4)))
-    return float(cv2.resize(cv2.absdiff(a, b).astype(np.float32), grid, interpolation=cv2.INTER_AREA).max())
+    cells = cv2.resize(cv2.absdiff(a, b).astype(np.float32), grid, interpolation=cv2.INTER_AREA)
+    return min(float(cells.max() - np.median(cells)), 255.0)  # single precision rounds a white flash up

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -69,9 +70,10 @@ class VideoReader:
             self.file = av.open(str(path), options={"err_detect": "explode"}, metadata_errors="replace")
         except (av.FFmpegError, OSError, ValueError) as error:
             raise Undecodable(_words(error)) from error
-        if not self.file.streams.video:
+        if not self.file.streams.video or self.file.streams.video[0].codec_context is None:
+            found = "a codec that is not known" if self.file.streams.video else "no video stream"
             self.file.close()
-            raise Undecodable("no video stream")
+            raise Undecodable(found)
         self.stream = self.file.streams.video[0]
         self.stream.thread_type = "NONE"
         context = self.stream.codec_context
@@ -111,24 +113,33 @@ class VideoReader:
 
 
 def _reduced(picture: av.VideoFrame) -> Frame:
-    width, height = working_size(picture.width, picture.height)
-    small = picture.reformat(width=width, height=height, format="rgb24", interpolation="AREA")
-    return Frame(_plane(small, 3), picture)
+    size = working_size(picture.width, picture.height)
+    if (picture.format.name, picture.colorspace, picture.color_range) == ("yuv420p", 1, 1) and size != (picture.width, picture.height):
+        return Frame(_small_bt709(picture, size), picture)
+    small = picture.reformat(width=size[0], height=size[1], format="rgb24", interpolation="AREA")
+    return Frame(_plane(small), picture)
+
+
+def _small_bt709(picture: av.VideoFrame, size: tuple[int, int]) -> np.ndarray:
+    """As `reformat` does it, four times as fast: planes are reduced first, and the chroma planes are half-size already."""
+    planes = [cv2.resize(_plane(picture, i), size, interpolation=cv2.INTER_AREA) for i in range(3)]
+    return cv2.transform(cv2.merge(planes), BT709_TO_RGB)
 
 
 def _luma(picture: av.VideoFrame) -> np.ndarray:
     """Full-range luma; straight from the first plane where it is 8 bits deep, since that costs least."""
     if picture.format.name == "yuvj420p" or (picture.format.name == "yuv420p" and picture.color_range == 2):
-        return _plane(picture, 1)
+        return _plane(picture)
     if picture.format.name == "yuv420p":
-        return LIMITED_TO_FULL[_plane(picture, 1)]
-    return _plane(picture.reformat(format="gray"), 1)
+        return LIMITED_TO_FULL[_plane(picture)]
+    return _plane(picture.reformat(format="gray"))
 
 
-def _plane(picture: av.VideoFrame, channels: int) -> np.ndarray:
-    plane = picture.planes[0]
-    rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: picture.height, : picture.width * channels]
-    return rows.reshape(picture.height, picture.width, 3) if channels == 3 else rows
+def _plane(picture: av.VideoFrame, index: int = 0) -> np.ndarray:
+    """A plane of 8-bit samples without a copy: (height, width), and a third axis where the format is packed RGB."""
+    plane, channels = picture.planes[index], 3 if picture.format.name == "rgb24" else 1
+    rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width * channels]
+    return rows.reshape(plane.height, plane.width, 3) if channels == 3 else rows
 
 
 def read_video(path: Path) -> tuple[np.ndarray, Fraction]:
@@ -201,4 +212,8 @@ def _words(error: Any) -> str:
     return " ".join(str(text).replace("<_io.BytesIO object", "<the file").split())[:200]
 
 
+# ITU-R BT.709, limited range, to full-range RGB; the last column is the offset.
+BT709_TO_RGB = np.array(
+    [[1.16438, 0.0, 1.79274, -248.1006], [1.16438, -0.21325, -0.53291, 76.8783], [1.16438, 2.1124, 0.0, -289.0175]], np.float32
+)
 LIMITED_TO_FULL = np.clip(np.round((np.arange(256) - 16) * 255 / 219), 0, 255).astype(np.uint8)

@@ -49,7 +49,7 @@ class Flashes:
     at: int
 
 
-def flashes(thumbs: np.ndarray, fps: float) -> tuple[Flashes, Flashes]:
+def flashes(colours: np.ndarray, fps: float) -> tuple[Flashes, Flashes]:
     """General and red flashes after WCAG 2.3.1, each a pair of opposing changes on at least a quarter of the picture.
 
     General: relative luminance changes by 0.10 or more while the darker state is under 0.80. Red: (R - G - B) x 320
@@ -57,20 +57,14 @@ def flashes(thumbs: np.ndarray, fps: float) -> tuple[Flashes, Flashes]:
     A quarter must go the same way in the same frame, less what goes the other way: pans and speed lines do not flash.
 
     Args:
-        thumbs: uint8 RGB (n, h, w, 3). fps: frames a second.
+        colours: uint8 RGB (n, h, w, 3), the mean colours of large cells. fps: frames a second.
     """
-    linear = SRGB_TO_LINEAR[cells_of(thumbs)]
+    linear = SRGB_TO_LINEAR[colours]
     luminance = linear @ np.array([0.2126, 0.7152, 0.0722], np.float32)
     red = np.maximum(0.0, linear[..., 0] - linear[..., 1] - linear[..., 2]) * 320
     saturated = linear[..., 0] >= 0.8 * np.maximum(linear.sum(axis=-1), 1e-6)
     general = _swings(luminance, 0.10, 0.80)
-    return _most(general, fps, len(thumbs)), _most(_swings(np.where(saturated, red, 0.0), 20.0, math.inf), fps, len(thumbs))
-
-
-def cells_of(thumbs: np.ndarray) -> np.ndarray:
-    """Thumbs at half size, rounded, uint8 (n, h/2, w/2, 3): a flash is a matter of area."""
-    n, h, w, c = thumbs.shape
-    return np.round(thumbs.reshape(n, h // 2, 2, w // 2, 2, c).mean(axis=(2, 4), dtype=np.float32)).astype(np.uint8)
+    return _most(general, fps), _most(_swings(np.where(saturated, red, 0.0), 20.0, math.inf), fps)
 
 
 def _swings(values: np.ndarray, least: float, darker_under: float) -> list[tuple[int, int]]:
@@ -89,7 +83,7 @@ def _swings(values: np.ndarray, least: float, darker_under: float) -> list[tuple
     return found
 
 
-def _most(swings: list[tuple[int, int]], fps: float, n: int) -> Flashes:
+def _most(swings: list[tuple[int, int]], fps: float) -> Flashes:
     """Opposing swings in a row, by pairs, in the fullest second."""
     turns = [s for k, s in enumerate(swings) if k == 0 or s[1] != swings[k - 1][1]]
     best = Flashes(0.0, 0)
@@ -137,10 +131,11 @@ class Drift:
 
 
 def drift(thumbs: np.ndarray, cells: np.ndarray) -> Drift:
-    """First against last tenth of the clip (3 frames at least), each as the median picture; a closing fade is left out."""
-    end = _before_fade(cells.mean(axis=(1, 2)))
-    k = max(1, min(max(3, end // 10), end // 2))
-    first, last = (_median_lab(thumbs[part]) for part in (slice(0, k), slice(end - k, end)))
+    """First against last tenth of the clip (3 frames at least), each as the median picture; fades at either end are left out."""
+    light = cells.mean(axis=(1, 2))
+    start, end = len(light) - _before_fade(light[::-1]), _before_fade(light)
+    k = max(1, min(max(3, (end - start) // 10), (end - start) // 2))
+    first, last = (_median_lab(thumbs[part]) for part in (slice(start, start + k), slice(end - k, end)))
     palette = float(np.sqrt(max(0.0, 1.0 - np.sqrt(_palette(first) * _palette(last)).sum())))
     moved = float(np.median(np.linalg.norm(first[..., 1:] - last[..., 1:], axis=-1)))
     shift = last[..., 0] - first[..., 0]

@@ -52,7 +52,8 @@ def strongest_cut(thumbs: np.ndarray, drawings: np.ndarray) -> tuple[Cut, np.nda
         thumbs: uint8 RGB (n, h, w, 3). drawings: int (n,); a jump is only looked for where a new drawing begins.
     """
     lab = _lab(thumbs)
-    jumps = np.concatenate([[0.0], np.linalg.norm(np.diff(lab, axis=0), axis=3).mean(axis=(1, 2))])
+    steps = np.diff(lab, axis=0)
+    jumps = np.concatenate([[0.0], np.sqrt(np.einsum("nhwc,nhwc->nhw", steps, steps)).mean(axis=(1, 2))])
     jumps[1:][np.diff(drawings) == 0] = 0.0
     best = Cut(0.0, 0)
     histograms: dict[int, np.ndarray] = {}

@@ -54,7 +54,8 @@ def ssim_map(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
     mx, my = blur(x), blur(y)
     vx, vy, vxy = blur(x * x) - mx * mx, blur(y * y) - my * my, blur(x * y) - mx * my
-    return ((2 * mx * my + c1) * (2 * vxy + c2)) / ((mx * mx + my * my + c1) * (vx + vy + c2))
+    ssim = ((2 * mx * my + c1) * (2 * vxy + c2)) / ((mx * mx + my * my + c1) * (vx + vy + c2))
+    return np.clip(ssim, -1, 1)  # in single precision a flat picture comes out a ten-thousandth above 1
 
 
 def _lab(image: np.ndarray) -> np.ndarray:

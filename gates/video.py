@@ -103,7 +103,7 @@ def _moving(clip: Reduced, fps: float) -> tuple[dict[str, float], dict[str, np.n
     hold, hold_at, hold_until = motion.longest_hold(clip.drawings)
     cut, jumps = motion.strongest_cut(clip.thumbs, clip.drawings)
     shaking, shakes = light.flicker(clip.cells, clip.change)
-    general, red = light.flashes(clip.thumbs, fps)
+    general, red = light.flashes(clip.colours, fps)
     black = light.black_frames(clip.dark, clip.cells)
     pitch_black = light.black_frames(clip.pitch_black, clip.cells)
     drift = light.drift(clip.thumbs, clip.cells)

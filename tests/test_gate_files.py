@@ -1,0 +1,268 @@
+"""`tower gate` on files as the world has them: hostile, odd, or simply not ours."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import threading
+import time
+from fractions import Fraction
+from multiprocessing import active_children
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import psutil
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from gates.decode import MAX_FRAMES, Undecodable, VideoReader, read_still
+from gates.measures import VIDEO
+from gates.verdict import LABELS
+from gates.video import Expectation, measure_video
+from pipeline.gate import Question, gate_files
+from pipeline.video_file import write_clip
+
+from .conftest import Done, refused, tower
+from .planted import ANIME, FPS, FRAMES, GOOD, HEIGHT, WIDTH
+
+SMALL = np.stack([cv2.resize(f, (96, 64), interpolation=cv2.INTER_AREA) for f in GOOD[:25]])
+
+
+def lines(done: Done) -> list[dict]:
+    """The JSON of every line; nothing went wrong on the way."""
+    assert done.code in (0, 1) and "Traceback" not in done.err, (done.code, done.err)
+    rows = [json.loads(line) for line in done.out.splitlines()]
+    for row in rows:
+        assert {"file", "outcome", "failures", "warnings", "measures"} <= set(row)
+        assert set(row["failures"]) | set(row["warnings"]) <= set(LABELS)
+        assert row["outcome"] == ("fail" if row["failures"] else "warn" if row["warnings"] else "pass")
+    assert done.code == int(any(r["outcome"] == "fail" for r in rows))
+    return rows
+
+
+def encode(path: Path, frames: np.ndarray, codec: str, pixel_format: str, times: list[int] | None = None, **options: str) -> Path:
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream(codec, rate=24, options=options)
+        stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], pixel_format
+        for i, frame in enumerate(frames):
+            picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+            picture.pts = times[i] if times else i
+            out.mux(stream.encode(picture))
+        out.mux(stream.encode(None))
+    return path
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    write_clip(tmp_path / "clip.mp4", SMALL, FPS)
+    return tmp_path / "clip.mp4"
+
+
+def test_two_hundred_bit_flipped_files_each_get_a_verdict(tmp_path, clip):
+    whole = clip.read_bytes()
+    for seed in range(200):
+        rng, data = random.Random(seed), bytearray(whole)
+        for _ in range(500):
+            data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        (tmp_path / f"flipped-{seed:03d}.mp4").write_bytes(data)
+    rows = lines(tower("gate", "video", *sorted(tmp_path.glob("flipped-*.mp4")), "--frames", "25", "--json", cwd=tmp_path))
+    assert len(rows) == 200
+    assert sum("undecodable" in r["failures"] for r in rows) >= 199
+
+
+def test_truncated_empty_and_disguised_files_fail_as_undecodable(tmp_path, clip):
+    whole = clip.read_bytes()
+    damaged = {
+        "half": whole[: len(whole) // 2],
+        "nearly": whole[:-200],
+        "head": whole[:64],
+        "empty": b"",
+        "text": b"once upon a time\n" * 99,
+    }
+    for name, data in damaged.items():
+        (tmp_path / f"{name}.mp4").write_bytes(data)
+        (tmp_path / f"{name}.png").write_bytes(data)
+    done = tower("gate", "video", *(f"{n}.mp4" for n in damaged), "--frames", "25", "--json", cwd=tmp_path)
+    assert [r["failures"] for r in lines(done)] == [["undecodable"]] * len(damaged)
+    done = tower("gate", "image", *(f"{n}.png" for n in damaged), "--json", cwd=tmp_path)
+    assert [r["failures"] for r in lines(done)] == [["undecodable"]] * len(damaged)
+
+
+def test_a_video_without_frames_and_one_without_end(tmp_path):
+    with av.open(str(tmp_path / "none.mp4"), "w") as out:
+        stream = out.add_stream("libx264", rate=24)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        out.start_encoding()
+    noise = np.random.default_rng(0).integers(0, 255, (50, 32, 32, 3), np.uint8)
+    encode(tmp_path / "endless.mp4", np.tile(noise, (400, 1, 1, 1)), "libx264", "yuv420p", preset="ultrafast")
+    none, endless = lines(tower("gate", "video", "none.mp4", "endless.mp4", "--json", cwd=tmp_path))
+    assert none["failures"] == ["undecodable"]
+    assert "wrong_frame_count" in endless["failures"] and endless["measures"]["frames"] == MAX_FRAMES + 1
+
+
+def test_odd_codecs_depths_and_sizes_are_judged(tmp_path):
+    odd = SMALL[:, :63, :95]
+    files = [
+        encode(tmp_path / "hevc10.mp4", SMALL, "libx265", "yuv420p10le", **{"x265-params": "log-level=none"}),
+        encode(tmp_path / "vp9.webm", SMALL, "libvpx-vp9", "yuv420p", **{"cpu-used": "8"}),
+        encode(tmp_path / "odd.mp4", odd, "libx264", "yuv444p"),
+        encode(tmp_path / "lossless.mkv", SMALL, "ffv1", "yuv444p"),
+    ]
+    rows = lines(tower("gate", "video", *files, "--frames", "25", "--fps", "24", "--json", cwd=tmp_path))
+    assert [r["failures"] for r in rows] == [[]] * len(files)
+    assert (rows[2]["measures"]["width"], rows[2]["measures"]["height"]) == (95, 63)
+
+
+def test_colours_come_back_as_they_were_written(tmp_path):
+    bands = np.zeros((8, 64, 96, 3), np.uint8)
+    bands[:, :, :32], bands[:, :, 32:64], bands[:, :, 64:] = (220, 40, 40), (40, 200, 60), (30, 60, 210)
+    write_clip(tmp_path / "bands.mp4", bands, FPS)
+    with VideoReader(tmp_path / "bands.mp4") as reader:
+        frame = next(iter(reader))
+        assert np.abs(frame.rgb().astype(int) - bands[0]).mean() < 4
+        assert np.abs(frame.small.astype(int) - bands[0]).mean() < 4
+        assert np.abs(frame.luma().astype(int) - cv2.cvtColor(frame.small, cv2.COLOR_RGB2GRAY)).mean() < 16  # bt709 against bt601
+
+
+def test_a_variable_frame_rate_is_a_wrong_rate(tmp_path):
+    file = encode(tmp_path / "vfr.mp4", SMALL, "libx264", "yuv420p", times=[i + 5 * (i > 12) for i in range(25)])
+    (row,) = lines(tower("gate", "video", file, "--json", cwd=tmp_path))
+    assert row["failures"] == ["wrong_fps"]
+
+
+def test_pictures_of_every_kind_are_judged_as_what_they_show(tmp_path):
+    picture = Image.fromarray(GOOD[0])
+    picture.convert("CMYK").save(tmp_path / "cmyk.jpg", quality=95)
+    picture.quantize(256, dither=Image.Dither.NONE).save(tmp_path / "palette.png")
+    picture.convert("RGBA").save(tmp_path / "alpha.webp", lossless=True)
+    Image.fromarray(np.asarray(picture.convert("L")).astype(np.uint16) * 257).save(tmp_path / "deep.png")
+    files = ["cmyk.jpg", "palette.png", "alpha.webp", "deep.png"]
+    for file in files:
+        (row,) = lines(tower("gate", "image", file, "--size", f"{WIDTH}x{HEIGHT}", "--json", cwd=tmp_path))
+        assert row["failures"] == [], row
+
+
+def test_a_picture_that_moves_that_is_a_bomb_or_that_holds_nan_fails(tmp_path):
+    stills = [Image.fromarray(f) for f in GOOD[:3]]
+    stills[0].save(tmp_path / "moving.png", save_all=True, append_images=stills[1:])
+    Image.new("1", (16_000, 16_000)).save(tmp_path / "bomb.png")
+    deep = np.asarray(stills[0].convert("L"), np.float32) / 255
+    deep[3, 3] = np.nan
+    Image.fromarray(deep).save(tmp_path / "nan.tif")
+    rows = lines(tower("gate", "image", "moving.png", "bomb.png", "nan.tif", "--json", cwd=tmp_path))
+    assert [r["failures"] for r in rows] == [["wrong_frame_count"], ["undecodable"], ["non_finite"]]
+
+
+def test_a_decoder_that_crashes_takes_only_its_own_file_with_it(tmp_path):
+    frames = np.random.default_rng(0).integers(0, 255, (60, 256, 256, 3), np.uint8)
+    slow = encode(tmp_path / "slow.mp4", np.tile(frames, (4, 1, 1, 1)), "libx264", "yuv420p", preset="ultrafast")
+    answers: list = []
+    thread = threading.Thread(target=lambda: answers.extend(gate_files([slow], Question("video", ANIME))))
+    thread.start()
+    while not active_children():
+        time.sleep(0.01)
+    os.kill(active_children()[0].pid, 11)  # type: ignore[arg-type]
+    thread.join(60)
+    assert answers[0].failures == ("undecodable",) and "crashed (exit code -11)" in answers[0].findings[0].text
+    assert not [p for p in psutil.Process().children(recursive=True) if p.name() == "slow.mp4"]
+    assert gate_files([slow], Question("video", ANIME))[0].measures["undecodable"] == 0
+
+
+def test_the_same_bytes_get_the_same_verdict_under_any_name_in_any_order(tmp_path, clip):
+    write_clip(tmp_path / "other.mp4", SMALL[::-1], FPS)
+    names = ["a.mp4", "zz top.mp4", "ünïcode-名.mp4", "--odd.mp4"]
+    for name in names:
+        shutil.copy(clip, tmp_path / name)
+    files = [tmp_path / n for n in [*names, "other.mp4"]]
+    there, back = (lines(tower("gate", "video", *order, "--json", cwd=tmp_path)) for order in (files, files[::-1]))
+    by_file = [{r.pop("file"): r for r in rows} for rows in (there, back)]
+    assert by_file[0] == by_file[1]
+    assert all(by_file[0][str(tmp_path / n)] == by_file[0][str(tmp_path / names[0])] for n in names)
+
+
+def test_thread_counts_change_nothing(clip):
+    before = measure_video(clip, Expectation(keyframe=SMALL[0])).values
+    cv2.setNumThreads(4)
+    try:
+        assert measure_video(clip, Expectation(keyframe=SMALL[0])).values == before
+    finally:
+        cv2.setNumThreads(1)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    seed=st.integers(0, 2**31),
+    frames=st.integers(1, 14),
+    height=st.sampled_from([16, 34, 64, 300]),
+    width=st.sampled_from([16, 50, 96, 420]),
+    kind=st.sampled_from(["noise", "ramps", "flat", "blocks", "flashes"]),
+)
+def test_whatever_the_pixels_measures_are_finite_and_in_their_ranges(tmp_path, seed, frames, height, width, kind):
+    rng = np.random.default_rng(seed)
+    shape = (frames, height, width, 3)
+    pixels = {
+        "noise": lambda: rng.integers(0, 256, shape),
+        "ramps": lambda: np.broadcast_to(np.linspace(0, 255, width)[None, None, :, None], shape) * rng.uniform(0, 1, (frames, 1, 1, 3)),
+        "flat": lambda: np.broadcast_to(rng.integers(0, 256, (1, 1, 1, 3)), shape),
+        "blocks": lambda: rng.integers(0, 256, (frames, height // 8, width // 8, 3)).repeat(8, 1).repeat(8, 2),
+        "flashes": lambda: np.broadcast_to(rng.integers(0, 2, (frames, 1, 1, 1)) * 255, shape),
+    }[kind]()
+    pixels = np.ascontiguousarray(pixels[:, : pixels.shape[1] // 2 * 2, : pixels.shape[2] // 2 * 2]).astype(np.uint8)
+    write_clip(tmp_path / "any.mp4", pixels, Fraction(24))
+    measured = measure_video(tmp_path / "any.mp4", Expectation(keyframe=pixels[0]))
+    for name, value in measured.values.items():
+        if name in VIDEO:
+            assert VIDEO[name].low <= value <= VIDEO[name].high, (name, value)
+        assert np.isfinite(value), (name, value)
+
+
+def test_bad_usage_is_one_sentence_and_nothing_is_judged(tmp_path, clip):
+    refused(tower("gate", "video", clip, "nowhere.mp4", "--json", cwd=tmp_path), "nowhere.mp4", "does not exist")
+    refused(tower("gate", "video", tmp_path, cwd=tmp_path), "is a folder")
+    refused(tower("gate", "video", clip, "--size", "768", cwd=tmp_path), "--size", "WIDTHxHEIGHT")
+    refused(tower("gate", "video", clip, "--fps", "often", cwd=tmp_path), "--fps", "often")
+    refused(tower("gate", "video", clip, "--profile", "animee", cwd=tmp_path), "animee", "did you mean 'anime'")
+    refused(tower("gate", "video", clip, "--keyframe", clip, cwd=tmp_path), "clip.mp4", "not a picture")
+    refused(tower("gate", "video", clip, "--declare", "nightmare", cwd=tmp_path), "nightmare", "known are")
+    refused(tower("gate", "image", clip, clip, "--explain", "x.png", cwd=tmp_path), "--explain")
+
+
+@pytest.mark.parametrize(
+    ("written", "wanted"), [("24", 24), ("23.976", Fraction(24000, 1001)), ("24000/1001", Fraction(24000, 1001)), ("12.5", 12.5)]
+)
+def test_broadcast_rates_are_meant_exactly(written, wanted):
+    from pipeline.gate import parse_fps
+
+    assert parse_fps(written) == wanted
+
+
+def test_a_person_gets_a_table_and_a_picture_that_explains(tmp_path):
+    frames = GOOD.copy()
+    frames[20:26] = 0
+    write_clip(tmp_path / "black.mp4", frames, FPS)
+    Image.fromarray(GOOD[0]).save(tmp_path / "key.png")
+    done = tower("gate", "video", "black.mp4", "--keyframe", "key.png", "--frames", str(FRAMES), "--explain", "why.png", cwd=tmp_path)
+    assert done.code == 1 and "black_frames 6" in done.out and "20" in done.out
+    with Image.open(tmp_path / "why.png") as picture:
+        assert picture.width > 800 and np.asarray(picture.convert("L")).std() > 20
+
+
+def test_a_keyframe_of_another_size_is_fitted_as_a_render_fits_it(tmp_path, clip):
+    Image.fromarray(GOOD[0]).save(tmp_path / "large.png")
+    (row,) = lines(tower("gate", "video", clip, "--keyframe", "large.png", "--json", cwd=tmp_path))
+    assert row["outcome"] == "pass" and row["measures"]["first_frame_ssim"] > 0.8
+
+
+def test_sixteen_bits_are_scaled_and_not_clipped(tmp_path):
+    ramp = np.tile(np.linspace(0, 65535, 64).astype(np.uint16), (32, 1))
+    Image.fromarray(ramp).save(tmp_path / "ramp.png")
+    image = read_still(tmp_path / "ramp.png").image
+    assert image[0, 0, 0] == 0 and image[0, -1, 0] == 255 and 120 <= image[0, 32, 0] <= 135
+    with pytest.raises(Undecodable):
+        read_still(b"")
