@@ -16,6 +16,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from actors.demo.train import scenes
 
@@ -135,13 +136,20 @@ DECLARED = {"held still": ("hold",)}
 
 @cache
 def _background(name: str) -> np.ndarray:
-    return cv2.imread(str(ART / f"{name}.jpg"))[..., ::-1].astype(np.float32)
+    return _read(ART / f"{name}.jpg")
+
+
+def _read(path: Path) -> np.ndarray:
+    """float32 (height, width, 3), or 4 with alpha; levels."""
+    with Image.open(path) as picture:
+        return np.array(picture.convert("RGBA" if picture.mode == "RGBA" else "RGB"), np.float32)
 
 
 @cache
 def _sprite(outfit: str, face: str) -> np.ndarray:
-    picture = cv2.imread(str(ART / f"{outfit}_{face}.png"), cv2.IMREAD_UNCHANGED).astype(np.float32)
-    return np.dstack([picture[..., 2::-1], picture[..., 3] / 255])
+    picture = _read(ART / f"{outfit}_{face}.png")
+    picture[..., 3] /= 255
+    return picture
 
 
 @cache
@@ -193,7 +201,7 @@ def _photo(artwork: str, move: str) -> np.ndarray:
     import skimage.data
 
     file = next(p for p in Path(skimage.data.__path__[0]).glob(f"{artwork}.*") if p.suffix in (".png", ".jpg"))
-    photo = cv2.imread(str(file))[..., ::-1]
+    photo = _read(file)[..., :3]
     rng, frames = np.random.default_rng(len(artwork)), []
     scale = max(WIDTH / photo.shape[1], HEIGHT / photo.shape[0]) * 1.15
     for t in range(FRAMES):
@@ -201,7 +209,7 @@ def _photo(artwork: str, move: str) -> np.ndarray:
         dx = {"handheld": 2.5 * math.sin(t / 5) + 1.5 * math.sin(t / 2.3), "pan": 0.9 * t - 27}.get(move, 0.4 * t - 12)
         x, y = WIDTH / 2 - zoom * photo.shape[1] / 2 + dx, HEIGHT / 2 - zoom * photo.shape[0] / 2
         window = np.array([[zoom, 0, x], [0, zoom, y]], np.float32)
-        picture = cv2.warpAffine(photo.astype(np.float32), window, (WIDTH, HEIGHT), borderMode=cv2.BORDER_REFLECT_101)
+        picture = cv2.warpAffine(photo, window, (WIDTH, HEIGHT), borderMode=cv2.BORDER_REFLECT_101)
         grain = rng.normal(0, 4 if move == "grainy" else 1, picture.shape)
         frames.append(np.clip(np.round(picture + grain), 0, 255).astype(np.uint8))
     return np.stack(frames)

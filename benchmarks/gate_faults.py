@@ -21,7 +21,8 @@ Plant = Callable[[np.ndarray, float, np.random.Generator, np.ndarray], np.ndarra
 
 @dataclass(frozen=True)
 class Fault:
-    """`plant(frames, severity, rng, other)`: `other` is a clip of another artwork of the same half, as long and as large.
+    """`plant(frames, severity, rng, other)`: `other` is a clip of another artwork of the same half, as long and as large, where
+    the fault `needs_other`; else the clip itself.
 
     keyframe: "kept" is the untouched base's; "of the fault" where the still is made with the fault already.
     """
@@ -33,6 +34,7 @@ class Fault:
     floor: float
     plant: Plant
     keyframe: str = "kept"
+    needs_other: bool = False
 
 
 def _uint8(values: np.ndarray) -> np.ndarray:
@@ -141,7 +143,7 @@ def _red_strobe(frames: np.ndarray, per_second: float, _: np.random.Generator, _
 
 
 def _black(frames: np.ndarray, count: float, rng: np.random.Generator, _: np.ndarray) -> np.ndarray:
-    at = int(rng.integers(2, max(3, len(frames) - count - 8)))
+    at = int(rng.integers(2, max(3, len(frames) - int(count) - 8)))
     shown = frames.copy()
     shown[at : at + int(count)] = 0
     return shown
@@ -244,8 +246,8 @@ CLIP_FAULTS = (
     Fault("undecodable", "zeroed", "bytes", (512, 4096), 512, _same),
     Fault("frozen", "one picture", "noise sigma", (0, 0.5, 1, 1.5), 0, _frozen),
     Fault("long_hold", "held", "share", (0.55, 0.65, 0.8, 0.9), 0.8, _held),
-    Fault("cut", "spliced", "pictures", (2, 3, 5), 2, _cut),
-    Fault("cut", "another end", "share", (0.05, 0.15, 0.4), 0.15, _late_cut),
+    Fault("cut", "spliced", "pictures", (2, 3, 5), 2, _cut, needs_other=True),
+    Fault("cut", "another end", "share", (0.05, 0.15, 0.4), 0.15, _late_cut, needs_other=True),
     Fault("flicker", "luma flicker", "sigma", (0.01, 0.02, 0.03, 0.05, 0.08), 0.03, _luma_flicker),
     Fault("flicker", "light alternates", "step", (0.02, 0.04, 0.07, 0.12), 0.04, _alternating),
     Fault("flicker", "texture flicker", "levels", (3, 6, 9, 14, 20), 9, _texture_flicker),
@@ -257,10 +259,10 @@ CLIP_FAULTS = (
     Fault("colour_drift", "palette drifts", "Delta E", (6, 12, 20, 30, 45), 20, _colour_drift),
     Fault("colour_drift", "colour drains", "share", (0.3, 0.6, 0.9), 0.9, _desaturated),
     Fault("exposure_drift", "light drifts", "L", (5, 10, 20, 30), 20, _exposure_drift),
-    Fault("wrong_first_frame", "another clip", "", (1,), 1, _other_clip),
+    Fault("wrong_first_frame", "another clip", "", (1,), 1, _other_clip, needs_other=True),
     Fault("wrong_first_frame", "mirrored", "", (1,), 1, _mirrored),
     Fault("wrong_first_frame", "shifted", "share of width", (0.05, 0.15, 0.3), 0.15, _shifted),
-    Fault("wrong_first_frame", "a part is another", "share of area", (0.03, 0.08, 0.2), 0.08, _patched),
+    Fault("wrong_first_frame", "a part is another", "share of area", (0.03, 0.08, 0.2), 0.08, _patched, needs_other=True),
     Fault("wrong_first_frame", "other colours", "degrees", (15, 60, 120), 60, _hue),
     Fault("blur", "blurred", "pixels", (0.7, 1.0, 1.5, 2.5, 4), 1.5, _blur),
     Fault("blur", "blur creeps in", "pixels", (1.0, 1.5, 2.5, 4), 2.5, _creeping_blur),

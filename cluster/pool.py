@@ -119,7 +119,8 @@ def _release_memory() -> None:
         torch.cuda.empty_cache()
 
 
-@ray.remote(num_cpus=1)
+# One more try for a worker that was lost; what crashes a decoder would crash it every time.
+@ray.remote(num_cpus=1, max_retries=1)
 def _task(function: Callable[..., Any], indices: list[int | None], *values: Any) -> Any:
     return function(*(v if i is None else v[i] for v, i in zip(values, indices, strict=True)))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin
@@ -139,7 +140,7 @@ def _sentence(path: Path, root: yaml.Node, plain: Any, model: type[BaseModel], e
     )  # a misspelt field before the one it left missing
     first, loc = errors[0], place(errors[0])
     field = str(loc[-1]) if loc else "the file"
-    if first["type"] == "extra_forbidden":
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         near = difflib.get_close_matches(field, _fields_at(model, loc[:-1]), n=1, cutoff=0.5)
         what = f"unknown field {field!r}" + (
             f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(_fields_at(model, loc[:-1]))}"
@@ -198,7 +199,9 @@ def _fields_at(model: type[BaseModel], loc: Sequence[int | str]) -> list[str]:
         else:
             current = get_args(current)[-1] if get_args(current) else None
         current = _unwrap(current)
-    return list(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
+    if isinstance(current, type) and issubclass(current, BaseModel):
+        return list(current.model_fields)
+    return [f.name for f in fields(current)] if is_dataclass(current) else []
 
 
 def _unwrap(annotation: Any) -> Any:

@@ -156,7 +156,7 @@ PLANTED = [
     Planted("undecodable", "undecodable", lambda: GOOD, expect={"codec": "hevc"}),
     Planted("non_finite", "non_finite", lambda: GOOD, finite=False),
     Planted("frozen", "reach", lambda: np.repeat(GOOD[:1], FRAMES, axis=0)),
-    Planted("long_hold", "hold", lambda: _held(0.6)),
+    Planted("long_hold", "hold", lambda: _held(0.8)),
     Planted("cut", "cut", lambda: np.concatenate([GOOD[:20], ANOTHER[20:]])),
     Planted("flicker", "flicker", _flicker),
     Planted("strobe", "flashes", _strobe),

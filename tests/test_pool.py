@@ -188,6 +188,15 @@ def test_a_tasks_own_error_arrives_as_itself(info):
     assert run(info, story) == 28
 
 
+def test_a_cpu_task_that_crashes_its_worker_is_told_and_the_next_one_runs(info):
+    async def story(pool: Pool):
+        with pytest.raises(DeviceLost, match="CPU task was lost"):
+            await pool.cpu(os.abort)
+        return await pool.cpu(double, 21)
+
+    assert run(info, story) == 42
+
+
 def test_gates_run_while_every_device_is_busy(info):
     """Devices hold no CPU: with two devices on two cores, CPU tasks must not wait for them."""
 
