@@ -70,7 +70,11 @@ def manifest(half: str, per_severity: int, demo: bool) -> list[Case]:
     """Good and hard clips, their first frames as stills, and every fault at every severity on `per_severity` good bases."""
     good = bases(half, demo)
     plain = [b for b in good if not b.effect and not b.declared and b.source in ("question", "scenes")]
-    cases = [Case("video", b) for b in good] + [Case("image", b) for b in good if not b.declared]
+    cases = [Case("video", b) for b in good] + [
+        Case("image", b)
+        for b in good
+        if not b.declared and b.effect != "fade in"  # a black keyframe is none
+    ]
     for gate, faults in (("video", CLIP_FAULTS), ("image", STILL_FAULTS)):
         for fault in faults:
             for severity in fault.severities:

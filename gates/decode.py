@@ -65,7 +65,7 @@ class VideoReader:
     """
 
     def __init__(self, path: Path):
-        self.name = path.name
+        self.packets = 0
         try:
             self.file = av.open(str(path), options={"err_detect": "explode"}, metadata_errors="replace")
         except (av.FFmpegError, OSError, ValueError) as error:
@@ -93,7 +93,7 @@ class VideoReader:
         """At most MAX_FRAMES + 1 frames."""
         times: list[int | None] = []
         try:
-            for picture in self.file.decode(self.stream):
+            for picture in self._pictures():
                 if picture.is_corrupt:
                     raise Undecodable(f"frame {len(times)} is damaged")
                 if (picture.width, picture.height) != (self.container.width, self.container.height):
@@ -109,7 +109,14 @@ class VideoReader:
             raise error if isinstance(error, Undecodable) else Undecodable(_words(error)) from error
         if not times:
             raise Undecodable("no frames")
+        if len(times) <= MAX_FRAMES and self.packets < self.container.hint:
+            raise Undecodable(f"the file ends after {self.packets} of {self.container.hint} frames")
         self.container.frames, self.container.even = len(times), _even(times)
+
+    def _pictures(self) -> Iterator[av.VideoFrame]:
+        for packet in self.file.demux(self.stream):
+            self.packets += packet.size > 0
+            yield from packet.decode()
 
 
 def _reduced(picture: av.VideoFrame) -> Frame:

@@ -52,6 +52,7 @@ def measure_image(still: Still, finite: bool = True) -> dict[str, float]:
         "over_exposed": p.over_exposed_fraction(image),
         "flat": p.flat_fraction(luma),
         "sharpness": p.sharpness(luma),
+        "crispness": p.crispness(luma),
         "bars": p.bars(image),
         "hash_high": float(high),  # 32 bits each: a float holds no more than 53
         "hash_low": float(low),

@@ -9,31 +9,44 @@ import cv2
 import numpy as np
 
 REDRAWN = 25.0  # levels: a cell that changes more was drawn anew, which flicker does not do
-FLASH_CAP = 12.0  # levels: larger swings of the whole picture are flashes, and `flashes` counts them
+FLASH_CAP = 8.0  # percent: larger swings of the whole picture are flashes, and `flashes` counts them
+DIM = 32.0  # levels: what is darker does not flicker for an eye
 
 
-def flicker(cells: np.ndarray, change: np.ndarray) -> tuple[float, np.ndarray]:
-    """How much the light goes back and forth between drawings, levels 0..25; and that of every frame (n,).
+@dataclass(frozen=True)
+class Flicker:
+    """whole: the picture's light, in percent of itself, 0..8. texture: levels, 0..25. per_frame: percent (n,)."""
 
-    Held frames are left out. For three drawings a, b, c in a row, a cell's energy is min(|b-a|, |b-c|) where b lies
-    outside of a and c, and 0 where light goes one way. Whole: the energy of the median cell's light. Local: the
-    median over cells of each cell's energy, leaving out cells that were redrawn (speed lines, rain). The larger of the
-    two, as a mean over drawings; at least a third of the clip's frames count, so that one lightning stays one event.
+    whole: float
+    texture: float
+    per_frame: np.ndarray
+
+
+def flicker(cells: np.ndarray, change: np.ndarray) -> Flicker:
+    """How much the light goes back and forth between drawings.
+
+    Held frames are left out. For three drawings a, b, c in a row the energy is min(|b-a|, |b-c|) where b lies outside of
+    a and c, and 0 where light goes one way. whole: of the median cell's light, in percent of the mean light. texture: the
+    median over cells of the energy of what a cell does besides, leaving out cells that were redrawn (speed lines, rain).
+    Both are means over drawings; at least a third of the clip's frames count, so that one lightning stays one event.
 
     Args:
         cells: float32 (n, h, w), levels. change: float (n,), levels.
     """
-    shown = np.concatenate([[0], np.flatnonzero(change >= 1.0)]) if len(change) else np.zeros(0, int)
     per_frame = np.zeros(len(cells))
+    shown = np.concatenate([[0], np.flatnonzero(change >= 1.0)])
     if len(shown) < 3:
-        return 0.0, per_frame
+        return Flicker(0.0, 0.0, per_frame)
     steps = np.diff(cells[shown], axis=0)
-    whole = np.minimum(_back_and_forth(np.median(steps, axis=(1, 2))), FLASH_CAP)
-    redrawn = np.abs(steps) > REDRAWN
-    local = np.where(redrawn[:-1] | redrawn[1:], 0.0, _back_and_forth(steps))
+    common = np.median(steps, axis=(1, 2))
+    light = np.maximum(cells[shown].mean(axis=(1, 2)), DIM)[1:-1]
+    whole = np.minimum(100 * _back_and_forth(common) / light, FLASH_CAP)
+    own = steps - common[:, None, None]
+    redrawn = np.abs(own) > REDRAWN
+    local = np.where(redrawn[:-1] | redrawn[1:], 0.0, _back_and_forth(own))
     count = max(len(whole), len(cells) / 3)
-    per_frame[shown[1:-1]] = np.maximum(whole, np.median(local, axis=(1, 2)))
-    return float(max(whole.sum(), np.median(local.sum(axis=0))) / count), per_frame
+    per_frame[shown[1:-1]] = whole
+    return Flicker(float(whole.sum() / count), float(np.median(local.sum(axis=0)) / count), per_frame)
 
 
 def _back_and_forth(steps: np.ndarray) -> np.ndarray:
@@ -123,7 +136,8 @@ class Drift:
 
     colour: the smaller of the Bhattacharyya distance of 32x32 ab histograms / 0.4 and the median cell's change of
         (a, b) / 8; 0 up, 1 where both say that the palette moved. A pan keeps its palette, a walk keeps most cells.
-    exposure: the smaller of the median shift of L's deciles and the median cell's shift of L, in units of L, 0..100.
+    exposure: the smaller of the median shift of L's deciles and the median cell's shift of L, times half of one plus
+        the correlation of the two pictures' L (where the camera has moved on, other light may be another place); L, 0..100.
     """
 
     colour: float
@@ -142,8 +156,16 @@ def drift(thumbs: np.ndarray, cells: np.ndarray) -> Drift:
     deciles = np.arange(10, 100, 10)
     spread = float(np.median(np.percentile(last[..., 0], deciles) - np.percentile(first[..., 0], deciles)))
     middle = float(np.median(shift))
-    exposure = min(abs(spread), abs(middle)) if spread * middle > 0 else 0.0
+    same = _correlation(first[..., 0], last[..., 0])
+    exposure = min(abs(spread), abs(middle)) * (1 + same) / 2 if spread * middle > 0 else 0.0
     return Drift(min(palette / 0.4, moved / 8), exposure)
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Pearson's, 0 where it is negative; 1 where a picture is flat, and any other is as like it as can be."""
+    a, b = a - a.mean(), b - b.mean()
+    size = float(np.sqrt((a * a).sum() * (b * b).sum()))
+    return max(0.0, float((a * b).sum()) / size) if size > 1e-3 else 1.0
 
 
 def _before_fade(light: np.ndarray) -> int:

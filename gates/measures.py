@@ -30,6 +30,7 @@ IMAGE = {
     "over_exposed": Measure("pixels with every channel at 250 or more (picture.over_exposed_fraction)"),
     "flat": Measure("pixels within 6 levels of their 3x3 median (picture.flat_fraction)"),
     "sharpness": Measure("99th percentile of the Sobel gradient (picture.sharpness)", "levels", 0, 1443),
+    "crispness": Measure("the same, over that at half size (picture.crispness)", "ratio", 0, inf),
     "bars": Measure("height or width taken by black bars (picture.bars)"),
     "duplicate": Measure("bits by which the nearest other keyframe's hash differs (picture.perceptual_hash)", "bits", 0, 64),
 }
@@ -47,7 +48,8 @@ VIDEO = {
     "drawings": Measure("different drawings in the clip (clip.Reduced)", "drawings", 1, inf),
     "hold": Measure("longest run of frames that show one drawing (motion.longest_hold)"),
     "cut": Measure("how cut-like the most cut-like place is; 1 is a cut (motion.strongest_cut)", "ratio", 0, inf),
-    "flicker": Measure("light going back and forth between drawings (light.flicker)", "levels", 0, 25),
+    "flicker": Measure("the picture's light going back and forth between drawings (light.flicker)", "percent", 0, 8),
+    "texture_flicker": Measure("the median cell's light going back and forth by itself (light.flicker)", "levels", 0, 25),
     "flashes": Measure("most general flashes in any second (light.flashes)", "flashes", 0, inf),
     "red_flashes": Measure("most red flashes in any second (light.flashes)", "flashes", 0, inf),
     "black_frames": Measure("frames that are dark on 98 % of their area, fades apart (light.black_frames)", "frames", 0, inf),

@@ -10,9 +10,8 @@ import numpy as np
 from .pair import ssim_map
 
 CANDIDATES = 4  # places that are looked at closely; the largest jumps of a clip
-NEAR = (0, 1, 2, 4, 6)  # frames before a jump, and (+1) after it, that are compared with each other
+NEAR = (0, 1, 2, 4, 6, 8)  # frames before a jump, and after it, that are compared with each other
 BIN = np.array([100 / 8, 256 / 16, 256 / 16], np.float32)  # 8 bins of L, 16 of a and b
-RETURN = (9, 12, 16, 20, 24)  # further frames: a picture that comes back within a second was an insert, not a cut
 
 
 def longest_hold(drawings: np.ndarray) -> tuple[float, int, int]:
@@ -43,10 +42,10 @@ class Cut:
 def strongest_cut(thumbs: np.ndarray, drawings: np.ndarray) -> tuple[Cut, np.ndarray]:
     """The most cut-like place, and the colour jump before every frame, Delta E (n,), 0 at frame 0.
 
-    score = min(jump / 12, histogram / 0.3, (1 - ssim) / 0.4) where jump is the mean CIE76 difference between
-    neighbours; histogram the least Bhattacharyya distance of 8x16x16 Lab histograms, and ssim the largest mean SSIM,
-    over pairs of frames before and after. A picture that returns within a second (lightning, an impact frame) has a
-    pair that is alike, and so has a fast pan.
+    score = min(jump / 12, histogram / 0.3, (1 - ssim) / 0.4), where jump is the mean CIE76 difference between neighbours;
+    histogram the least Bhattacharyya distance of 8x16x16 Lab histograms, and ssim the largest mean SSIM, over pairs of
+    frames up to 8 before and 8 after. A pan has a pair that is alike, and so has a picture that comes back within a third of
+    a second: lightning, an impact frame.
 
     Args:
         thumbs: uint8 RGB (n, h, w, 3). drawings: int (n,); a jump is only looked for where a new drawing begins.
@@ -56,23 +55,19 @@ def strongest_cut(thumbs: np.ndarray, drawings: np.ndarray) -> tuple[Cut, np.nda
     jumps = np.concatenate([[0.0], np.sqrt(np.einsum("nhwc,nhwc->nhw", steps, steps)).mean(axis=(1, 2))])
     jumps[1:][np.diff(drawings) == 0] = 0.0
     best = Cut(0.0, 0)
-    histograms: dict[int, np.ndarray] = {}
-    grays: dict[int, np.ndarray] = {}
+    seen: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    def alike(a: int, b: int) -> tuple[float, float]:
+        for i in (a, b):
+            if i not in seen:
+                seen[i] = _histogram(lab[i]), cv2.cvtColor(thumbs[i], cv2.COLOR_RGB2GRAY).astype(np.float32)
+        return _bhattacharyya(seen[a][0], seen[b][0]), float(ssim_map(seen[a][1], seen[b][1]).mean())
+
     for at in np.argsort(-jumps)[:CANDIDATES]:
-        if jumps[at] <= 0:
+        if jumps[at] / 12 <= best.score:
             break
-        before = [at - 1 - k for k in NEAR + RETURN if at - 1 - k >= 0]
-        after = [at + k for k in NEAR + RETURN if at + k < len(thumbs)]
-        for i in (*before, *after):
-            if i not in grays:
-                grays[i] = cv2.cvtColor(thumbs[i], cv2.COLOR_RGB2GRAY).astype(np.float32)
-                histograms[i] = _histogram(lab[i])
-        pairs = [(a, b) for a in before for b in after]
-        histogram = min(_bhattacharyya(histograms[a], histograms[b]) for a, b in pairs)
-        score = min(jumps[at] / 12, histogram / 0.3)
-        if score > best.score:
-            ssim = max(float(ssim_map(grays[a], grays[b]).mean()) for a, b in pairs)
-            score = min(score, (1 - ssim) / 0.4)
+        pairs = [alike(at - 1 - k, at + j) for k in NEAR for j in NEAR if at - 1 - k >= 0 and at + j < len(thumbs)]
+        score = min(jumps[at] / 12, min(h for h, _ in pairs) / 0.3, (1 - max(s for _, s in pairs)) / 0.4)
         if score > best.score:
             best = Cut(float(score), int(at))
     return best, jumps

@@ -102,7 +102,7 @@ def _moving(clip: Reduced, fps: float) -> tuple[dict[str, float], dict[str, np.n
     """What needs no keyframe, and the curves to show beside it."""
     hold, hold_at, hold_until = motion.longest_hold(clip.drawings)
     cut, jumps = motion.strongest_cut(clip.thumbs, clip.drawings)
-    shaking, shakes = light.flicker(clip.cells, clip.change)
+    flicker = light.flicker(clip.cells, clip.change)
     general, red = light.flashes(clip.colours, fps)
     black = light.black_frames(clip.dark, clip.cells)
     pitch_black = light.black_frames(clip.pitch_black, clip.cells)
@@ -119,8 +119,11 @@ def _moving(clip: Reduced, fps: float) -> tuple[dict[str, float], dict[str, np.n
         "hold_until": float(hold_until),
         "cut": cut.score,
         "cut_at": float(cut.at),
-        "flicker": shaking,
-        "flicker_at": float(shakes.argmax()),
+        "flicker": flicker.whole,
+        "flicker_at": float(flicker.per_frame.argmax()),
+        "texture_flicker": flicker.texture,
+        "texture_flicker_at": 0.0,
+        "texture_flicker_until": n - 1.0,
         "flashes": general.per_second,
         "flashes_at": float(general.at),
         "red_flashes": red.per_second,
@@ -147,7 +150,7 @@ def _moving(clip: Reduced, fps: float) -> tuple[dict[str, float], dict[str, np.n
         "reach": clip.away,
         "hold": clip.change,
         "cut": jumps,
-        "flicker": shakes,
+        "flicker": flicker.per_frame,
         "flashes": light_curve,
         "red_flashes": light_curve,
         "black_frames": clip.dark,

@@ -21,7 +21,7 @@ UNITS = {
     "reach": "levels away from frame 0",
     "hold": "levels changed since the frame before",
     "cut": "Delta E to the frame before",
-    "flicker": "levels back and forth",
+    "flicker": "percent back and forth",
     "flashes": "mean luma",
     "red_flashes": "mean luma",
     "black_frames": "share under 25",
@@ -32,7 +32,12 @@ UNITS = {
     "sharpness": "p99 of Sobel",
     "flat": "flat share",
 }
-CURVE_OF = {"sharpness_ratio": "sharpness", "over_exposed_rise": "over_exposed", "colour_drift": "exposure_drift"}
+CURVE_OF = {
+    "sharpness_ratio": "sharpness",
+    "over_exposed_rise": "over_exposed",
+    "texture_flicker": "flicker",
+    "colour_drift": "exposure_drift",
+}
 
 
 def explain(file: Path, verdict: Verdict, curves: dict[str, np.ndarray], out: Path) -> None:

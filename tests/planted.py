@@ -81,6 +81,13 @@ def _flicker() -> np.ndarray:
     return uint8(GOOD * gains)
 
 
+def _boiling() -> np.ndarray:
+    """Patches of the picture get lighter and darker, each by itself; the whole keeps its light."""
+    patches = np.random.default_rng(4).normal(0, 14, (FRAMES, 12, 18)).astype(np.float32)
+    patches[0] = 0
+    return uint8(GOOD + np.stack([cv2.resize(p, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC) for p in patches])[..., None])
+
+
 def _strobe() -> np.ndarray:
     frames = GOOD.astype(float)
     frames[[i for i in range(8, 32) if i // 3 % 2]] *= 0.35
@@ -159,6 +166,7 @@ PLANTED = [
     Planted("long_hold", "hold", lambda: _held(0.8)),
     Planted("cut", "cut", lambda: np.concatenate([GOOD[:20], ANOTHER[20:]])),
     Planted("flicker", "flicker", _flicker),
+    Planted("flicker", "texture_flicker", _boiling),
     Planted("strobe", "flashes", _strobe),
     Planted("strobe", "red_flashes", _red_strobe, keyframe=lambda: None),
     Planted("black", "black_frames", _twilight, keyframe=lambda: None),
