@@ -52,7 +52,7 @@ class Container:
     rate: Fraction
     codec: str
     pixel_format: str
-    hint: int  # frames that the header promises, or 0; only used to spread samples
+    hint: int  # frames that the header promises, or 0 where it does not say; a file that ends before is damaged
     frames: int = 0
     even: bool = True
 

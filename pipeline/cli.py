@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
+from .cli_gate import gate_app
 from .errors import InputError, StorageError
-
-if TYPE_CHECKING:
-    from gates.verdict import Verdict
+from .table import out, show
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help="Render whole anime episodes in batch.")
-gate_app = typer.Typer(help="Judge any file: exit code 0 if all pass or warn, 1 if one fails, 2 for bad usage.", no_args_is_help=True)
 app.add_typer(gate_app, name="gate")
-out, err = Console(), Console(stderr=True)
+err = Console(stderr=True)
 
 EpisodeFile = Annotated[Path, typer.Argument(metavar="EPISODE", help="episode file (YAML)")]
 EpisodeId = Annotated[str, typer.Argument(metavar="EPISODE", help="episode id, such as E01, or its file")]
-GateFiles = Annotated[list[Path], typer.Argument(metavar="FILE…", help="files to judge")]
-SizeOption = Annotated[str | None, typer.Option(metavar="WxH", help="size that they must have, such as 768x512")]
-ProfileOption = Annotated[str, typer.Option(metavar="PROFILE", help="thresholds: a name in configs/gates, or a file")]
-DeclareOption = Annotated[str, typer.Option(metavar="WHAT", help="what is meant and no fault: hold,camera_only,fade,effects,night")]
-AsJsonLines = Annotated[bool, typer.Option("--json", help="print one JSON object a line, one line a file")]
-ExplainOption = Annotated[Path | None, typer.Option(metavar="OUT.png", help="draw the measures' curves and the offending frames")]
 AsJson = Annotated[bool, typer.Option("--json", help="print a JSON list of objects")]
 
 
@@ -57,96 +47,6 @@ def render(
         raise typer.Exit(3)
 
 
-@gate_app.command("image")
-def gate_image(
-    files: GateFiles,
-    size: SizeOption = None,
-    profile: ProfileOption = "anime",
-    declare: DeclareOption = "",
-    as_json: AsJsonLines = False,
-    explain: ExplainOption = None,
-) -> None:
-    """Judge stills, as Gate 1 judges keyframes. Several files are compared with each other too."""
-    _gate("image", files, profile, declare, as_json, explain, size, None, None, None, None)
-
-
-@gate_app.command("video")
-def gate_video(
-    files: GateFiles,
-    keyframe: Annotated[Path | None, typer.Option(metavar="PICTURE", help="still that the clips must start from")] = None,
-    last_frame: Annotated[Path | None, typer.Option(metavar="PICTURE", help="still that the clips must end in")] = None,
-    frames: Annotated[int | None, typer.Option(metavar="N", min=1, help="frames that they must have")] = None,
-    fps: Annotated[str | None, typer.Option(metavar="F", help="frames a second: 24, 23.976, 24000/1001")] = None,
-    size: SizeOption = None,
-    profile: ProfileOption = "anime",
-    declare: DeclareOption = "",
-    as_json: AsJsonLines = False,
-    explain: ExplainOption = None,
-) -> None:
-    """Judge clips, as Gate 2 does."""
-    _gate("video", files, profile, declare, as_json, explain, size, frames, fps, keyframe, last_frame)
-
-
-def _gate(
-    gate: Literal["image", "video"],
-    files: list[Path],
-    profile: str,
-    declare: str,
-    as_json: bool,
-    explain: Path | None,
-    size: str | None,
-    frames: int | None,
-    fps: str | None,
-    keyframe: Path | None,
-    last: Path | None,
-) -> None:
-    from .gate import Question, as_json_line, gate_files, parse_declared, parse_fps, parse_size
-    from .profile import load_profile
-
-    if explain and len(files) > 1:
-        raise InputError(f"--explain draws one file; {len(files)} are given")
-    rules = load_profile(profile, "--profile")
-    question = Question(
-        gate,
-        rules,
-        parse_declared(declare),
-        frames,
-        parse_fps(fps) if fps else None,
-        parse_size(size) if size else None,
-        keyframe,
-        last,
-        explain,
-    )
-    verdicts = gate_files(files, question)
-    for file, verdict in zip(files, verdicts, strict=True):
-        if as_json:
-            print(json.dumps(as_json_line(file, verdict, rules), ensure_ascii=False))
-    if not as_json:
-        _show_verdicts(files, verdicts)
-    if any(v.outcome == "fail" for v in verdicts):
-        raise typer.Exit(1)
-
-
-def _show_verdicts(files: list[Path], verdicts: list[Verdict]) -> None:
-    rows = []
-    for file, verdict in zip(files, verdicts, strict=True):
-        for finding in verdict.findings or [None]:
-            rows.append(
-                {
-                    "file": str(file),
-                    "outcome": finding.outcome if finding else "pass",
-                    "label": finding.label if finding else "",
-                    "value": (finding.text or f"{finding.measure} {finding.value:.4g}") if finding else "",
-                    "threshold": f"{finding.threshold:.4g}" if finding else "",
-                    "frames": "-".join(map(str, finding.frames)) if finding else "",
-                }
-            )
-    _show(rows, False)
-    blind = sorted({label for v in verdicts if "undecodable" not in v.failures for label in v.not_looked})
-    if blind:
-        out.print(f"not looked for: {', '.join(blind)}; that needs what was not given", highlight=False, soft_wrap=True)
-
-
 @app.command()
 def status(
     episode: Annotated[str | None, typer.Argument(metavar="[EPISODE]", help="episode id or file; all episodes if not given")] = None,
@@ -163,7 +63,7 @@ def status(
         rows = _shot_status(takes_of(catalog, _episode_id(episode))) if catalog else []
         if not rows:
             raise InputError(f"the catalog has no takes of episode {_episode_id(episode)}")
-    _show(rows, as_json)
+    show(rows, as_json)
 
 
 @app.command()
@@ -180,7 +80,7 @@ def takes(episode: EpisodeId, shot: Annotated[str | None, typer.Argument(metavar
     if not as_json:
         keys = ("take", "outcome", "labels", "warnings", "workflow", "seed", "device_seconds", "media_path")
         rows = [{k: r[k] for k in keys} for r in rows]
-    _show(rows, as_json)
+    show(rows, as_json)
 
 
 @app.command()
@@ -207,7 +107,7 @@ def rejudge(
         for c in result.changes
     ]
     if rows or as_json:
-        _show(rows, as_json)
+        show(rows, as_json)
     flips = sum(c.flips for c in result.changes)
     told = "recorded" if apply else "nothing recorded; --apply does"
     sentence = f"{result.takes} takes judged again, {len(rows)} verdicts change, {flips} of them flip ({told})"
@@ -220,7 +120,7 @@ def models(as_json: AsJson = False) -> None:
     from .models import list_models
     from .settings import load_settings
 
-    _show(list_models(load_settings()), as_json)
+    show(list_models(load_settings()), as_json)
 
 
 def _catalog() -> Any:
@@ -271,30 +171,6 @@ def _shot_status(history: dict[tuple[str, str], list[dict[str, Any]]]) -> list[d
             }
         )
     return rows
-
-
-def _show(rows: list[dict[str, Any]], as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(rows, indent=2, default=str, ensure_ascii=False))
-        return
-    if not rows:
-        out.print("nothing yet", highlight=False)
-        return
-    table = Table(*rows[0], box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*(_cell(v) for v in row.values()))
-    console = out if out.is_terminal else Console(width=240)
-    console.print(table)
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.2f}"
-    if isinstance(value, list):
-        return ", ".join(map(str, value))
-    if hasattr(value, "strftime"):
-        return value.strftime("%Y-%m-%d %H:%M:%S")
-    return "" if value is None else str(value)
 
 
 def main() -> None:

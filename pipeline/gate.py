@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
+from actors.values import ModelError
 from gates.decode import Undecodable, VideoReader, read_still
 from gates.image import judge_image, keyframe_hash, nearest
 from gates.rules import Declaration, Profile, judge
@@ -20,6 +21,9 @@ from gates.video import Expectation, measure_video
 
 from .errors import InputError
 from .picture import fill
+
+if TYPE_CHECKING:
+    from actors.judges import Judge, Opinion
 
 FILE_SECONDS = 600.0  # a clip of 4,096 frames of 8K takes less
 
@@ -30,6 +34,7 @@ class Question:
 
     size: (width, height). keyframe, last: pictures that clips must start from and end in.
     explain: where to draw the curves and the offending frames.
+    judges: learned judges to ask too; they measure, and decide nothing. prompt: what the pictures should show.
     """
 
     gate: Literal["image", "video"]
@@ -41,10 +46,21 @@ class Question:
     keyframe: Path | None = None
     last: Path | None = None
     explain: Path | None = None
+    judges: tuple[str, ...] = ()
+    prompt: str = ""
 
 
-def gate_files(files: Iterable[Path], question: Question) -> list[Verdict]:
-    """A verdict a file, in the order given. Stills are compared with each other too.
+@dataclass(frozen=True)
+class Answer:
+    """A verdict; a few pictures, uint8 RGB, for learned judges if any are asked; and what those say."""
+
+    verdict: Verdict
+    pictures: tuple[np.ndarray, ...] = ()
+    opinions: tuple[Opinion, ...] = ()
+
+
+def gate_files(files: Iterable[Path], question: Question, models_dir: Path = Path("models")) -> list[Answer]:
+    """An answer a file, in the order given. Stills are compared with each other too.
 
     Raises:
         InputError: a file is not there; nothing has been judged then.
@@ -56,11 +72,26 @@ def gate_files(files: Iterable[Path], question: Question) -> list[Verdict]:
     for file in (question.keyframe, question.last):
         if file is not None:
             _still(file)
-    verdicts = [_apart(file, question) for file in files]
-    return list(_compared(verdicts, question)) if question.gate == "image" else verdicts
+    judges = _judges(question, models_dir)
+    answers = [_apart(file, question) for file in files]
+    if question.gate == "image":
+        compared = _compared([a.verdict for a in answers], question)
+        answers = [replace(a, verdict=v) for a, v in zip(answers, compared, strict=True)]
+    return [replace(a, opinions=tuple(j.opinion(a.pictures, question.prompt) for j in judges)) for a in answers]
 
 
-def _apart(file: Path, question: Question) -> Verdict:
+def _judges(question: Question, models_dir: Path) -> list[Judge]:
+    if not question.judges:
+        return []
+    from actors.judges import load_judges  # brings torch, which nothing else here needs
+
+    try:
+        return load_judges(question.judges, models_dir)
+    except ModelError as error:
+        raise InputError(f"--judge: {error}") from error
+
+
+def _apart(file: Path, question: Question) -> Answer:
     """Judge one file in a child process, and survive it."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["__main__", __name__])
@@ -92,7 +123,7 @@ def _child(answer: Connection, file: Path, question: Question) -> None:
         answer.send(_undecodable(question, "there is not enough memory to decode it"))
 
 
-def judge_file(file: Path, question: Question) -> Verdict:
+def judge_file(file: Path, question: Question) -> Answer:
     """The verdict on one file, in this process."""
     if question.gate == "image":
         verdict, curves = judge_image(file, question.profile, question.size, question.declared), {}
@@ -104,7 +135,18 @@ def judge_file(file: Path, question: Question) -> Verdict:
         from .explain import explain  # plotting takes a second to import, and few ask for it
 
         explain(file, verdict, curves, question.explain)
-    return verdict
+    return Answer(verdict, _pictures(file, verdict) if question.judges else ())
+
+
+def _pictures(file: Path, verdict: Verdict) -> tuple[np.ndarray, ...]:
+    """What learned judges look at: a still, or a clip's first, middle and last frame."""
+    if "undecodable" in verdict.failures:
+        return ()
+    if verdict.gate == "image":
+        return (read_still(file).image,)
+    count = int(verdict.measures["frames"])
+    with VideoReader(file) as reader:
+        return tuple(frame.rgb() for i, frame in enumerate(reader) if i in (0, count // 2, count - 1))
 
 
 def _expectation(file: Path, question: Question) -> Expectation:
@@ -139,8 +181,8 @@ def _compared(verdicts: list[Verdict], question: Question) -> Iterator[Verdict]:
             yield judge("image", verdict.measures | nearest(verdict.measures, others), question.profile, question.declared)
 
 
-def _undecodable(question: Question, why: str) -> Verdict:
-    return judge(question.gate, {"undecodable": 1.0}, question.profile, question.declared, {"undecodable": why})
+def _undecodable(question: Question, why: str) -> Answer:
+    return Answer(judge(question.gate, {"undecodable": 1.0}, question.profile, question.declared, {"undecodable": why}))
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -172,6 +214,8 @@ def parse_declared(text: str) -> tuple[str, ...]:
     return names
 
 
-def as_json_line(file: Path, verdict: Verdict, profile: Profile) -> dict[str, Any]:
-    """One line of `--json`."""
-    return {"file": str(file), "profile": profile.name} | verdict.to_dict()
+def as_json_line(file: Path, answer: Answer, profile: Profile) -> dict[str, Any]:
+    """One line of `--json`; what learned judges measured stands with the other measures."""
+    line = {"file": str(file), "profile": profile.name} | answer.verdict.to_dict()
+    line["measures"] = line["measures"] | {k: v for o in answer.opinions for k, v in o.measures.items()}
+    return line | {"judges": [{"judge": o.judge, "looked": o.looked, "why": o.why} for o in answer.opinions]}

@@ -169,9 +169,9 @@ def test_a_decoder_that_crashes_takes_only_its_own_file_with_it(tmp_path):
         time.sleep(0.01)
     os.kill(active_children()[0].pid, 11)  # type: ignore[arg-type]
     thread.join(60)
-    assert answers[0].failures == ("undecodable",) and "crashed (exit code -11)" in answers[0].findings[0].text
+    assert answers[0].verdict.failures == ("undecodable",) and "crashed (exit code -11)" in answers[0].verdict.findings[0].text
     assert not [p for p in psutil.Process().children(recursive=True) if p.name() == "slow.mp4"]
-    assert gate_files([slow], Question("video", ANIME))[0].measures["undecodable"] == 0
+    assert gate_files([slow], Question("video", ANIME))[0].verdict.measures["undecodable"] == 0
 
 
 def test_the_same_bytes_get_the_same_verdict_under_any_name_in_any_order(tmp_path, clip):
@@ -195,7 +195,7 @@ def test_thread_counts_change_nothing(clip):
         cv2.setNumThreads(1)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     seed=st.integers(0, 2**31),
     frames=st.integers(1, 14),
@@ -257,6 +257,17 @@ def test_a_keyframe_of_another_size_is_fitted_as_a_render_fits_it(tmp_path, clip
     Image.fromarray(GOOD[0]).save(tmp_path / "large.png")
     (row,) = lines(tower("gate", "video", clip, "--keyframe", "large.png", "--json", cwd=tmp_path))
     assert row["outcome"] == "pass" and row["measures"]["first_frame_ssim"] > 0.8
+
+
+def test_learned_judges_are_off_unless_asked_and_say_when_they_did_not_look(tmp_path, clip):
+    (silent,) = lines(tower("gate", "video", clip, "--json", cwd=tmp_path))
+    assert silent["judges"] == []
+    (row,) = lines(tower("gate", "video", clip, "--judge", "clip,text", "--prompt", "a girl", "--json", cwd=tmp_path))
+    by_name = {j["judge"]: j for j in row["judges"]}
+    assert not by_name["clip"]["looked"] and "models/clip" in by_name["clip"]["why"]
+    assert by_name["text"]["looked"] and "text_boxes" in row["measures"]
+    assert row["outcome"] == silent["outcome"]
+    refused(tower("gate", "video", clip, "--judge", "taste", cwd=tmp_path), "--judge", "taste")
 
 
 def test_sixteen_bits_are_scaled_and_not_clipped(tmp_path):
