@@ -223,11 +223,8 @@ def main() -> None:
     parser.add_argument("--from-evidence", action="store_true", help="judge the stored rows again instead of making clips")
     options = parser.parse_args()
     half, console = "tune" if options.tune else "test", Console(width=150)
-    rows = (
-        load(half)
-        if options.from_evidence
-        else calibrate(half, 2 if options.quick else options.per_severity, not options.quick, options.jobs, console)
-    )
+    count = 2 if options.quick else options.per_severity
+    rows = load(half) if options.from_evidence else calibrate(half, count, not options.quick, options.jobs, console)
     figures = speed() if half == "test" else {}
     console.print(gate_report.text(rows, figures), highlight=False)
     if options.quick:
