@@ -90,8 +90,9 @@ def _recall(rows: Rows) -> tuple[list[str], list[list[str]]]:
                 continue
             found = sum(label in (*r["failures"], *r["warnings"]) for r in mine)
             others = [f"{peer} {_peer(peer, mine)}" for peer, claims in CLAIMS.items() if label in claims and gate == "video"]
-            table.append([gate, label, _share(found, len(mine)), "; ".join(others)])
-    return ["gate", "fault", "found", "other tools"], table
+            rejected = sum(r["outcome"] == "fail" for r in mine)
+            table.append([gate, label, _share(found, len(mine)), f"{rejected / len(mine):.3f}", "; ".join(others)])
+    return ["gate", "fault", "found with its label", "rejected at all", "other tools"], table
 
 
 def _peer(peer: str, mine: Rows) -> str:
