@@ -140,7 +140,10 @@ def severity_curves(rows: Rows, out: Path) -> None:
     faults = list(dict.fromkeys((r["fault"], r["label"], r["unit"]) for r in rows if r["gate"] == "video" and r["fault"]))
     columns = 6
     figure = Figure(figsize=(2.5 * columns, 1.9 * -(-len(faults) // columns)), layout="constrained", dpi=80)
-    for axes, (fault, label, unit) in zip(figure.subplots(-(-len(faults) // columns), columns).flat, faults, strict=False):
+    grid = figure.subplots(-(-len(faults) // columns), columns).flat
+    for axes in grid[len(faults) :]:
+        axes.axis("off")
+    for axes, (fault, label, unit) in zip(grid, faults, strict=False):
         mine = [r for r in rows if r["gate"] == "video" and r["fault"] == fault]
         levels = sorted({r["severity"] for r in mine})
         groups = [[r for r in mine if r["severity"] == s] for s in levels]
