@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -190,7 +191,7 @@ def read_still(source: Path | bytes) -> Still:
         Undecodable: not a picture, damaged, or larger than MAX_PIXELS.
     """
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture:
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture:
             if picture.width * picture.height > MAX_PIXELS:
                 raise Undecodable(f"{picture.width}x{picture.height} pixels are more than the {MAX_PIXELS:,} that are read")
             frames = getattr(picture, "n_frames", 1)
