@@ -35,6 +35,12 @@ def test_the_profile_that_judged_a_take_judges_it_the_same_again(catalogued):
     assert done.code == 0 and json.loads(done.out) == [], done.out + done.err
 
 
+def test_a_take_keeps_what_its_shot_declared_and_which_profile_judged_it(rendered):
+    for take in rendered.takes:
+        assert take["declared"] == (["hold"] if take["shot"] == "SH0020" else [])
+        assert take["profile"].startswith("anime#") and take["warnings"] == []
+
+
 def test_a_changed_threshold_shows_which_verdicts_flip_and_records_them_only_when_asked(catalogued, rendered):
     stricter = profile(catalogued, "reach", "  - {label: frozen, measure: reach, below: 250}")
     before = takes_of(catalogued)

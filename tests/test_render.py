@@ -204,7 +204,7 @@ def test_a_shot_whose_attempts_are_spent_is_told_and_the_rest_is_kept(episode: P
     summary = json.loads((episode.parent / "out" / "E90" / "summary.json").read_text())
     assert (summary["accepted"], summary["exhausted"], summary["movie"]) == (1, 1, None)
     takes = takes_of(episode.parent)
-    assert [(t["stage"], t["outcome"], t["labels"]) for t in takes if t["shot"] == "SH0010"] == [("keyframe", "rejected", ["empty"])]
+    assert [(t["stage"], t["outcome"], t["labels"]) for t in takes if t["shot"] == "SH0010"] == [("keyframe", "rejected", ["empty", "blur"])]
 
 
 def test_an_interrupted_render_exits_130_and_leaves_no_processes(episode: Path):

@@ -10,12 +10,19 @@ from typing import Any
 import pytest
 
 from actors.values import ModelFiles
+from catalog.media import Media
+from gates.image import judge_image, keyframe_hash
 from pipeline.episode import Sequence, Shot
+from pipeline.judge import Judged
 from pipeline.plan import ShotPlan, StagePlan, clip_inputs
+from pipeline.profile import load_profile
 from pipeline.shot import render_shot
-from pipeline.studio import Take
+from pipeline.studio import Studio, Take
 from pipeline.workflow import Retry, Workflow
 
+from .planted import GOOD, png
+
+ANIME = load_profile("anime")
 STILL = Workflow(
     name="k", version=1, family="stable_diffusion", checkpoint="x", width=96, height=64, num_inference_steps=1, guidance_scale=1
 )
@@ -65,7 +72,7 @@ class Script:
 def plan(retry: Retry | None = None, history: dict[str, list[dict[str, Any]]] | None = None, **more: Any) -> ShotPlan:
     def stage(name: Any, workflow: Workflow) -> StagePlan:
         return StagePlan(
-            name, workflow.model_copy(update={"retry": retry or Retry(max_attempts=3)}), "d", ModelFiles("x"), "p", "", (), name
+            name, workflow.model_copy(update={"retry": retry or Retry(max_attempts=3)}), "d", ModelFiles("x"), "p", "", (), ANIME, name
         )
 
     shot, sequence = Shot(id="SH0010", frames=8), Sequence(id="S010", shots=[Shot(id="SH0010", frames=8)])
@@ -147,3 +154,12 @@ def test_an_accepted_keyframe_is_not_made_again():
 def test_a_retry_rule_for_no_known_label_is_refused():
     with pytest.raises(ValueError, match="ugly"):
         Retry(on={"ugly": "new_seed"})
+
+
+def test_a_keyframe_that_another_shot_has_is_a_warning_and_the_shots_own_is_not():
+    verdict = judge_image(png(GOOD[0]), ANIME)
+    judged, bits = Judged(verdict, Media("d", "media/d.png", 1), 192, 128, 1, 0.0), keyframe_hash(verdict.measures)
+    for owner, warnings in (("SH0020", ("duplicate",)), ("SH0010", ())):
+        studio = Studio("run", None, None, None, keyframes={owner: bits})  # type: ignore[arg-type]
+        compared = studio._compared(plan(), judged).verdict
+        assert (compared.outcome != "fail", compared.warnings) == (True, warnings)
