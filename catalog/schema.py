@@ -77,6 +77,7 @@ JUDGEMENTS = pa.schema(
         ("at", TIME),
         ("episode", pa.string()),
         ("profile", pa.string()),  # as in takes
+        ("declared", pa.list_(pa.string())),
         ("outcome", pa.string()),  # accepted | rejected
         ("labels", pa.list_(pa.string())),
         ("warnings", pa.list_(pa.string())),

@@ -6,7 +6,7 @@ from typing import Any
 
 from .store import Catalog
 
-JUDGED = ("profile", "outcome", "labels", "warnings", "findings")
+JUDGED = ("profile", "declared", "outcome", "labels", "warnings", "findings")
 
 
 def all_takes(catalog: Catalog, episode: str | None = None) -> list[dict[str, Any]]:

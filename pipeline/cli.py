@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -13,6 +13,9 @@ from rich.console import Console
 from .cli_gate import gate_app
 from .errors import InputError, StorageError
 from .table import out, show
+
+if TYPE_CHECKING:
+    from .episode import Episode
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help="Render whole anime episodes in batch.")
 app.add_typer(gate_app, name="gate")
@@ -90,14 +93,16 @@ def rejudge(
     apply: Annotated[bool, typer.Option("--apply", help="record the new verdicts; without it they are only shown")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Judge stored takes again from their measures: no GPU. Shows which verdicts change."""
+    """Judge stored takes again from their measures: no GPU. An episode file says what its shots declare now."""
     from . import rejudge as job
     from .profile import load_profile
 
     wanted = load_profile(profile, "--profile") if profile else None
-    name = None if episode is None else _episode_id(episode)
+    written = _episode_file(episode)
+    name = written.id if written else episode
+    declared = {shot.id: shot.declares for _, shot in written.shots} if written else None
     catalog = _catalog()
-    result = job.rejudge(catalog, wanted, name) if catalog else job.Rejudged(0, [])
+    result = job.rejudge(catalog, wanted, name, declared) if catalog else job.Rejudged(0, [])
     if not result.takes:
         raise InputError("the catalog has no judged takes" + (f" of episode {name}" if name else ""))
     if apply:
@@ -133,11 +138,16 @@ def _catalog() -> Any:
 
 
 def _episode_id(given: str) -> str:
-    if given.endswith((".yaml", ".yml")):
-        from .episode import load_episode
+    written = _episode_file(given)
+    return written.id if written else given
 
-        return load_episode(Path(given)).id
-    return given
+
+def _episode_file(given: str | None) -> Episode | None:
+    if given is None or not given.endswith((".yaml", ".yml")):
+        return None
+    from .episode import load_episode
+
+    return load_episode(Path(given))
 
 
 def _episode_status(name: str, history: dict[tuple[str, str], list[dict[str, Any]]]) -> dict[str, Any]:

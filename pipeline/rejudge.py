@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -37,14 +38,19 @@ class Rejudged:
     changes: list[Change]
 
 
-def rejudge(catalog: Catalog, profile: Profile | None, episode: str | None = None) -> Rejudged:
+Declared = Mapping[str, Sequence[str]]  # shot -> what it declares
+
+
+def rejudge(catalog: Catalog, profile: Profile | None, episode: str | None = None, declared: Declared | None = None) -> Rejudged:
     """Every stored take under `profile`, against the verdict that holds now.
 
     Args:
         profile: each take's own, as its file is today, if not given.
+        declared: what shots declare now; what they declared when they were rendered, if not given.
     """
     rows = [row for row in all_takes(catalog, episode) if row["outcome"] != "error" and row["measures"]]
-    changes = [change for row in rows if (change := _change(row, profile or _own(row)))]
+    now = [row | {"declared": list((declared or {}).get(row["shot"], row["declared"] or ()))} for row in rows]
+    changes = [change for row in now if (change := _change(row, profile or _own(row)))]
     return Rejudged(len(rows), changes)
 
 
@@ -60,7 +66,7 @@ def _own(row: dict[str, Any]) -> Profile:
 
 def _change(row: dict[str, Any], profile: Profile) -> Change | None:
     gate: Literal["image", "video"] = "image" if row["stage"] == "keyframe" else "video"
-    verdict = judge(gate, row["measures"], profile, row["declared"] or ())
+    verdict = judge(gate, row["measures"], profile, row["declared"])
     outcome = "rejected" if verdict.outcome == "fail" else "accepted"
     was = (row["outcome"], tuple(row["labels"]), tuple(row["warnings"]))
     if was == (outcome, verdict.failures, verdict.warnings):
@@ -79,6 +85,7 @@ def _judgement(row: dict[str, Any], verdict: Verdict, outcome: str, profile: Pro
         "at": datetime.now(UTC),
         "episode": row["episode"],
         "profile": profile_identity(profile),
+        "declared": row["declared"],
         "outcome": outcome,
         "labels": list(verdict.failures),
         "warnings": list(verdict.warnings),

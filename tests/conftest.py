@@ -36,7 +36,7 @@ sequences:
     time: by day
     shots:
       - {id: SH0010, frames: 60, framing: wide shot, characters: [hana], action: walking right, camera: static camera, title: A test}
-      - {id: SH0020, frames: 36, framing: close-up, characters: [hana], action: standing still, camera: static camera, clip_workflow: demo-animatediff-16, declares: [hold]}
+      - {id: SH0020, frames: 36, framing: close-up, characters: [hana], action: standing still, camera: static camera, declares: [hold], clip_workflow: demo-animatediff-16}
   - id: S020
     location: town
     time: at night

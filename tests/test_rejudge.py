@@ -61,6 +61,18 @@ def test_a_changed_threshold_shows_which_verdicts_flip_and_records_them_only_whe
     ]
 
 
+def test_what_a_shot_declares_now_counts_where_its_file_is_given(catalogued):
+    held = profile(catalogued, "reach", "  - {label: frozen, measure: reach, below: 250, declared: {hold: warn}}")
+    file = catalogued / "episode.yaml"
+    by_id = json.loads(tower("rejudge", "E90", "--profile", held, "--json", cwd=catalogued).out)
+    assert {c["now"] for c in by_id if "SH0010/clip" in c["take"]} == {"rejected"}
+    assert {c["now"] for c in by_id if "SH0020/clip" in c["take"]} == {"accepted"}
+    file.write_text(file.read_text().replace("title: A test}", "title: A test, declares: [hold]}"))
+    assert tower("rejudge", file, "--profile", held, "--apply", cwd=catalogued).code == 0
+    (clip,) = [t for t in takes_of(catalogued) if t["shot"] == "SH0010" and t["stage"] == "clip" and t["outcome"] == "accepted"]
+    assert (clip["warnings"], clip["declared"]) == (["frozen"], ["hold"])
+
+
 def test_rejudging_what_is_not_there_is_one_sentence(catalogued, tmp_path_factory):
     refused(tower("rejudge", "E77", cwd=catalogued), "no judged takes of episode E77")
     refused(tower("rejudge", "E90", "--profile", "animal", cwd=catalogued), "no gate profile 'animal'", "did you mean 'anime'")
