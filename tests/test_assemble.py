@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,6 +18,8 @@ from pipeline.episode import Episode
 from pipeline.errors import StorageError
 from pipeline.title import title_opacity
 from pipeline.video_file import write_clip
+
+from .conftest import PROJECT
 
 
 def episode(*shots: dict, width: int = 64, height: int = 64) -> Episode:
@@ -119,3 +124,27 @@ def test_a_file_that_cannot_be_written_is_one_sentence(tmp_path):
     store = MediaStore(tmp_path)
     with pytest.raises((StorageError, OSError)):
         assemble(episode({"frames": 4}), {"SH0010": clip(store, tmp_path, 20, 8, 24)}, store, None, tmp_path / "nowhere" / "episode.mp4")
+
+
+ENCODE = """
+import hashlib, numpy as np, pathlib, sys
+from fractions import Fraction
+from pipeline.video_file import write_clip
+from dataclasses import replace
+from actors.demo.train import scenes
+frames = scenes.clip(replace(scenes.sample(1), motion="walk right"), range(40), 64, 96)
+grain = np.random.default_rng(1).integers(-6, 7, frames.shape)
+write_clip(pathlib.Path(sys.argv[1]), np.clip(frames + grain, 0, 255).astype(np.uint8), Fraction(24))
+print(hashlib.sha256(pathlib.Path(sys.argv[1]).read_bytes()).hexdigest())
+"""
+
+
+def test_equal_frames_give_equal_bytes_whatever_lay_in_memory_before(tmp_path):
+    """glibc fills fresh memory with a byte of our choice: an encoder that reads what nobody wrote gives itself away."""
+
+    def encoded(fill: int) -> str:
+        env = os.environ | {"PYTHONPATH": str(PROJECT), "MALLOC_PERTURB_": str(fill)}
+        command = [sys.executable, "-c", ENCODE, str(tmp_path / f"{fill}.mp4")]
+        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=True).stdout
+
+    assert encoded(1) == encoded(170) == encoded(255)

@@ -172,20 +172,9 @@ def test_a_killed_driver_resumes_without_rendering_twice(rendered: Rendered, epi
     accepted = [t for t in takes if t["outcome"] == "accepted"]
     assert before <= {t["take"] for t in accepted}
     assert len({(t["shot"], t["stage"]) for t in accepted}) == len(accepted) == 6
-    for take in accepted:
-        first = rendered.accepted(take["stage"])[take["shot"]]
-        if take["stage"] == "keyframe":
-            assert take["media"] == first["media"]
-        else:
-            assert same_frames(episode.parent / "catalog-data" / take["media_path"], rendered.media(first))
-    assert stale[2].read_bytes() == (rendered.out / "shots" / "SH0010.png").read_bytes()
-    assert all(same_frames(file, rendered.out / file.relative_to(episode.parent / "out" / "E90")) for file in stale[:2])
-
-
-def same_frames(a: Path, b: Path) -> bool:
-    """Whether two clips show the same frames, but for what the encoder leaves: on some CPUs its bytes differ now and then."""
-    first, second = (read_video(x)[0].astype(int) for x in (a, b))
-    return first.shape == second.shape and max(np.abs(x - y).mean() for x, y in zip(first, second, strict=True)) < 3
+    assert sorted(t["media"] for t in accepted) == sorted(t["media"] for t in rendered.takes if t["outcome"] == "accepted")
+    for file in stale:
+        assert file.read_bytes() == (rendered.out / file.relative_to(episode.parent / "out" / "E90")).read_bytes()
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_variation_another_picture(rendered: Rendered, episode: Path):
@@ -199,8 +188,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_variation_another_picture
     again = tower("render", episode, "--only", "SH0020", "--fresh", cwd=episode.parent)
     assert again.code == 0, again.err
     latest = {t["stage"]: t for t in takes_of(episode.parent) if t["outcome"] == "accepted"}
-    assert latest["keyframe"]["media"] == once[0]["media"]
-    assert same_frames(episode.parent / "catalog-data" / latest["clip"]["media_path"], rendered.media(once[1]))
+    assert (latest["keyframe"]["media"], latest["clip"]["media"]) == (once[0]["media"], once[1]["media"])
     assert not (episode.parent / "out" / "E90" / "episode.mp4").exists(), "a part of an episode is not the episode"
 
 
@@ -216,9 +204,7 @@ def test_a_shot_whose_attempts_are_spent_is_told_and_the_rest_is_kept(episode: P
     summary = json.loads((episode.parent / "out" / "E90" / "summary.json").read_text())
     assert (summary["accepted"], summary["exhausted"], summary["movie"]) == (1, 1, None)
     takes = takes_of(episode.parent)
-    assert [(t["stage"], t["outcome"], t["labels"]) for t in takes if t["shot"] == "SH0010"] == [
-        ("keyframe", "rejected", ["empty", "blur"])
-    ]
+    assert [(t["stage"], t["outcome"], t["labels"]) for t in takes if t["shot"] == "SH0010"] == [("keyframe", "rejected", ["empty", "blur"])]
 
 
 def test_an_interrupted_render_exits_130_and_leaves_no_processes(episode: Path):
