@@ -10,14 +10,12 @@ from diffusers import AnimateDiffVideoToVideoPipeline, MotionAdapter
 from PIL import Image
 
 from .compress import compressed
-from .keyframe import check_size
+from .files import check_folder, check_size, first_line
 from .loading import (
     Loras,
     best_device,
-    check_folder,
     device_name,
     dtype_for,
-    first_line,
     generator,
     load_pipeline,
     peak_memory_bytes,

@@ -22,7 +22,8 @@ from safetensors.torch import load_file
 from torch.nn.functional import normalize
 from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 
-from .loading import best_device, dtype_for, first_line, read_config
+from .files import first_line, read_config
+from .loading import best_device, dtype_for
 from .values import ModelError
 
 Look = Callable[[np.ndarray, str], dict[str, float]]  # the measures of one picture, and a prompt

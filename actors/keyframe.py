@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from diffusers import AutoPipelineForText2Image
 
+from .files import check_size
 from .loading import (
     Loras,
     best_device,
@@ -77,9 +78,3 @@ class KeyframeModel:
 
     def _stack(self, arrays: list[np.ndarray]) -> torch.Tensor:
         return torch.from_numpy(np.stack(arrays)).to(self.device, self.pipe.unet.dtype)
-
-
-def check_size(width: int, height: int, multiple: int) -> None:
-    if width % multiple or height % multiple or min(width, height) < multiple:
-        near = f"{max(multiple, round(width / multiple) * multiple)}x{max(multiple, round(height / multiple) * multiple)}"
-        raise ModelError(f"size {width}x{height} does not fit this model: sides must be multiples of {multiple}, such as {near}")

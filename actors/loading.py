@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import resource
 import warnings
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 import transformers
 
+from .files import check_folder, first_line
 from .values import Lora, ModelError
 
 warnings.filterwarnings("ignore", message=".*should be kept in float32.*")
@@ -49,24 +49,6 @@ def dtype_for(setting: str, device: str, on_gpu: torch.dtype) -> torch.dtype:
     if setting != "auto":
         return getattr(torch, setting)
     return on_gpu if device.startswith("cuda") else torch.float32
-
-
-def check_folder(folder: str, kind: str, part: str | None = None) -> Path:
-    """The folder of a diffusers checkpoint, or one sentence about what is wrong with it.
-
-    Args:
-        folder: a local path. kind: the word in the message, such as "checkpoint".
-        part: the file that must be there, relative; None for `model_index.json`.
-    """
-    path = Path(folder)
-    wanted = part or "model_index.json"
-    if not path.is_dir():
-        raise ModelError(f"{kind} {folder} does not exist; put a diffusers folder there, or correct the path")
-    if not (path / wanted).is_file():
-        raise ModelError(f"{kind} {folder} has no {wanted}; a folder that diffusers' save_pretrained wrote is wanted")
-    if not any(path.rglob("*.safetensors")):
-        raise ModelError(f"{kind} {folder} has no .safetensors file; weights in other formats are not loaded")
-    return path
 
 
 def load_pipeline(cls: Any, folder: str, dtype: torch.dtype, device: str, **parts: Any) -> Any:
@@ -137,11 +119,6 @@ def _refuse_text_encoder(file: str, state: dict[str, Any]) -> None:
         raise ModelError(f"LoRA {file} does not fit: {why}; use one for the UNet alone")
 
 
-def first_line(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else text[:197] + "..."
-
-
 def generator(seed: int) -> torch.Generator:
     """On the CPU whatever the device, so that a seed means the same noise everywhere."""
     return torch.Generator("cpu").manual_seed(seed)
@@ -166,14 +143,3 @@ def peak_memory_bytes() -> int:
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def read_config(folder: str, part: str) -> dict[str, Any]:
-    file = Path(folder) / part / "config.json"
-    try:
-        config = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{file} cannot be read: {first_line(error)}") from error
-    if not isinstance(config, dict):
-        raise ModelError(f"{file} does not hold a configuration")
-    return config

@@ -11,7 +11,7 @@ from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXVideoCondition
 from PIL import Image
 
 from .compress import compressed
-from .keyframe import check_size
+from .files import check_frames, check_size
 from .loading import (
     Loras,
     best_device,
@@ -20,22 +20,11 @@ from .loading import (
     generator,
     load_pipeline,
     peak_memory_bytes,
-    read_config,
     reset_peak_memory,
     set_scheduler,
     to_uint8,
 )
 from .values import ClipRequest, ClipSettings, ModelError, ModelFiles, Receipt
-
-
-def check_frames(checkpoint: str, num_frames: int) -> None:
-    """LTX-Video silently makes 113 frames where 120 are asked for; here that is an error."""
-    ratio = read_config(checkpoint, "vae").get("temporal_compression_ratio") or 8
-    if not isinstance(ratio, int):
-        raise ModelError(f"vae/config.json of checkpoint {checkpoint}: temporal_compression_ratio {ratio!r} is not a whole number")
-    if num_frames < 1 or num_frames % ratio != 1:
-        near = max(0, round((num_frames - 1) / ratio)) * ratio + 1
-        raise ModelError(f"num_frames {num_frames} does not fit this model: LTX-Video makes {ratio}k+1 frames, such as {near}")
 
 
 class LtxVideoModel:

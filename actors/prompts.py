@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, CLIPTextModel, T5EncoderModel
 
-from .loading import best_device, check_folder, dtype_for, first_line
+from .files import check_folder, first_line
+from .loading import best_device, dtype_for
 from .values import ModelError, ModelFiles, PromptEmbedding, PromptReceipt, PromptRequest
 
 

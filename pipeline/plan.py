@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from actors.keyframe import check_size
-from actors.loading import check_folder
-from actors.ltx_video import check_frames
+from actors.files import check_folder, check_frames, check_size
 from actors.values import Lora, ModelError, ModelFiles
 from catalog.store import Catalog
 from catalog.views import accepted_take, takes_of

@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from fractions import Fraction
 from typing import Any
 
-from actors.prompts import PromptEncoder
 from actors.values import ClipRequest, KeyframeRequest, ModelFiles, PromptRequest, Receipt
 from catalog.media import Media
 from catalog.store import Catalog, Writer
@@ -25,6 +24,7 @@ from .fingerprint import digest, seed_for
 from .judge import Judged, Standard, judge_clip, judge_given, judge_keyframe, keyframe_part
 from .plan import ShotPlan, StagePlan, clip_inputs
 from .profile import profile_identity
+from .workflow import MODELS, Lazy
 
 # What a device does first when several things wait: texts are short and everything needs them; then what
 # is nearest to being finished, so that few shots are half-done at any time.
@@ -212,11 +212,11 @@ def identity_of(stage: StagePlan) -> str:
 
 def spec_of(stage: StagePlan) -> ModelSpec:
     identity = identity_of(stage)
-    return ModelSpec(identity, stage.workflow.model_class, (identity, stage.files, stage.workflow.settings()), stage.workflow.batch_size)
+    return ModelSpec(identity, stage.workflow.model, (identity, stage.files, stage.workflow.settings()), stage.workflow.batch_size)
 
 
 def encoder_of(stage: StagePlan) -> ModelSpec:
     """Workflows on the same checkpoint share its encoder."""
     files = ModelFiles(stage.files.checkpoint, dtype=stage.files.dtype)
     key = f"prompts:{stage.files.checkpoint}:{stage.workflow.max_tokens}:{files.dtype}"
-    return ModelSpec(key, PromptEncoder, (key, files, stage.workflow.max_tokens), batch_size=8)
+    return ModelSpec(key, Lazy(MODELS["prompts"]), (key, files, stage.workflow.max_tokens), batch_size=8)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import pkgutil
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from actors.animatediff import AnimateDiffModel
-from actors.keyframe import KeyframeModel
-from actors.ltx_video import LtxVideoModel
 from actors.values import ClipSettings, KeyframeSettings
 from gates.verdict import LABELS
 
@@ -21,6 +20,24 @@ from .yaml_file import read_yaml
 
 WORKFLOWS = PROJECT / "configs" / "workflows"
 Action = Literal["new_seed", "new_keyframe", "give_up"]
+
+# Where each family's class is; only the devices import it, so that a driver starts without torch.
+MODELS = {
+    "stable_diffusion": "actors.keyframe:KeyframeModel",
+    "ltx_video": "actors.ltx_video:LtxVideoModel",
+    "animatediff": "actors.animatediff:AnimateDiffModel",
+    "prompts": "actors.prompts:PromptEncoder",
+}
+
+
+@dataclass(frozen=True)
+class Lazy:
+    """A class that is imported when it is first called, on the machine that calls it."""
+
+    path: str
+
+    def __call__(self, *args: Any) -> Any:
+        return pkgutil.resolve_name(self.path)(*args)
 
 
 class Retry(Part):
@@ -102,8 +119,8 @@ class Workflow(Part):
         return "keyframe" if self.family == "stable_diffusion" else "clip"
 
     @property
-    def model_class(self) -> type:
-        return {"stable_diffusion": KeyframeModel, "ltx_video": LtxVideoModel, "animatediff": AnimateDiffModel}[self.family]
+    def model(self) -> Lazy:
+        return Lazy(MODELS[self.family])
 
     def settings(self) -> KeyframeSettings | ClipSettings:
         return self.keyframe_settings() if self.stage == "keyframe" else self.clip_settings()

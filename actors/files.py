@@ -1,0 +1,59 @@
+"""What can be said of model files and sizes without loading anything: no torch here, so that planning is quick."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from .values import ModelError
+
+
+def check_folder(folder: str, kind: str, part: str | None = None) -> Path:
+    """The folder of a diffusers checkpoint, or one sentence about what is wrong with it.
+
+    Args:
+        folder: a local path. kind: the word in the message, such as "checkpoint".
+        part: the file that must be there, relative; None for `model_index.json`.
+    """
+    path = Path(folder)
+    wanted = part or "model_index.json"
+    if not path.is_dir():
+        raise ModelError(f"{kind} {folder} does not exist; put a diffusers folder there, or correct the path")
+    if not (path / wanted).is_file():
+        raise ModelError(f"{kind} {folder} has no {wanted}; a folder that diffusers' save_pretrained wrote is wanted")
+    if not any(path.rglob("*.safetensors")):
+        raise ModelError(f"{kind} {folder} has no .safetensors file; weights in other formats are not loaded")
+    return path
+
+
+def check_size(width: int, height: int, multiple: int) -> None:
+    if width % multiple or height % multiple or min(width, height) < multiple:
+        near = f"{max(multiple, round(width / multiple) * multiple)}x{max(multiple, round(height / multiple) * multiple)}"
+        raise ModelError(f"size {width}x{height} does not fit this model: sides must be multiples of {multiple}, such as {near}")
+
+
+def check_frames(checkpoint: str, num_frames: int) -> None:
+    """LTX-Video silently makes 113 frames where 120 are asked for; here that is an error."""
+    ratio = read_config(checkpoint, "vae").get("temporal_compression_ratio") or 8
+    if not isinstance(ratio, int):
+        raise ModelError(f"vae/config.json of checkpoint {checkpoint}: temporal_compression_ratio {ratio!r} is not a whole number")
+    if num_frames < 1 or num_frames % ratio != 1:
+        near = max(0, round((num_frames - 1) / ratio)) * ratio + 1
+        raise ModelError(f"num_frames {num_frames} does not fit this model: LTX-Video makes {ratio}k+1 frames, such as {near}")
+
+
+def read_config(folder: str, part: str) -> dict[str, Any]:
+    file = Path(folder) / part / "config.json"
+    try:
+        config = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{file} cannot be read: {first_line(error)}") from error
+    if not isinstance(config, dict):
+        raise ModelError(f"{file} does not hold a configuration")
+    return config
+
+
+def first_line(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else text[:197] + "..."
