@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -57,7 +58,8 @@ class AnimateDiffModel:
     @torch.no_grad()
     def generate(self, requests: list[ClipRequest]) -> tuple[list[Receipt], list[np.ndarray]]:
         """One clip: uint8 RGB (num_frames, height, width, 3). One request a call."""
-        (request,), s, started = requests, self.settings, time.monotonic()
+        (request,), started = requests, time.monotonic()
+        s = replace(self.settings, **dict(request.parameters))
         reset_peak_memory()
         self.loras.use(self.always + request.loras)
         still = Image.fromarray(compressed(request.keyframe, s.keyframe_crf))

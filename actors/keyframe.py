@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -47,14 +48,15 @@ class KeyframeModel:
 
     @torch.no_grad()
     def generate(self, requests: list[KeyframeRequest]) -> tuple[list[Receipt], list[np.ndarray]]:
-        """One still a request: uint8 RGB (height, width, 3). All requests must want the same LoRAs.
+        """One still a request: uint8 RGB (height, width, 3). All requests must want the same LoRAs and parameters.
 
         The batch is always padded to batch_size: PyTorch does not promise equal bits for another batch size
         ("Numerical accuracy", in its notes), and a take must not depend on how many neighbours it had.
         """
-        s, started = self.settings, time.monotonic()
-        if len(requests) > s.batch_size or len({r.loras for r in requests}) != 1:
-            raise ModelError(f"a batch holds at most {s.batch_size} requests, all with the same LoRAs")
+        started = time.monotonic()
+        if len({(r.loras, r.parameters) for r in requests}) != 1 or len(requests) > self.settings.batch_size:
+            raise ModelError(f"a batch holds at most {self.settings.batch_size} requests, all with the same LoRAs and parameters")
+        s = replace(self.settings, **dict(requests[0].parameters))
         reset_peak_memory()
         self.loras.use(self.always + requests[0].loras)
         padded = requests + [requests[-1]] * (s.batch_size - len(requests))

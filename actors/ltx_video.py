@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -46,7 +47,8 @@ class LtxVideoModel:
     @torch.no_grad()
     def generate(self, requests: list[ClipRequest]) -> tuple[list[Receipt], list[np.ndarray]]:
         """One clip: uint8 RGB (num_frames, height, width, 3). LTX-Video gains nothing from batches: one request a call."""
-        (request,), s, started = requests, self.settings, time.monotonic()
+        (request,), started = requests, time.monotonic()
+        s = replace(self.settings, **dict(request.parameters))
         reset_peak_memory()
         still = compressed(request.keyframe, s.keyframe_crf)
         frames = self.pipe(

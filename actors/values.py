@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import socket
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -78,9 +79,12 @@ LATER: Any = None
 
 @dataclass(frozen=True)
 class KeyframeRequest:
+    """parameters: settings that this take has in place of the model's own."""
+
     take: str
     seed: int
     loras: tuple[Lora, ...] = ()
+    parameters: tuple[tuple[str, Any], ...] = ()
     prompt: PromptEmbedding = LATER
     negative: PromptEmbedding = LATER
 
@@ -115,11 +119,12 @@ class ClipSettings:
 
 @dataclass(frozen=True)
 class ClipRequest:
-    """keyframe: uint8 RGB (height, width, 3), the accepted still of the same shot."""
+    """keyframe: uint8 RGB (height, width, 3), the accepted still of the same shot. parameters: as above."""
 
     take: str
     seed: int
     loras: tuple[Lora, ...] = ()
+    parameters: tuple[tuple[str, Any], ...] = ()
     prompt: PromptEmbedding = LATER
     negative: PromptEmbedding = LATER
     keyframe: np.ndarray = LATER
@@ -131,7 +136,7 @@ class Receipt:
 
     model: the identity that the model was built with. finite: whether every value was finite before the
     cast to uint8. seconds: time on the device, one take's share of its batch. peak_memory_bytes: most
-    GPU memory in use, or on a CPU the process's high-water mark.
+    GPU memory in use, or on a CPU the process's high-water mark. node: the machine that it ran on.
     """
 
     take: str
@@ -141,3 +146,4 @@ class Receipt:
     seconds: float
     peak_memory_bytes: int
     device: str
+    node: str = field(default_factory=socket.gethostname)

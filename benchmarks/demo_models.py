@@ -33,9 +33,9 @@ from actors.values import ClipRequest, KeyframeRequest, ModelFiles
 from gates.clip import most_changed
 from gates.pair import likeness
 from gates.picture import gray
-from pipeline.plan import files_of
+from pipeline.files import files_of
 from pipeline.settings import load_settings
-from pipeline.workflow import load_workflow
+from pipeline.workflow import WORKFLOWS, read_workflow
 
 ATTRIBUTES = {"time": scenes.TIMES, "place": scenes.PLACES, "coat": scenes.COATS, "hair": scenes.HAIRS}
 HELD_OUT = 10**6  # seeds from here on are never trained on
@@ -46,13 +46,14 @@ class Models:
 
     def __init__(self) -> None:
         settings = load_settings()
-        flows = {name: load_workflow(name, "benchmarks.demo_models") for name in ("demo-keyframe", "demo-ltx-121", "demo-animatediff-16")}
+        names = ("sd15_keyframe_demo", "ltx_video_2b_demo", "animatediff_16_demo")
+        flows = {name: read_workflow(WORKFLOWS / f"{name}.yaml") for name in names}
         files = {name: files_of(flow, settings) for name, flow in flows.items()}
-        self.keyframe = KeyframeModel("k", files["demo-keyframe"], flows["demo-keyframe"].keyframe_settings())
-        self.ltx = LtxVideoModel("l", files["demo-ltx-121"], flows["demo-ltx-121"].clip_settings())
-        self.animatediff = AnimateDiffModel("a", files["demo-animatediff-16"], flows["demo-animatediff-16"].clip_settings())
-        self.sd_text = PromptEncoder("s", ModelFiles(files["demo-keyframe"].checkpoint))
-        self.ltx_text = PromptEncoder("t", ModelFiles(files["demo-ltx-121"].checkpoint), flows["demo-ltx-121"].max_tokens)
+        self.keyframe = KeyframeModel("k", files["sd15_keyframe_demo"], flows["sd15_keyframe_demo"].keyframe_settings())
+        self.ltx = LtxVideoModel("l", files["ltx_video_2b_demo"], flows["ltx_video_2b_demo"].clip_settings())
+        self.animatediff = AnimateDiffModel("a", files["animatediff_16_demo"], flows["animatediff_16_demo"].clip_settings())
+        self.sd_text = PromptEncoder("s", ModelFiles(files["sd15_keyframe_demo"].checkpoint))
+        self.ltx_text = PromptEncoder("t", ModelFiles(files["ltx_video_2b_demo"].checkpoint), flows["ltx_video_2b_demo"].max_tokens)
         self.negative = {True: self.ltx_text.encode([""])[0], False: self.sd_text.encode([""])[0]}
 
     def stills(self, captions: list[str], seed: int) -> list[np.ndarray]:

@@ -175,7 +175,7 @@ def calibrate(half: str, per_severity: int, demo: bool, jobs: int, console: Cons
         "device": f"{device_name('cpu')}, {platform.machine()}",
     }
     rows = [row | head for row in run(cases, jobs, console)]
-    Catalog.open(load_settings().catalog_root).append("calibrations", rows)
+    Catalog.open(load_settings().place).append("calibrations", rows)
     return rows
 
 
@@ -183,7 +183,7 @@ def save(rows: list[dict[str, Any]]) -> Path:
     """The rows as a Parquet file of the repository, so that every figure in the documents can be computed again."""
     path = EVIDENCE / f"gates-{rows[0]['half']}.parquet"
     path.parent.mkdir(exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(rows, schema=CALIBRATIONS), path, compression="zstd")
+    pq.write_table(pa.Table.from_pylist(rows, schema=CALIBRATIONS.schema), path, compression="zstd")
     return path
 
 

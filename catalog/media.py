@@ -5,12 +5,25 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
+
+import pyarrow.fs as pafs
+
+from .place import Place
+
+# A file written later than this after its row was not written for that row: it is hashed before it counts.
+CLOCK_SLACK = timedelta(seconds=2)
 
 
 class MediaDamaged(RuntimeError):
-    """A stored file is missing, or its bytes are not the ones that its name promises."""
+    """A stored file is missing, or its bytes are not the ones that its name promises. path: relative to the catalog."""
+
+    def __init__(self, path: str, what: str):
+        super().__init__(f"{path} {what}")
+        self.path = path
 
 
 @dataclass(frozen=True)
@@ -22,54 +35,90 @@ class Media:
 
 @dataclass(frozen=True)
 class MediaStore:
-    """A folder of files. Safe for many writers: equal bytes are the same file, and the rename is atomic."""
+    """Files of a catalog. Safe for many writers: equal bytes are the same file, and it appears at once."""
 
-    root: Path
+    place: Place
 
     def put(self, data: bytes, suffix: str) -> Media:
         """Store the bytes; on return they are on disk. Nothing is left behind if the disk is full."""
         digest = hashlib.sha256(data).hexdigest()
-        relative = f"media/{digest[:2]}/{digest}{suffix}"
-        target = self.root / relative
-        if not self._holds(target, digest):  # a damaged file is written anew
-            target.parent.mkdir(parents=True, exist_ok=True)
-            handle, part = tempfile.mkstemp(dir=target.parent, prefix=".part-")
-            try:
-                with os.fdopen(handle, "wb") as out:
-                    out.write(data)
-                    out.flush()
-                    os.fsync(out.fileno())
-                os.replace(part, target)
-            except BaseException:
-                Path(part).unlink(missing_ok=True)
-                raise
-            _fsync_folder(target.parent)
-        return Media(digest, relative, len(data))
+        media = Media(digest, f"media/{digest[:2]}/{digest}{suffix}", len(data))
+        if self.place.is_local:
+            self._put_local(media, data)
+        else:
+            with self.place.files.open_output_stream(media.path) as out:  # an object appears when it is complete
+                out.write(data)
+        return media
 
-    def has(self, relative: str | None, digest: str | None) -> bool:
-        """Whether the file is there and holds exactly the bytes that the digest names."""
-        return bool(relative and digest) and self._holds(self.root / str(relative), str(digest))
-
-    @staticmethod
-    def _holds(file: Path, digest: str) -> bool:
+    def _put_local(self, media: Media, data: bytes) -> None:
+        target = self.place.folder / media.path
+        if self._holds(media.path, media.digest):  # a damaged file is written anew
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, part = tempfile.mkstemp(dir=target.parent, prefix=".part-")
         try:
-            with file.open("rb") as data:
-                return hashlib.file_digest(data, "sha256").hexdigest() == digest
-        except OSError:
-            return False
+            with os.fdopen(handle, "wb") as out:
+                out.write(data)
+                out.flush()
+                os.fsync(out.fileno())
+            os.replace(part, target)
+        except BaseException:
+            Path(part).unlink(missing_ok=True)
+            raise
+        fsync_folder(target.parent)
 
-    def read(self, relative: str, digest: str) -> bytes:
+    def has(self, path: str | None, digest: str | None, size: int | None, committed: datetime) -> bool:
+        """Whether the file is there as it was when its row was written.
+
+        Its bytes are counted, and hashed only where the file is younger than its row: a render of a
+        million shots must not read a terabyte before it begins. `tower catalog verify` hashes them all.
+        """
+        if not path or not digest:
+            return False
+        info = self.place.files.get_file_info(path)
+        if info.type != pafs.FileType.File or info.size != size:
+            return False
+        return info.mtime <= committed + CLOCK_SLACK or self._holds(path, digest)
+
+    def damage(self, path: str, digest: str) -> str | None:
+        """What is wrong with the file, all of its bytes read; None if nothing is."""
+        try:
+            self.read(path, digest)
+        except MediaDamaged as error:
+            return str(error)
+        return None
+
+    def read(self, path: str, digest: str) -> bytes:
         """The bytes, proven to be those that the digest names."""
         try:
-            data = (self.root / relative).read_bytes()
+            with self.place.files.open_input_stream(path) as file:
+                data = file.read()
         except OSError as error:
-            raise MediaDamaged(f"{relative} cannot be read: {error.strerror}") from error
+            raise MediaDamaged(path, "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read: {error}") from error
         if hashlib.sha256(data).hexdigest() != digest:
-            raise MediaDamaged(f"{relative} does not hold the bytes that its name promises")
+            raise MediaDamaged(path, "does not hold the bytes that its name promises")
         return data
 
+    def set_aside(self, path: str) -> None:
+        """Move a damaged file to `damaged/`, so that it counts as missing and is made again."""
+        if self.place.files.get_file_info(path).type == pafs.FileType.File:
+            self.place.files.create_dir(f"damaged/{Path(path).parent}", recursive=True)
+            self.place.files.move(path, f"damaged/{path}")
 
-def _fsync_folder(folder: Path) -> None:
+    def all(self) -> Iterator[pafs.FileInfo]:
+        """Every file below `media/`, parts of unfinished writes too."""
+        found = self.place.files.get_file_info(pafs.FileSelector("media", recursive=True, allow_not_found=True))
+        return (info for info in found if info.type == pafs.FileType.File)
+
+    def _holds(self, path: str, digest: str) -> bool:
+        try:
+            self.read(path, digest)
+        except MediaDamaged:
+            return False
+        return True
+
+
+def fsync_folder(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

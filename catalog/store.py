@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
+import itertools
+import json
+import os
 import random
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
 from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
-from .media import MediaStore
+from .media import MediaStore, fsync_folder
+from .migrate import NewerCatalog, migrate
+from .place import Place
 from .schema import TABLES
 
-COMMIT_TRIES = 8
+COMMIT_TRIES = 12
 
 
 class CatalogError(RuntimeError):
@@ -28,112 +34,128 @@ class CatalogError(RuntimeError):
 
 @dataclass(frozen=True)
 class Catalog:
-    """A folder with one Delta table each for runs and takes, and the media beside them."""
+    """Delta tables in one place, and the media beside them."""
 
-    root: Path
+    place: Place
+    was_version: int  # before it was opened: 0 for a new catalog
 
     @classmethod
-    def open(cls, root: Path) -> Catalog:
-        """Open, creating what is missing. Tables are made here, before writers could race to make them."""
-        catalog = cls(root)
+    def open(cls, where: Path | str | Place) -> Catalog:
+        """Open, creating or upgrading what is there. Tables are made here, before writers could race to make them."""
+        place = Place.of(where)
         try:
-            root.mkdir(parents=True, exist_ok=True)
-            for name, schema in TABLES.items():
-                DeltaTable.create(str(root / name), schema=schema, mode="ignore", name=name)
-                catalog._check(name, schema)
-        except (OSError, DeltaError) as error:
-            raise CatalogError(f"catalog {root} cannot be opened: {_line(error)}") from error
-        return catalog
+            if place.is_local:
+                place.folder.mkdir(parents=True, exist_ok=True)
+            return cls(place, migrate(place))
+        except NewerCatalog as error:
+            raise CatalogError(str(error)) from error
+        except (OSError, DeltaError, pa.ArrowException, ValueError) as error:
+            raise CatalogError(f"catalog {place} cannot be opened: {_damage(place) or _line(error)}") from error
+
+    @classmethod
+    def find(cls, where: Path | str | Place) -> Catalog | None:
+        """Open what is there; None where there is nothing."""
+        place = Place.of(where)
+        try:
+            there = place.files.get_file_info("takes/_delta_log").type.name == "Directory"
+        except OSError as error:
+            raise CatalogError(f"catalog {place} cannot be reached: {_line(error)}") from error
+        return cls.open(place) if there else None
+
+    @property
+    def root(self) -> Place:
+        return self.place
 
     @property
     def media(self) -> MediaStore:
-        return MediaStore(self.root)
+        return MediaStore(self.place)
 
-    def append(self, name: str, rows: list[dict[str, Any]]) -> None:
-        """Add rows in one commit; all of them or none. A lost race with another driver is tried again."""
-        table = pa.Table.from_pylist([_known(row, TABLES[name]) for row in rows], schema=TABLES[name])
-        for attempt in range(COMMIT_TRIES):
+    def append(self, name: str, rows: list[dict[str, Any]]) -> int:
+        """Add rows in one commit, safe on disk when this returns; all of them or none. Gives the table's new version.
+
+        A lost race with another driver is tried again.
+        """
+        schema = TABLES[name].schema
+        table = pa.Table.from_pylist([_known(row, schema) for row in rows], schema=schema)
+        for attempt in itertools.count(1):
             try:
-                write_deltalake(str(self.root / name), table, mode="append")
-                return
+                delta = DeltaTable(self.place.table(name))
+                write_deltalake(delta, table, mode="append")
+                if self.place.is_local:
+                    _make_durable(self.place.folder / name, delta.version())
+                return delta.version()
             except CommitFailedError as error:
-                if attempt == COMMIT_TRIES - 1:
+                if attempt == COMMIT_TRIES:
                     raise CatalogError(f"{name}: {COMMIT_TRIES} commits lost their race; too many drivers write at once") from error
-                time.sleep(random.uniform(0.05, 0.2) * 2**attempt)
+                time.sleep(random.uniform(0.05, 0.2) * 2 ** min(attempt, 5))
             except (OSError, DeltaError) as error:
-                raise CatalogError(f"{name} cannot be written: {_line(error)}") from error
+                raise CatalogError(f"{name} of catalog {self.place} cannot be written: {_damage(self.place) or _line(error)}") from error
+        raise AssertionError("the loop ends by itself")
 
-    def rows(self, name: str, episode: str | None = None, columns: list[str] | None = None) -> list[dict[str, Any]]:
-        """Rows of a table, oldest first; only those of one episode if it is given."""
+    def rows(
+        self, name: str, episode: str | None = None, columns: list[str] | None = None, version: int | None = None
+    ) -> list[dict[str, Any]]:
+        """Rows of a table, oldest first; only those of one episode, or of an older version of the table, if given."""
         try:
-            dataset = DeltaTable(str(self.root / name)).to_pyarrow_dataset()
-            table = dataset.to_table(filter=None if episode is None else pc.field("episode") == episode, columns=columns)
-        except TableNotFoundError:
-            return []
-        except (OSError, DeltaError, pa.ArrowException) as error:
-            raise CatalogError(f"{name} cannot be read: {_line(error)}") from error
+            chosen = None if episode is None else pc.field("episode") == episode
+            table = self.dataset(name, version).to_table(filter=chosen, columns=columns)
+        except (OSError, pa.ArrowException) as error:
+            raise self._unreadable(name, error) from error
         if "at" in table.column_names:
             table = table.sort_by("at")
         return table.to_pylist(maps_as_pydicts="strict")
 
-    def _check(self, name: str, schema: pa.Schema) -> None:
-        have = set(DeltaTable(str(self.root / name)).schema().to_arrow().names)  # type: ignore[attr-defined]
-        if have != set(schema.names):
-            differ = ", ".join(sorted(have ^ set(schema.names)))
-            raise CatalogError(f"catalog {self.root}: table {name} has other columns than this version of Tower writes ({differ})")
+    def dataset(self, name: str, version: int | None = None) -> ds.Dataset:
+        """The live rows of a table, for any engine that reads Arrow."""
+        try:
+            return DeltaTable(self.place.table(name), version=version).to_pyarrow_dataset(schema=TABLES[name].schema)
+        except TableNotFoundError as error:
+            raise CatalogError(f"catalog {self.place} has no table {name}") from error
+        except (OSError, DeltaError, pa.ArrowException, ValueError) as error:
+            raise self._unreadable(name, error) from error
+
+    def sql(self, query: str, tables: Iterable[str], views: str = "", given: dict[str, pa.Table] | None = None, **values: Any) -> pa.Table:
+        """A query by DuckDB over the live tables.
+
+        Args:
+            tables: those that the query reads. views: statements to run first. given: Arrow tables by name.
+            values: what stands for $name in the query.
+        """
+        used = list(tables)
+        with duckdb.connect(config={"enable_external_access": False, "allow_community_extensions": False}) as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            for name in used:
+                connection.register(name, self.dataset(name))
+            for name, table in (given or {}).items():
+                connection.register(name, table)
+            try:
+                if views:
+                    connection.execute(views)
+                return connection.sql(query, params=values or None).to_arrow_table()
+            except (duckdb.IOException, duckdb.InvalidInputException, OSError, pa.ArrowException) as error:
+                raise self._unreadable(" and ".join(used), error) from error
+
+    def _unreadable(self, name: str, error: BaseException) -> CatalogError:
+        return CatalogError(f"{name} of catalog {self.place} cannot be read: {_damage(self.place) or _line(error)}")
 
 
-class Writer:
-    """The one writer of a driver: gathers rows, commits them together, and says when each is safe.
-
-    Use as an async context manager; leaving it commits what is left.
-    """
-
-    def __init__(self, catalog: Catalog, gather_seconds: float = 0.15):
-        self.catalog, self.gather_seconds = catalog, gather_seconds
-        self.queue: asyncio.Queue[tuple[str, dict[str, Any], asyncio.Future[None]] | None] = asyncio.Queue()
-
-    async def __aenter__(self) -> Writer:
-        self.task = asyncio.create_task(self._run())
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.queue.put_nowait(None)
-        await self.task
-
-    async def add(self, name: str, row: dict[str, Any]) -> None:
-        """Returns when the row is committed; raises CatalogError when it could not be."""
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.queue.put_nowait((name, row, done))
-        await done
-
-    async def _run(self) -> None:
-        open_ = True
-        while open_:
-            items = [await self.queue.get()]
-            if items[0] is not None:
-                await asyncio.sleep(self.gather_seconds)
-            while not self.queue.empty():
-                items.append(self.queue.get_nowait())
-            open_ = None not in items
-            await self._commit([i for i in items if i is not None])
-
-    async def _commit(self, items: list[tuple[str, dict[str, Any], asyncio.Future[None]]]) -> None:
-        for name in dict.fromkeys(i[0] for i in items):
-            batch = [i for i in items if i[0] == name]
-            settle = await asyncio.to_thread(_outcome, partial(self.catalog.append, name, [i[1] for i in batch]))
-            for _, _, done in batch:
-                if not done.cancelled():
-                    settle(done)
+def _make_durable(table: Path, version: int) -> None:
+    """Bring a commit from memory to the disk: its data, then its log entry, then both folders."""
+    entry = table / "_delta_log" / f"{version:020}.json"
+    added = [json.loads(line).get("add") for line in entry.read_text().splitlines()]
+    for file in [*(table / a["path"] for a in added if a), entry]:
+        with file.open("rb") as data:
+            os.fsync(data.fileno())
+    fsync_folder(entry.parent)
+    fsync_folder(table)
 
 
-def _outcome(work: Callable[[], None]) -> Callable[[asyncio.Future[None]], None]:
-    try:
-        work()
-    except Exception as error:  # noqa: BLE001 - handed to whoever waits for the row
-        failure = error
-        return lambda done: done.set_exception(failure)
-    return lambda done: done.set_result(None)
+def _damage(place: Place) -> str | None:
+    """A reason that a person can act on, if a look at the files finds one: engines name bytes, not what to do."""
+    from .care import table_problems
+
+    found = next(iter(table_problems(place)), None)
+    return f"{found.what}; `tower catalog repair` sets such files aside" if found else None
 
 
 def _known(row: dict[str, Any], schema: pa.Schema) -> dict[str, Any]:
@@ -144,4 +166,5 @@ def _known(row: dict[str, Any], schema: pa.Schema) -> dict[str, Any]:
 
 
 def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split())
+    return text[:300] or type(error).__name__

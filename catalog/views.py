@@ -2,18 +2,52 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
+
+import pyarrow as pa
 
 from .store import Catalog
 
-JUDGED = ("profile", "declared", "outcome", "labels", "warnings", "findings")
+# A take's own verdict, then the latest judgement of it, then the latest word of a person.
+VIEWS = """
+CREATE VIEW verdicts AS
+SELECT t.* REPLACE (
+    CASE WHEN r.verdict = 'retake' AND t.outcome != 'error' THEN 'rejected' ELSE coalesce(j.outcome, t.outcome) END AS outcome,
+    coalesce(j.profile, t.profile) AS profile, coalesce(j.declared, t.declared) AS declared,
+    coalesce(j.labels, t.labels) AS labels, coalesce(j.warnings, t.warnings) AS warnings, coalesce(j.findings, t.findings) AS findings
+), r.verdict AS review, r.note AS review_note
+FROM takes t
+LEFT JOIN (SELECT * FROM judgements QUALIFY row_number() OVER (PARTITION BY take ORDER BY "at" DESC) = 1) j USING (take)
+LEFT JOIN (
+    SELECT * FROM reviews WHERE verdict != 'note' QUALIFY row_number() OVER (PARTITION BY take ORDER BY "at" DESC) = 1
+) r USING (take);
+
+CREATE VIEW shots AS
+SELECT episode, sequence, shot,
+    arg_max(take, "at") FILTER (stage = 'clip' AND outcome = 'accepted') AS clip,
+    arg_max(media_path, "at") FILTER (stage = 'clip' AND outcome = 'accepted') AS media_path,
+    count(*) FILTER (stage = 'keyframe') AS keyframe_takes, count(*) FILTER (stage = 'clip') AS clip_takes, max("at") AS last
+FROM verdicts GROUP BY ALL;
+
+CREATE VIEW episodes AS
+SELECT episode, count(*) AS shots, count(clip) AS with_accepted_clip,
+    sum(keyframe_takes + clip_takes)::BIGINT AS takes, max(last) AS last
+FROM shots GROUP BY episode;
+"""
+READ = ("takes", "judgements", "reviews")  # what the views read
+
+
+def view(catalog: Catalog, query: str, **values: Any) -> pa.Table:
+    """A query over the views."""
+    return catalog.sql(query, READ, VIEWS, **values)
 
 
 def all_takes(catalog: Catalog, episode: str | None = None) -> list[dict[str, Any]]:
-    """Every take, oldest first, with the verdict that holds: the take's own, or the latest judgement of it since."""
-    latest = {row["take"]: row for row in catalog.rows("judgements", episode)}
-    rows = catalog.rows("takes", episode)
-    return [row | {k: latest[row["take"]][k] for k in JUDGED} if row["take"] in latest else row for row in rows]
+    """Every take, oldest first, with the verdict that holds now."""
+    where = "WHERE episode = $episode" if episode is not None else ""
+    values = {"episode": episode} if episode is not None else {}
+    return view(catalog, f'SELECT * FROM verdicts {where} ORDER BY "at"', **values).to_pylist(maps_as_pydicts="strict")
 
 
 def takes_of(catalog: Catalog, episode: str) -> dict[tuple[str, str], list[dict[str, Any]]]:
@@ -24,9 +58,12 @@ def takes_of(catalog: Catalog, episode: str) -> dict[tuple[str, str], list[dict[
     return grouped
 
 
-def accepted_take(catalog: Catalog, takes: list[dict[str, Any]], inputs: str) -> dict[str, Any] | None:
-    """The latest accepted take of exactly these inputs whose media is still there."""
-    for row in reversed(takes):
-        if row["outcome"] == "accepted" and row["inputs"] == inputs and catalog.media.has(row["media_path"], row["media"]):
-            return row
-    return None
+def episodes(catalog: Catalog) -> list[dict[str, Any]]:
+    """One row an episode: shots, takes, and how many shots have an accepted clip."""
+    return view(catalog, "SELECT * FROM episodes ORDER BY last").to_pylist()
+
+
+def take_counts(catalog: Catalog, episode: str) -> Counter[str]:
+    """Shot to how many takes it has had, both stages, over all runs."""
+    rows = catalog.sql("SELECT shot, count(*) AS takes FROM takes WHERE episode = $episode GROUP BY shot", ("takes",), episode=episode)
+    return Counter({row["shot"]: row["takes"] for row in rows.to_pylist()})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from .cli_catalog import catalog_app
 from .cli_gate import gate_app
+from .cli_workflows import benchmark, docs, workflows_app
 from .errors import InputError, StorageError
 from .table import out, show
 
@@ -19,10 +22,15 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help="Render whole anime episodes in batch.")
 app.add_typer(gate_app, name="gate")
+app.add_typer(workflows_app, name="workflows")
+app.add_typer(catalog_app, name="catalog")
+app.command()(benchmark)
+app.command()(docs)
 err = Console(stderr=True)
 
 EpisodeFile = Annotated[Path, typer.Argument(metavar="EPISODE", help="episode file (YAML)")]
 EpisodeId = Annotated[str, typer.Argument(metavar="EPISODE", help="episode id, such as E01, or its file")]
+OnlyOption = Annotated[str, typer.Option(metavar="SHOTS", help="only these shots or sequences, separated by commas")]
 AsJson = Annotated[bool, typer.Option("--json", help="print a JSON list of objects")]
 
 
@@ -30,17 +38,16 @@ AsJson = Annotated[bool, typer.Option("--json", help="print a JSON list of objec
 def render(
     episode: EpisodeFile,
     out_dir: Annotated[Path, typer.Option("--out", metavar="DIR", help="where the episode's folder is written")] = Path("out"),
-    only: Annotated[str, typer.Option(metavar="SHOTS", help="only these shots or sequences, separated by commas")] = "",
+    only: OnlyOption = "",
     fresh: Annotated[bool, typer.Option(help="render again even what is accepted")] = False,
+    allow_experimental: Annotated[bool, typer.Option(help="render with workflows that are not proven too")] = False,
 ) -> None:
     """Render what is stale, then assemble DIR/<episode id>/episode.mp4."""
+    from .render import Order
     from .render import render as run
     from .settings import load_settings
 
-    wanted = [name.strip() for name in only.split(",") if name.strip()]
-    if only and not wanted:
-        raise InputError(f"--only {only!r} names no shot; give ids such as SH0010,SH0020")
-    summary = run(episode, out_dir, load_settings(), out, wanted, fresh)
+    summary = run(Order(episode, out_dir, _only(only), fresh, allow_experimental), load_settings(), out)
     for outcome in summary.exhausted:
         err.print(f"{outcome.shot} exhausted: {outcome.why}", highlight=False, markup=False, soft_wrap=True)
     done = len(summary.outcomes) - len(summary.exhausted)
@@ -51,17 +58,44 @@ def render(
 
 
 @app.command()
+def plan(
+    episode: EpisodeFile,
+    only: OnlyOption = "",
+    fresh: Annotated[bool, typer.Option(help="as if nothing were accepted")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """What `tower render` would render, why, and about how long it would take. Nothing is rendered or recorded."""
+    from .episode import load_episode
+    from .open import open_catalog
+    from .plan import as_rows, make_plan, select
+    from .settings import load_settings
+
+    gc.disable()  # a hundred thousand shots are millions of objects that all live to the end: looking for dead ones takes half the time
+    settings = load_settings()
+    made = select(make_plan(load_episode(episode), episode, settings, open_catalog(settings), fresh), _only(only))
+    rows = as_rows(made)
+    if as_json:
+        show(rows, True)
+        return
+    told = [r | {"why": "; ".join(w["text"] for w in r["why"])} for r in rows if r["state"] != "clean"]
+    show([{k: r[k] for k in ("shot", "state", "keyframe", "clip", "gpu_minutes", "why")} for r in told], False, "nothing is stale")
+    known = [r["gpu_minutes"] for r in rows if r["gpu_minutes"] is not None]
+    unknown = len(rows) - len(known)
+    minutes = f"about {sum(known):.1f} GPU-minutes" + (f", and {unknown} shots of workflows that never ran here" if unknown else "")
+    out.print(f"{len(rows)} shots, {len(made.stale)} to render, {minutes}", highlight=False)
+
+
+@app.command()
 def status(
     episode: Annotated[str | None, typer.Argument(metavar="[EPISODE]", help="episode id or file; all episodes if not given")] = None,
     as_json: AsJson = False,
 ) -> None:
     """What the catalog says: shots, takes and outcomes."""
-    from catalog.views import takes_of
+    from catalog.views import episodes, takes_of
 
     catalog = _catalog()
     if episode is None:
-        names = dict.fromkeys(r["episode"] for r in catalog.rows("takes", columns=["episode", "at"])) if catalog else {}
-        rows = [_episode_status(name, takes_of(catalog, name)) for name in names] if catalog else []
+        rows = episodes(catalog) if catalog else []
     else:
         rows = _shot_status(takes_of(catalog, _episode_id(episode))) if catalog else []
         if not rows:
@@ -81,9 +115,29 @@ def takes(episode: EpisodeId, shot: Annotated[str | None, typer.Argument(metavar
     if not rows:
         raise InputError(f"the catalog has no takes of episode {name}" + (f", shot {shot}" if shot else ""))
     if not as_json:
-        keys = ("take", "outcome", "labels", "warnings", "workflow", "seed", "device_seconds", "media_path")
+        keys = ("take", "outcome", "labels", "warnings", "review", "workflow", "seed", "device_seconds", "media_path")
         rows = [{k: r[k] for k in keys} for r in rows]
     show(rows, as_json)
+
+
+@app.command()
+def review(
+    episode: EpisodeId,
+    shot: Annotated[str, typer.Argument(metavar="SHOT")],
+    retake: Annotated[bool, typer.Option("--retake", help="the accepted take counts as rejected: the next render makes another")] = False,
+    approve: Annotated[bool, typer.Option("--approve", help="the take is as wanted; takes a retake back")] = False,
+    stage: Annotated[str, typer.Option(metavar="STAGE", help="clip or keyframe")] = "clip",
+    note: Annotated[str, typer.Option(metavar="TEXT", help="what to say of it")] = "",
+    by: Annotated[str, typer.Option(metavar="WHO", help="who says so; you, if not given")] = "",
+) -> None:
+    """A person's word on a shot's latest take."""
+    from .review import add_review
+
+    catalog = _catalog()
+    if catalog is None:
+        raise InputError("there is no catalog yet")
+    row = add_review(catalog, _episode_id(episode), shot, stage, retake, approve, note, by)
+    out.print(f"{row['take']}: {row['verdict']}", highlight=False)
 
 
 @app.command()
@@ -123,18 +177,26 @@ def rejudge(
 def models(as_json: AsJson = False) -> None:
     """Which workflows there are, and whether their model files are here."""
     from .models import list_models
+    from .open import open_catalog
+    from .registry import Registry
     from .settings import load_settings
 
-    show(list_models(load_settings()), as_json)
+    settings = load_settings()
+    show(list_models(Registry(open_catalog(settings), settings)), as_json)
 
 
 def _catalog() -> Any:
-    from catalog.store import Catalog
-
+    from .open import find_catalog
     from .settings import load_settings
 
-    root = load_settings().catalog_root
-    return Catalog.open(root) if (root / "takes").is_dir() else None
+    return find_catalog(load_settings())
+
+
+def _only(given: str) -> tuple[str, ...]:
+    wanted = tuple(name.strip() for name in given.split(",") if name.strip())
+    if given and not wanted:
+        raise InputError(f"--only {given!r} names no shot; give ids such as SH0010,SH0020")
+    return wanted
 
 
 def _episode_id(given: str) -> str:
@@ -143,24 +205,11 @@ def _episode_id(given: str) -> str:
 
 
 def _episode_file(given: str | None) -> Episode | None:
-    if given is None or not given.endswith((".yaml", ".yml")):
+    if given is None or not given.endswith((".yaml", ".yml", ".json")):
         return None
     from .episode import load_episode
 
     return load_episode(Path(given))
-
-
-def _episode_status(name: str, history: dict[tuple[str, str], list[dict[str, Any]]]) -> dict[str, Any]:
-    shots = {shot for shot, _ in history}
-    rows = [r for takes in history.values() for r in takes]
-    accepted = {r["shot"] for r in rows if r["stage"] == "clip" and r["outcome"] == "accepted"}
-    return {
-        "episode": name,
-        "shots": len(shots),
-        "with_accepted_clip": len(accepted),
-        "takes": len(rows),
-        "last": rows and max(r["at"] for r in rows),
-    }
 
 
 def _shot_status(history: dict[tuple[str, str], list[dict[str, Any]]]) -> list[dict[str, Any]]:

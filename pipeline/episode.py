@@ -16,6 +16,15 @@ Text = Annotated[str, Field(max_length=100_000)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 
 
+WorkflowRef = Annotated[
+    str,
+    Field(
+        pattern=r"^([A-Za-z0-9][A-Za-z0-9_-]{0,63}(@[1-9]\d{0,5})?|#[0-9a-f]{8,64})$",
+        description="a workflow's name (its newest version), name@version, alias, or # and the beginning of its digest",
+    ),
+]
+
+
 class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
 
@@ -72,8 +81,10 @@ class Shot(Part):
     )
     title: str | None = Field(None, max_length=80, description="text over the picture")
     keyframe: str | None = Field(None, description="a picture to start from in place of a generated keyframe, relative to the episode file")
-    keyframe_workflow: Name | None = None
-    clip_workflow: Name | None = None
+    keyframe_workflow: WorkflowRef | None = None
+    clip_workflow: WorkflowRef | None = None
+    keyframe_parameters: dict[str, float] = Field(default_factory=dict, description="what the keyframe workflow lets a shot change")
+    clip_parameters: dict[str, float] = Field(default_factory=dict, description="what the clip workflow lets a shot change")
     declares: tuple[Declaration, ...] = Field((), description="what is meant here, so that gates do not take it for a fault")
     variation: int = Field(0, ge=0, le=10**6, description="another number, another seed")
 
@@ -98,8 +109,8 @@ class Episode(Part):
     fps: int = Field(ge=1, le=120)
     style: Text = Field("", description="ends every prompt")
     negative_prompt: Text = Field("", description="added to every workflow's own")
-    keyframe_workflow: Name
-    clip_workflow: Name
+    keyframe_workflow: WorkflowRef
+    clip_workflow: WorkflowRef
     title_font: str | None = Field(
         None, description="TrueType file for titles, relative to the episode file; needed for letters that the built-in font lacks"
     )

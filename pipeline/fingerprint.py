@@ -8,10 +8,12 @@ import os
 from pathlib import Path
 from typing import Any
 
+canonical = json.JSONEncoder(sort_keys=True, ensure_ascii=False, allow_nan=False).encode  # made once: it is called for every shot
+
 
 def digest(value: Any) -> str:
     """SHA-256 of a JSON value, keys sorted."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False).encode()).hexdigest()
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
 
 
 def file_digest(path: Path) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from catalog.media import Media, MediaStore
+from catalog.place import Place
 from gates.decode import read_still
 from gates.image import judge_image
 from gates.rules import Profile
@@ -40,37 +41,41 @@ class Judged:
     height: int
     frames: int
     seconds: float
+    encode_seconds: float  # of `seconds`, writing the file
 
 
-def judge_keyframe(image: np.ndarray, finite: bool, width: int, height: int, root: Path, standard: Standard) -> Judged:
+def judge_keyframe(image: np.ndarray, finite: bool, width: int, height: int, root: Place, standard: Standard) -> Judged:
     """Store a still as PNG and judge the stored bytes.
 
     Args:
         image: uint8 RGB (height, width, 3). finite: what the model said before its cast to uint8.
-        width, height: what was asked for. root: the catalog's folder.
+        width, height: what was asked for. root: where the catalog is.
     """
     started = time.monotonic()
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG")
-    return _judge_still(buffer.getvalue(), finite, width, height, root, standard, started)
+    return _judge_still(_png(image), finite, width, height, root, standard, started)
 
 
-def judge_given(path: Path, width: int, height: int, root: Path, standard: Standard) -> Judged:
+def judge_given(path: Path, width: int, height: int, root: Place, standard: Standard) -> Judged:
     """A still that a person gave, scaled to the workflow's size (the middle, if the shapes differ), then as a keyframe."""
     started = time.monotonic()
+    return _judge_still(_png(fill(read_still(path).image, width, height)), True, width, height, root, standard, started)
+
+
+def _png(image: np.ndarray) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(fill(read_still(path).image, width, height)).save(buffer, "PNG")
-    return _judge_still(buffer.getvalue(), True, width, height, root, standard, started)
+    Image.fromarray(image).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
-def _judge_still(data: bytes, finite: bool, width: int, height: int, root: Path, standard: Standard, started: float) -> Judged:
+def _judge_still(data: bytes, finite: bool, width: int, height: int, root: Place, standard: Standard, started: float) -> Judged:
+    encoded = time.monotonic() - started
     media = MediaStore(root).put(data, ".png")
     verdict = judge_image(data, standard.profile, (width, height), standard.declared, finite)
     got = verdict.measures
-    return Judged(verdict, media, int(got["width"]), int(got["height"]), 1, time.monotonic() - started)
+    return Judged(verdict, media, int(got["width"]), int(got["height"]), 1, time.monotonic() - started, encoded)
 
 
-def judge_clip(frames: np.ndarray, finite: bool, keyframe: Media, expect: Expectation, root: Path, standard: Standard) -> Judged:
+def judge_clip(frames: np.ndarray, finite: bool, keyframe: Media, expect: Expectation, root: Place, standard: Standard) -> Judged:
     """Encode a clip, decode the file again, judge it against its keyframe, and store it.
 
     Args:
@@ -84,16 +89,17 @@ def judge_clip(frames: np.ndarray, finite: bool, keyframe: Media, expect: Expect
     with tempfile.TemporaryDirectory(prefix="tower-clip-") as folder:
         file = Path(folder) / "clip.mp4"
         write_clip(file, frames, fps)
+        encoded = time.monotonic() - started
         verdict = judge_video(file, expect, standard.profile, standard.declared, finite)
         media = MediaStore(root).put(file.read_bytes(), ".mp4")
-    return Judged(verdict, media, frames.shape[2], frames.shape[1], len(frames), time.monotonic() - started)
+    return Judged(verdict, media, frames.shape[2], frames.shape[1], len(frames), time.monotonic() - started, encoded)
 
 
-def read_keyframe(media: Media, width: int, height: int, root: Path) -> np.ndarray:
+def read_keyframe(media: Media, width: int, height: int, root: Place) -> np.ndarray:
     """The stored keyframe, proven, scaled to the clip's size: uint8 RGB (height, width, 3)."""
     return fill(read_still(MediaStore(root).read(media.path, media.digest)).image, width, height)
 
 
-def keyframe_part(media: Media, width: int, height: int, root: Path) -> list[np.ndarray]:
+def keyframe_part(media: Media, width: int, height: int, root: Place) -> list[np.ndarray]:
     """`read_keyframe` for the object store, which indexes lists."""
     return [read_keyframe(media, width, height, root)]

@@ -6,26 +6,23 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError
-from .plan import check_files, files_of
+from .files import check_files, files_of
+from .registry import Registry
 from .settings import Settings
-from .workflow import WORKFLOWS, load_workflow
+from .workflow import Workflow
 
 
-def list_models(settings: Settings) -> list[dict[str, Any]]:
-    """One row a workflow: what it makes, from which files, and what is wrong with them if anything is."""
-    return [_row(path.stem, settings) for path in sorted(WORKFLOWS.glob("*.yaml"))]
+def list_models(registry: Registry) -> list[dict[str, Any]]:
+    """One row a registered workflow: what it makes, from which files, and what is wrong with them if anything is."""
+    return [_row(workflow, registry.settings) for workflow in registry.all()]
 
 
-def _row(name: str, settings: Settings) -> dict[str, Any]:
-    workflow = load_workflow(name, "tower models")
-    makes = f"{workflow.width}x{workflow.height}" + (
-        f", {workflow.num_frames} frames at {workflow.fps:g} fps" if workflow.num_frames else ""
-    )
+def _row(workflow: Workflow, settings: Settings) -> dict[str, Any]:
     row = {
-        "workflow": name,
+        "workflow": workflow.name,
         "version": workflow.version,
         "family": workflow.family,
-        "makes": makes,
+        "makes": makes(workflow),
         "checkpoint": workflow.checkpoint,
         "megabytes": 0.0,
         "state": "ready",
@@ -36,5 +33,10 @@ def _row(name: str, settings: Settings) -> dict[str, Any]:
         folders = [files.checkpoint, *([files.motion_adapter] if files.motion_adapter else [])]
         row["megabytes"] = sum(p.stat().st_size for f in folders for p in Path(f).rglob("*.safetensors")) / 1e6
     except InputError as error:
-        row["state"] = str(error).removeprefix(f"workflow {name}: ")
+        row["state"] = str(error).removeprefix(f"workflow {workflow.name}: ")
     return row
+
+
+def makes(workflow: Workflow) -> str:
+    size = f"{workflow.width}x{workflow.height}"
+    return size + (f", {workflow.num_frames} frames at {workflow.fps:g} fps" if workflow.num_frames else "")

@@ -1,4 +1,4 @@
-"""The plan: every shot's prompts, workflows and inputs, and which of its takes still hold.
+"""The plan: which shots hold, which must be rendered, and why.
 
 Everything that can be wrong with names and files is found here, before Ray starts.
 """
@@ -6,49 +6,26 @@ Everything that can be wrong with names and files is found here, before Ray star
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from actors.files import check_folder, check_frames, check_size
-from actors.values import Lora, ModelError, ModelFiles
+from catalog.registry import Row
 from catalog.store import Catalog
-from catalog.views import accepted_take, takes_of
-from gates.decode import Undecodable, read_still
-from gates.rules import Profile
 
 from .episode import Episode, Sequence, Shot
 from .errors import InputError
-from .fingerprint import FileDigests, digest, file_digest
-from .profile import load_profile
-from .prompt import compose, compose_negative
-from .settings import PROJECT, Settings
-from .title import check_title
-from .workflow import Workflow, load_workflow
+from .estimate import Costs
+from .fingerprint import file_digest
+from .past import Past, Reason, Verdicts, latest_of_others, past_takes
+from .registry import Registry
+from .resolve import Resolver, StagePlan, changes, clip_inputs
+from .settings import Settings
 
-DEMO = PROJECT / "actors" / "demo"
-Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class StagePlan:
-    """One stage of one shot: everything that decides its pixels, but the seed's variation.
-
-    inputs: digest of it all; for clips without the keyframe, which `clip_inputs` adds when it is known.
-    """
-
-    stage: Literal["keyframe", "clip"]
-    workflow: Workflow
-    workflow_digest: str
-    files: ModelFiles
-    prompt: str
-    negative_prompt: str
-    loras: tuple[Lora, ...]
-    profile: Profile
-    inputs: str
+STAGES = ("keyframe", "clip")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ShotPlan:
     episode: str
     sequence: Sequence
@@ -56,15 +33,20 @@ class ShotPlan:
     keyframe: StagePlan
     clip: StagePlan
     given_keyframe: Path | None
-    history: dict[str, list[Row]]  # stage -> takes so far, oldest first
-    accepted_keyframe: Row | None
-    accepted_clip: Row | None
-    why: str
+    history: dict[str, list[Past]]  # stage -> takes so far, oldest first
+    accepted_keyframe: Past | None
+    accepted_clip: Past | None
+    reasons: tuple[Reason, ...] = ()
     fresh: bool = False  # takes of earlier runs count for nothing but their numbers
+    until: str = "clip"  # the last stage that is wanted: a benchmark of keyframes needs no clips
 
     @property
     def stale(self) -> bool:
-        return self.accepted_clip is None
+        return (self.accepted_keyframe if self.until == "keyframe" else self.accepted_clip) is None
+
+    @property
+    def why(self) -> str:
+        return "; ".join(r.text for r in self.reasons)
 
 
 @dataclass(frozen=True)
@@ -73,10 +55,20 @@ class Plan:
     file: Path
     file_digest: str
     shots: list[ShotPlan]
+    judgements: list[Row] = field(default_factory=list)  # verdicts that changed with a profile or a declaration, to be recorded
+    costs: Costs = field(default_factory=Costs)
 
     @property
     def stale(self) -> list[ShotPlan]:
         return [s for s in self.shots if s.stale]
+
+    def gpu_minutes(self, shot: ShotPlan) -> float | None:
+        """Expected minutes on a device, from what the same workflows took before; None where they never ran."""
+        if not shot.stale:
+            return 0.0
+        stages = [shot.clip] if shot.accepted_keyframe else [shot.clip] if shot.given_keyframe else [shot.keyframe, shot.clip]
+        seconds = [self.costs.seconds(stage.ready) for stage in stages]
+        return None if None in seconds else sum(s for s in seconds if s is not None) / 60
 
 
 def make_plan(episode: Episode, file: Path, settings: Settings, catalog: Catalog, fresh: bool = False) -> Plan:
@@ -88,194 +80,128 @@ def make_plan(episode: Episode, file: Path, settings: Settings, catalog: Catalog
     Raises:
         InputError: a workflow, checkpoint, LoRA or picture is missing or cannot fit.
     """
-    digests = FileDigests(catalog.root / "model-digests.json")
-    planner = _Planner(episode, file, settings, digests)
-    history = takes_of(catalog, episode.id)
-    shots = []
-    for sequence, shot in episode.shots:
-        keyframe, clip, given = planner.stages(sequence, shot)
-        takes = {stage: history.get((shot.id, stage), []) for stage in ("keyframe", "clip")}
-        shots.append(_with_takes(catalog, episode.id, sequence, shot, keyframe, clip, given, takes, fresh))
-    digests.save()
-    return Plan(episode, file, file_digest(file), shots)
+    registry = Registry(catalog, settings)
+    resolver = Resolver(episode, file, settings, registry)
+    resolved = [(sequence, shot, *resolver.stages(sequence, shot)) for sequence, shot in episode.shots]
+    registry.digests.save()
+    past = past_takes(catalog, episode.id)
+    declared = {shot.id: shot.declares for _, shot in episode.shots}
+    verdicts = Verdicts(catalog, episode.id, declared)
+    verdicts.look(past, _wanted(resolved))
+    shots = [_shot_plan(catalog, episode.id, past, verdicts, fresh, *parts) for parts in resolved]
+    shots = _explained(catalog, shots, verdicts)
+    return Plan(episode, file, file_digest(file), shots, verdicts.judgements, Costs.of(catalog, registry))
 
 
-def clip_inputs(clip: StagePlan, keyframe_media: str) -> str:
-    """A clip's inputs with the keyframe that it starts from."""
-    return digest([clip.inputs, keyframe_media])
+def _wanted(resolved: list[tuple[Sequence, Shot, StagePlan, StagePlan, Path | None]]) -> dict[tuple[str, str], str | None]:
+    """(shot, stage) to the inputs whose verdicts matter; a clip's depend on its keyframe, so all of them are looked at."""
+    wanted: dict[tuple[str, str], str | None] = {}
+    for _, shot, keyframe, _, _ in resolved:
+        wanted[shot.id, "keyframe"] = keyframe.inputs
+        wanted[shot.id, "clip"] = None
+    return wanted
 
 
-def _with_takes(
+def _shot_plan(
     catalog: Catalog,
     episode: str,
+    past: dict[tuple[str, str], list[Past]],
+    verdicts: Verdicts,
+    fresh: bool,
     sequence: Sequence,
     shot: Shot,
     keyframe: StagePlan,
     clip: StagePlan,
     given: Path | None,
-    takes: dict[str, list[Row]],
-    fresh: bool,
 ) -> ShotPlan:
-    still = None if fresh else accepted_take(catalog, takes["keyframe"], keyframe.inputs)
-    moving = None if fresh or still is None else accepted_take(catalog, takes["clip"], clip_inputs(clip, still["media"]))
-    return ShotPlan(episode, sequence, shot, keyframe, clip, given, takes, still, moving, _why(takes, still, moving, fresh), fresh)
+    still, moving = None, None
+    history = {stage: verdicts.now(past.get((shot.id, stage), ())) for stage in STAGES}
+    if not fresh:
+        still = accepted_take(catalog, history["keyframe"], keyframe.inputs)
+        moving = still and accepted_take(catalog, history["clip"], clip_inputs(clip, still.media))
+    return ShotPlan(episode, sequence, shot, keyframe, clip, given, history, still, moving, fresh=fresh)
 
 
-def _why(takes: dict[str, list[Row]], still: Row | None, moving: Row | None, fresh: bool) -> str:
-    if moving:
-        return "accepted"
-    if fresh:
-        return "fresh takes were asked for"
-    stage = "clip" if still else "keyframe"
-    if not takes[stage]:
-        return f"no {stage} yet"
-    if any(t["outcome"] == "accepted" for t in takes[stage]):
-        return f"what the {stage} is made from has changed, or its file is gone"
-    return f"no {stage} was accepted yet ({len(takes[stage])} takes)"
+def accepted_take(catalog: Catalog, takes: Iterable[Past], inputs: str) -> Past | None:
+    """The latest accepted take of exactly these inputs whose media is still there."""
+    for take in reversed(list(takes)):
+        wanted = take.outcome == "accepted" and take.inputs == inputs
+        if wanted and catalog.media.has(take.media_path, take.media, take.media_bytes, take.committed):
+            return take
+    return None
 
 
-class _Planner:
-    """Resolves names and files; each workflow and file is checked once."""
-
-    def __init__(self, episode: Episode, file: Path, settings: Settings, digests: FileDigests):
-        self.episode, self.file, self.settings, self.digests = episode, file, settings, digests
-        self.workflows: dict[str, tuple[Workflow, str, ModelFiles]] = {}
-
-    def stages(self, sequence: Sequence, shot: Shot) -> tuple[StagePlan, StagePlan, Path | None]:
-        where = f"{self.file}: shot {shot.id}"
-        loras = tuple(self._lora(where, name) for name in shot.characters if self.episode.characters[name].lora)
-        keyframe = self._stage("keyframe", sequence, shot, shot.keyframe_workflow or self.episode.keyframe_workflow, where, loras)
-        clip_name = shot.clip_workflow or self.episode.clip_workflow
-        clip = self._stage("clip", sequence, shot, clip_name, where, loras)
-        self._length(where, shot, clip.workflow)
-        self._title(where, shot)
-        given = self._given(where, shot.keyframe)
-        if given:
-            keyframe = StagePlan(
-                **{**keyframe.__dict__, "inputs": digest(["given", file_digest(given), keyframe.workflow.width, keyframe.workflow.height])}
-            )
-        return keyframe, clip, given
-
-    def _stage(
-        self, stage: Literal["keyframe", "clip"], sequence: Sequence, shot: Shot, name: str, where: str, loras: tuple[Lora, ...]
-    ) -> StagePlan:
-        workflow, workflow_digest, files = self._workflow(name, where)
-        if workflow.stage != stage:
-            raise InputError(f"{where}: {stage}_workflow {name!r} makes {workflow.stage}s; a workflow that makes {stage}s is wanted")
-        used = loras if workflow.family != "ltx_video" else ()
-        prompt = compose(self.episode, sequence, shot)
-        negative = compose_negative(self.episode, workflow.negative_prompt)
-        if not prompt:
-            raise InputError(f"{where}: the prompt is empty; give the shot an action, characters or a location")
-        lora_digests = [[self.digests.of(Path(x.file)), x.weight] for x in used]
-        inputs = digest([stage, prompt, negative, workflow_digest, lora_digests, shot.variation])
-        profile = load_profile(workflow.gates, f"workflow {workflow.name}: gates")
-        return StagePlan(stage, workflow, workflow_digest, files, prompt, negative, used, profile, inputs)
-
-    def _workflow(self, name: str, where: str) -> tuple[Workflow, str, ModelFiles]:
-        if name not in self.workflows:
-            workflow = load_workflow(name, where)
-            files = files_of(workflow, self.settings)
-            check_files(workflow, files)
-            identity = [workflow.model_dump(exclude={"description", "retry", "gates"}), self.digests.of(Path(files.checkpoint))]
-            identity += [self.digests.of(Path(x)) for x in (files.motion_adapter, *(x.file for x in files.loras)) if x]
-            self.workflows[name] = workflow, digest(identity), files
-        return self.workflows[name]
-
-    def _lora(self, where: str, character: str) -> Lora:
-        lora = self.episode.characters[character].lora
-        assert lora
-        return lora_file(f"{where}: character {character}: lora", self.settings, lora.file, lora.weight)
-
-    def _given(self, where: str, name: str | None) -> Path | None:
-        if name is None:
-            return None
-        path = _inside(self.file.absolute().parent, name, f"{where}: keyframe")
-        if not path.is_file():
-            raise InputError(f"{where}: keyframe: file {path} does not exist")
-        try:
-            read_still(path)
-        except Undecodable as error:
-            raise InputError(f"{where}: keyframe: file {path} is not a picture that can be read: {error}") from error
-        return path
-
-    def _length(self, where: str, shot: Shot, workflow: Workflow) -> None:
-        assert workflow.num_frames and workflow.fps
-        have = workflow.num_frames / workflow.fps * self.episode.fps
-        if shot.fit == "trim" and shot.frames > have + 1e-6:
-            raise InputError(
-                f"{where}: frames {shot.frames} are more than the {have:.0f} that workflow {workflow.name} makes; "
-                f"shorten the shot, or set fit: hold or fit: stretch"
-            )
-
-    def _title(self, where: str, shot: Shot) -> None:
-        if shot.title:
-            check_title(shot.title, font_of(self.episode, self.file), where)
+def _explained(catalog: Catalog, shots: list[ShotPlan], verdicts: Verdicts) -> list[ShotPlan]:
+    """The same shots with their reasons. Only stale shots need rows in full: what changed is told from them."""
+    stale = [s for s in shots if s.stale]
+    rows = latest_of_others(catalog, [p.take for s in stale for takes in s.history.values() for p in takes[-1:]])
+    explained = []
+    for shot in shots:
+        if not shot.stale:
+            again = [r for p in (shot.accepted_keyframe, shot.accepted_clip) if p for r in verdicts.told(p)]
+            explained.append(replace(shot, reasons=tuple(again)) if again else shot)
+        else:
+            explained.append(replace(shot, reasons=tuple(_reasons(shot, rows, verdicts))))
+    return explained
 
 
-def font_of(episode: Episode, file: Path) -> Path | None:
-    if episode.title_font is None:
-        return None
-    path = _inside(file.absolute().parent, episode.title_font, f"{file}: title_font")
-    if not path.is_file():
-        raise InputError(f"{file}: title_font: file {path} does not exist")
-    return path
+def _reasons(shot: ShotPlan, rows: dict[str, Row], verdicts: Verdicts) -> list[Reason]:
+    if shot.fresh:
+        return [Reason("keyframe", "fresh", "fresh takes were asked for")]
+    if shot.accepted_keyframe is None:
+        return _stage_reasons("keyframe", shot, shot.keyframe, shot.keyframe.inputs, rows, verdicts)
+    return _stage_reasons("clip", shot, shot.clip, clip_inputs(shot.clip, shot.accepted_keyframe.media), rows, verdicts)
 
 
-def files_of(workflow: Workflow, settings: Settings) -> ModelFiles:
-    """The workflow's paths on this machine."""
-    loras = tuple(lora_file(f"workflow {workflow.name}: loras", settings, x.file, x.weight) for x in workflow.loras)
-    adapter = str(model_path(settings, workflow.motion_adapter)) if workflow.motion_adapter else None
-    return ModelFiles(str(model_path(settings, workflow.checkpoint)), adapter, loras, workflow.dtype)
-
-
-def model_path(settings: Settings, name: str) -> Path:
-    """`demo:NAME` is in actors/demo; anything else starts from the models folder, and stays in it."""
-    if name.startswith("demo:"):
-        return _inside(DEMO, name.removeprefix("demo:"), "model path")
-    return _inside(settings.models_dir, name, "model path")
-
-
-def lora_file(where: str, settings: Settings, name: str, weight: float) -> Lora:
-    path = model_path(settings, name)
-    if not path.is_file():
-        raise InputError(f"{where}: file {path} does not exist")
-    if path.suffix != ".safetensors":
-        raise InputError(f"{where}: file {path.name} is not a .safetensors file")
-    return Lora(str(path), weight)
-
-
-def check_files(workflow: Workflow, files: ModelFiles) -> None:
-    """The cheap checks: folders, sizes and frame counts. Loading finds the rest, still before anything renders."""
-    field = "checkpoint"
-    try:
-        check_folder(files.checkpoint, "checkpoint")
-        field = "width, height"
-        check_size(workflow.width, workflow.height, 32 if workflow.family == "ltx_video" else 8)
-        field = "num_frames"
-        if workflow.family == "ltx_video":
-            check_frames(files.checkpoint, workflow.num_frames or 0)
-        field = "motion_adapter"
-        if files.motion_adapter:
-            check_folder(files.motion_adapter, "motion adapter", part="config.json")
-    except ModelError as error:
-        raise InputError(f"workflow {workflow.name}: {field}: {error}") from error
-
-
-def _inside(folder: Path, name: str, what: str) -> Path:
-    path = (folder / name).resolve()
-    if not path.is_relative_to(folder.resolve()):
-        raise InputError(f"{what} {name!r} leads outside {folder}; only paths inside it are read")
-    return path
+def _stage_reasons(stage: str, shot: ShotPlan, made: StagePlan, inputs: str, rows: dict[str, Row], verdicts: Verdicts) -> list[Reason]:
+    takes = shot.history[stage]
+    if not takes:
+        return [Reason(stage, "new", f"no {stage} yet")]
+    same = [p for p in takes if p.inputs == inputs]
+    if not same:
+        row = rows[takes[-1].take]
+        found = changes(row, made, shot.shot.variation)
+        if stage == "clip" and shot.accepted_keyframe and row["keyframe_media"] != shot.accepted_keyframe.media:
+            found.append(("upstream_changed", "its keyframe changed"))
+        found = found or [("inputs_changed", f"what the {stage} is made from changed")]
+        return [Reason(stage, code, text) for code, text in found]
+    if any(p.outcome == "accepted" for p in same):
+        return [Reason(stage, "media_gone", f"the {stage}'s file is gone or damaged")]
+    last = same[-1]
+    if last.review == "retake":
+        return [Reason(stage, "retake", f"a retake of the {stage} was asked for" + (f": {last.note}" if last.note else ""))]
+    flipped = [r for p in same for r in verdicts.told(p)]
+    return flipped[-1:] or [Reason(stage, "none_accepted", f"no {stage} was accepted yet ({len(same)} takes)")]
 
 
 def select(plan: Plan, only: Iterable[str]) -> Plan:
     """The plan with only these shots or sequences."""
-    wanted = [w for w in only if w]
+    wanted = {w for w in only if w}
     if not wanted:
         return plan
     known = {s.shot.id for s in plan.shots} | {s.sequence.id for s in plan.shots}
-    unknown = [w for w in wanted if w not in known]
+    unknown = sorted(wanted - known)
     if unknown:
-        raise InputError(f"--only {unknown[0]}: {plan.file} has no such shot or sequence; it has {', '.join(sorted(known))}")
-    return Plan(plan.episode, plan.file, plan.file_digest, [s for s in plan.shots if s.shot.id in wanted or s.sequence.id in wanted])
+        raise InputError(f"--only {unknown[0]}: {plan.file} has no such shot or sequence; it has {', '.join(sorted(known)[:40])}")
+    return replace(plan, shots=[s for s in plan.shots if s.shot.id in wanted or s.sequence.id in wanted])
+
+
+def as_rows(plan: Plan) -> list[dict[str, Any]]:
+    """One row a shot, for `tower plan`."""
+    return [
+        {
+            "shot": s.shot.id,
+            "sequence": s.sequence.id,
+            "state": _state(s),
+            "keyframe": "keep" if s.accepted_keyframe else "given" if s.given_keyframe else "render",
+            "clip": "keep" if s.accepted_clip else "render",
+            "why": [{"stage": r.stage, "code": r.code, "text": r.text} for r in s.reasons],
+            "gpu_minutes": plan.gpu_minutes(s),
+            "workflows": [s.keyframe.ready.name, s.clip.ready.name],
+        }
+        for s in plan.shots
+    ]
+
+
+def _state(shot: ShotPlan) -> str:
+    return "stale" if shot.stale else "rejudge" if shot.reasons else "clean"

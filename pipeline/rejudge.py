@@ -11,8 +11,8 @@ from typing import Any, Literal
 from catalog.store import Catalog
 from catalog.views import all_takes
 from gates.rules import Profile, judge
-from gates.verdict import Verdict
 
+from .errors import InputError
 from .profile import load_profile, profile_identity
 
 
@@ -48,9 +48,9 @@ def rejudge(catalog: Catalog, profile: Profile | None, episode: str | None = Non
         profile: each take's own, as its file is today, if not given.
         declared: what shots declare now; what they declared when they were rendered, if not given.
     """
-    rows = [row for row in all_takes(catalog, episode) if row["outcome"] != "error" and row["measures"]]
+    rows = [row for row in all_takes(catalog, episode) if row["outcome"] != "error" and row["measures"] and row["review"] != "retake"]
     now = [row | {"declared": list((declared or {}).get(row["shot"], row["declared"] or ()))} for row in rows]
-    changes = [change for row in now if (change := _change(row, profile or _own(row)))]
+    changes = [change for row in now if (change := _change(row, profile))]
     return Rejudged(len(rows), changes)
 
 
@@ -61,33 +61,36 @@ def apply(catalog: Catalog, changes: list[Change]) -> None:
 
 
 def _own(row: dict[str, Any]) -> Profile:
+    if row["profile"] is None:
+        raise InputError(f"take {row['take']} was judged before profiles were recorded; name one with --profile")
     return load_profile(row["profile"].split("#")[0], f"take {row['take']}")
 
 
-def _change(row: dict[str, Any], profile: Profile) -> Change | None:
+def judge_again(row: dict[str, Any], profile: Profile | None) -> dict[str, Any]:
+    """The judgement of a take's row under a profile, its own as it is today if none is given."""
+    profile = profile or _own(row)
     gate: Literal["image", "video"] = "image" if row["stage"] == "keyframe" else "video"
-    verdict = judge(gate, row["measures"], profile, row["declared"])
-    outcome = "rejected" if verdict.outcome == "fail" else "accepted"
-    was = (row["outcome"], tuple(row["labels"]), tuple(row["warnings"]))
-    if was == (outcome, verdict.failures, verdict.warnings):
-        return None
-    shown_was, shown_now = _shown(row["labels"], row["warnings"]), _shown(verdict.failures, verdict.warnings)
-    return Change(row["take"], row["outcome"], outcome, shown_was, shown_now, _judgement(row, verdict, outcome, profile))
-
-
-def _shown(labels: Any, warnings: Any) -> tuple[str, ...]:
-    return (*labels, *(f"{w} (warn)" for w in warnings))
-
-
-def _judgement(row: dict[str, Any], verdict: Verdict, outcome: str, profile: Profile) -> dict[str, Any]:
+    verdict = judge(gate, row["measures"], profile, row["declared"] or ())
     return {
         "take": row["take"],
         "at": datetime.now(UTC),
         "episode": row["episode"],
         "profile": profile_identity(profile),
         "declared": row["declared"],
-        "outcome": outcome,
+        "outcome": "rejected" if verdict.outcome == "fail" else "accepted",
         "labels": list(verdict.failures),
         "warnings": list(verdict.warnings),
         "findings": json.dumps(verdict.to_dict()["findings"]),
     }
+
+
+def _change(row: dict[str, Any], profile: Profile | None) -> Change | None:
+    now = judge_again(row, profile)
+    if all(list(row[k] or ()) == now[k] for k in ("labels", "warnings")) and row["outcome"] == now["outcome"]:
+        return None
+    shown_was, shown_now = _shown(row["labels"] or (), row["warnings"] or ()), _shown(now["labels"], now["warnings"])
+    return Change(row["take"], row["outcome"], now["outcome"], shown_was, shown_now, now)
+
+
+def _shown(labels: Any, warnings: Any) -> tuple[str, ...]:
+    return (*labels, *(f"{w} (warn)" for w in warnings))

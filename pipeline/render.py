@@ -1,27 +1,26 @@
-"""Render an episode: plan, start the pool, let every stale shot live, assemble."""
+"""Render an episode: plan, claim it, start the pool, let every stale shot live, assemble."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
-import platform
 import shutil
 import signal
-import socket
-import uuid
-from collections.abc import Iterable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from catalog.store import Catalog, Writer
-from catalog.views import takes_of
+from catalog.care import compact
+from catalog.media import MediaDamaged
+from catalog.place import Place
+from catalog.registry import Row
+from catalog.store import Catalog, CatalogError
+from catalog.views import take_counts
+from catalog.writer import Writer
 from cluster.pool import ModelBroken, ModelSpec, Pool, RequestFailed
 from cluster.start import ClusterInfo, cluster
 from gates.image import keyframe_hash
@@ -29,8 +28,13 @@ from gates.image import keyframe_hash
 from .assemble import assemble, link_takes
 from .episode import Episode, load_episode
 from .errors import InputError, StorageError
-from .plan import Plan, ShotPlan, font_of, make_plan, select
+from .open import open_catalog
+from .past import rows_of
+from .plan import Plan, ShotPlan, make_plan, select
 from .progress import RenderProgress
+from .registry import Registry
+from .resolve import font_of
+from .run_log import BEAT_SECONDS, RunLog
 from .settings import Settings
 from .sheet import contact_sheet
 from .shot import ShotOutcome, render_shot
@@ -38,6 +42,18 @@ from .studio import Studio, encoder_of, spec_of
 
 LIVE_PER_DEVICE = 4  # shots in flight for each device: enough to fill a batch of stills, few enough to bound frames in memory
 SPARE_BYTES = 8 * 2**20  # room on the disk for tables and logs, beside the media
+MANY_FILES = 256  # live data files of the table of takes: every run adds some, and every reader opens all of them
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a shot ended, with the rows of the takes that decide it."""
+
+    shot: str
+    outcome: str
+    why: str
+    keyframe: Row | None
+    clip: Row | None
 
 
 @dataclass(frozen=True)
@@ -46,62 +62,119 @@ class Summary:
 
     run: str
     episode: str
-    outcomes: list[ShotOutcome]
+    outcomes: list[Result]
     rendered: int
     takes: int
     folder: Path
     movie: Path | None
 
     @property
-    def exhausted(self) -> list[ShotOutcome]:
+    def exhausted(self) -> list[Result]:
         return [o for o in self.outcomes if o.outcome != "accepted"]
 
 
-def render(file: Path, out: Path, settings: Settings, console: Console, only: Iterable[str] = (), fresh: bool = False) -> Summary:
+@dataclass(frozen=True)
+class Order:
+    """What was asked for."""
+
+    file: Path
+    out: Path
+    only: tuple[str, ...] = ()
+    fresh: bool = False
+    allow_experimental: bool = False
+
+
+def render(order: Order, settings: Settings, console: Console) -> Summary:
     """Render what is stale of an episode, then assemble it.
 
     Raises:
         InputError, StorageError, ClusterError, CatalogError: each with one sentence; nothing half-written is left.
     """
-    episode = load_episode(file)
-    folder = _writable(out / episode.id)
-    catalog = Catalog.open(_writable(settings.catalog_root))
+    episode = load_episode(order.file)
+    folder = writable(order.out / episode.id)
+    place = settings.place
+    if place.is_local:
+        writable(place.folder)
+    catalog = open_catalog(settings)
     try:
-        plan = select(make_plan(episode, file, settings, catalog, fresh), only)
+        return _render(order, episode, folder, catalog, settings, console)
+    except MediaDamaged as damaged:  # found when its bytes were read: what it was made from is all there
+        console.print(f"{damaged}; it is set aside, and its take renders again", highlight=False, soft_wrap=True)
+        catalog.media.set_aside(damaged.path)
+        return _render(replace(order, fresh=False), episode, folder, catalog, settings, console)
+
+
+def _render(order: Order, episode: Episode, folder: Path, catalog: Catalog, settings: Settings, console: Console) -> Summary:
+    try:
+        plan = select(make_plan(episode, order.file, settings, catalog, order.fresh), order.only)
     except OSError as error:
-        raise InputError(f"{error.filename or file} cannot be read: {error.strerror or error}") from error
-    _room_for(plan, catalog.root)
-    run = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
+        raise InputError(f"{error.filename or order.file} cannot be read: {error.strerror or error}") from error
+    if plan.judgements:
+        catalog.append("judgements", plan.judgements)
     outcomes = [_accepted(s) for s in plan.shots if not s.stale]
     console.print(f"{episode.id}: {len(plan.shots)} shots, {len(plan.stale)} to render", highlight=False)
-    made = 0
+    log, made = RunLog(catalog, plan, order.allow_experimental, statuses(plan, catalog, settings, order.allow_experimental)), 0
     if plan.stale:
-        fresh_outcomes, made = _on_cluster(plan, settings, catalog, console, run)
+        room_for(plan, catalog.place)
+        fresh_outcomes, made = render_stale(plan, settings, catalog, console, log)
         outcomes += fresh_outcomes
-    order = [s.shot.id for s in plan.shots]
-    outcomes.sort(key=lambda o: order.index(o.shot))
+    order_of = {s.shot.id: i for i, s in enumerate(plan.shots)}
+    outcomes.sort(key=lambda o: order_of[o.shot])
     try:
-        return _finish(episode, file, plan, outcomes, catalog, folder, run, made, bool(only))
+        return _finish(episode, order.file, plan, outcomes, catalog, folder, log.run, made, bool(order.only))
     except OSError as error:
         raise StorageError(f"{folder} cannot be written: {error.strerror or error}") from error
 
 
-def _on_cluster(plan: Plan, settings: Settings, catalog: Catalog, console: Console, run: str) -> tuple[list[ShotOutcome], int]:
-    with cluster(settings.devices, settings.dashboard_port) as info:
-        kind = "logical devices" if info.logical else "GPUs"
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray replaced it; a scheduler's polite stop is an interruption
-        console.print(f"Ray: {info.devices} {kind}, {info.cpus} CPUs, dashboard {info.dashboard_url or 'off'}", highlight=False)
-        return asyncio.run(_render_stale(plan, settings, catalog, console, run, info))
+def statuses(plan: Plan, catalog: Catalog, settings: Settings, allow_experimental: bool) -> dict[str, str]:
+    """Status of every workflow that is about to render, by name@version.
+
+    Raises:
+        InputError: one of them is not proven, and that was not allowed.
+    """
+    registry = Registry(catalog, settings)
+    found: dict[str, str] = {}
+    stages = [stage for s in plan.stale for stage in ((s.clip,) if s.accepted_keyframe or s.given_keyframe else (s.keyframe, s.clip))]
+    for ready in {stage.ready.name: stage.ready for stage in stages}.values():
+        standing = registry.standing(ready.workflow)
+        found[ready.name] = standing.status
+        if not standing.may_render and not allow_experimental:
+            raise InputError(
+                f"{plan.file}: workflow {ready.name} is {standing.status}, not proven: {standing.why}; "
+                f"`tower benchmark` and `tower workflows promote` prove it, --allow-experimental renders with it as it is"
+            )
+    return found
 
 
-async def _render_stale(
-    plan: Plan, settings: Settings, catalog: Catalog, console: Console, run: str, info: ClusterInfo
+def render_stale(plan: Plan, settings: Settings, catalog: Catalog, console: Console, log: RunLog) -> tuple[list[ShotOutcome], int]:
+    """Let every stale shot live; gives how each ended and how many takes were made."""
+    log.claim()
+    try:
+        with cluster(settings.devices, settings.dashboard_port) as info:
+            kind = "logical devices" if info.logical else "GPUs"
+            signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray replaced it; a scheduler's polite stop is an interruption
+            console.print(f"Ray: {info.devices} {kind}, {info.cpus} CPUs, dashboard {info.dashboard_url or 'off'}", highlight=False)
+            log.devices = info.devices
+            outcomes, made = asyncio.run(_live(plan, settings, catalog, console, log, info))
+    except BaseException as error:
+        event = "interrupted" if isinstance(error, asyncio.CancelledError | KeyboardInterrupt) else "failed"
+        _last_words(catalog, log.row(event, error=str(error) or None))
+        raise
+    done = sum(o.outcome == "accepted" for o in outcomes)
+    catalog.append("runs", [log.row("finished", accepted=done, exhausted=len(outcomes) - done)])
+    _tidy(catalog)
+    return outcomes, made
+
+
+async def _live(
+    plan: Plan, settings: Settings, catalog: Catalog, console: Console, log: RunLog, info: ClusterInfo
 ) -> tuple[list[ShotOutcome], int]:
     async with AsyncExitStack() as stack:
         pool = await stack.enter_async_context(Pool(info, settings.resident_models))
         writer = await stack.enter_async_context(Writer(catalog))
+        heart = asyncio.create_task(_beat(writer, log))
+        stack.callback(heart.cancel)
         await _prepare(pool, plan)
-        await writer.add("runs", _run_row(plan, run, "started", info))
         progress = stack.enter_context(RenderProgress(console, sum(s.accepted_keyframe is None for s in plan.stale), len(plan.stale)))
         count = 0
 
@@ -111,17 +184,21 @@ async def _render_stale(
                 count += 1
                 progress.take(value.row)
 
-        known = {s.shot.id: keyframe_hash(s.accepted_keyframe["measures"]) for s in plan.shots if s.accepted_keyframe}
-        studio = Studio(run, pool, catalog, writer, tell, known)
-        try:
-            outcomes = await _bounded(plan.stale, studio, LIVE_PER_DEVICE * info.devices)
-        except BaseException as error:
-            event = "interrupted" if isinstance(error, asyncio.CancelledError | KeyboardInterrupt) else "failed"
-            await asyncio.shield(_last_words(writer, _run_row(plan, run, event, info) | {"error": str(error) or None}))
-            raise
-        done = sum(o.outcome == "accepted" for o in outcomes)
-        await writer.add("runs", _run_row(plan, run, "finished", info) | {"accepted": done, "exhausted": len(outcomes) - done})
-        return outcomes, count
+        studio = Studio(log.run, pool, catalog, writer, tell, _known_keyframes(catalog, plan))
+        return await _bounded(plan.stale, studio, LIVE_PER_DEVICE * info.devices), count
+
+
+async def _beat(writer: Writer, log: RunLog) -> None:
+    """Signs of life, for drivers on other machines."""
+    while True:
+        await asyncio.sleep(BEAT_SECONDS)
+        await writer.add("runs", log.row("alive"))
+
+
+def _known_keyframes(catalog: Catalog, plan: Plan) -> dict[str, int]:
+    kept = {s.accepted_keyframe.take: s.shot.id for s in plan.shots if s.accepted_keyframe}
+    rows = rows_of(catalog, list(kept), "take, measures")
+    return {kept[take]: keyframe_hash(row["measures"]) for take, row in rows.items()}
 
 
 async def _bounded(shots: list[ShotPlan], studio: Studio, limit: int) -> list[ShotOutcome]:
@@ -164,11 +241,21 @@ def _needed(plan: Plan) -> list[tuple[ModelSpec, list[tuple[Any, ...]], str]]:
     return list(needed.values())
 
 
-async def _last_words(writer: Writer, row: dict[str, Any]) -> None:
+def _last_words(catalog: Catalog, row: Row) -> None:
     try:
-        await writer.add("runs", row)
+        catalog.append("runs", [row])
     except Exception:  # noqa: BLE001 - the run is failing already; its own error matters more than this row
         return
+
+
+def _tidy(catalog: Catalog) -> None:
+    """Join small files of the tables that grow with every commit, once there are many. Nothing depends on it."""
+    for name in ("takes", "runs", "judgements"):
+        try:
+            if len(catalog.dataset(name).files) > MANY_FILES:  # type: ignore[attr-defined]
+                compact(catalog, [name])
+        except CatalogError:
+            return
 
 
 def _finish(
@@ -183,18 +270,17 @@ def _finish(
     partial: bool,
 ) -> Summary:
     """Write what a person looks at: the movie where all shots are there, the sheet and the summary always."""
-    history = takes_of(catalog, episode.id)
-    counts = {s.shot.id: sum(len(history.get((s.shot.id, stage), [])) for stage in ("keyframe", "clip")) for s in plan.shots}
-    link_takes(folder / "shots", {o.shot: {"keyframe": o.keyframe, "clip": o.clip} for o in outcomes}, catalog.media)
-    contact_sheet(episode, outcomes, counts, catalog.media, folder / "contact_sheet.png")
+    results, counts = _with_rows(catalog, episode.id, outcomes), take_counts(catalog, episode.id)
+    link_takes(folder / "shots", {o.shot: {"keyframe": o.keyframe, "clip": o.clip} for o in results}, catalog.media)
+    contact_sheet(episode, results, counts, catalog.media, folder / "contact_sheet.png")
     movie: Path | None = folder / "episode.mp4"
-    if partial or any(o.outcome != "accepted" for o in outcomes):
+    if partial or any(o.outcome != "accepted" for o in results):
         (folder / "episode.mp4").unlink(missing_ok=True)  # an older one would look like this run's
         movie = None
     else:
-        assemble(episode, {o.shot: o.clip for o in outcomes if o.clip}, catalog.media, font_of(episode, file), folder / "episode.mp4")
-    summary = Summary(run, episode.id, outcomes, len(plan.stale), made, folder, movie)
-    _write_json(folder / "summary.json", _summary_json(summary, episode, counts))
+        assemble(episode, {o.shot: o.clip for o in results if o.clip}, catalog.media, font_of(episode, file), folder / "episode.mp4")
+    summary = Summary(run, episode.id, results, len(plan.stale), made, folder, movie)
+    write_json(folder / "summary.json", _summary_json(summary, episode, counts))
     return summary
 
 
@@ -232,27 +318,16 @@ def _summary_json(summary: Summary, episode: Episode, counts: dict[str, int]) ->
 
 
 def _accepted(plan: ShotPlan) -> ShotOutcome:
-    return ShotOutcome(plan.shot.id, "accepted", plan.accepted_keyframe, plan.accepted_clip)
+    assert plan.accepted_keyframe
+    return ShotOutcome(plan.shot.id, "accepted", plan.accepted_keyframe.take, plan.accepted_clip.take if plan.accepted_clip else None)
 
 
-def _run_row(plan: Plan, run: str, event: str, info: ClusterInfo) -> dict[str, Any]:
-    versions = {name: version(name) for name in ("tower", "torch", "diffusers", "ray")} | {"python": platform.python_version()}
-    return {
-        "run": run,
-        "event": event,
-        "at": datetime.now(UTC),
-        "episode": plan.episode.id,
-        "episode_file": str(plan.file),
-        "episode_digest": plan.file_digest,
-        "shots": len(plan.shots),
-        "stale": len(plan.stale),
-        "devices": info.devices,
-        "host": socket.gethostname(),
-        "versions": json.dumps(versions),
-    }
+def _with_rows(catalog: Catalog, episode: str, outcomes: list[ShotOutcome]) -> list[Result]:
+    rows = rows_of(catalog, [take for o in outcomes for take in (o.keyframe, o.clip) if take])
+    return [Result(o.shot, o.outcome, o.why, rows.get(o.keyframe or ""), rows.get(o.clip or "")) for o in outcomes]
 
 
-def _writable(folder: Path) -> Path:
+def writable(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".write-{os.getpid()}"
@@ -263,21 +338,24 @@ def _writable(folder: Path) -> Path:
     return folder
 
 
-def _room_for(plan: Plan, root: Path) -> None:
+def room_for(plan: Plan, place: Place) -> None:
     """Ask for the room that one take of everything stale may need: H.264 and PNG of drawings stay under a fifth of raw."""
+
+    if not place.is_local:
+        return
 
     def likely(shot: ShotPlan) -> int:
         w, k = shot.clip.workflow, shot.keyframe.workflow
         return (w.width * w.height * (w.num_frames or 1) // 4 + k.width * k.height * 3) * 3 // 5
 
-    needed, free = sum(likely(s) for s in plan.stale) + SPARE_BYTES * bool(plan.stale), shutil.disk_usage(root).free
+    needed, free = sum(likely(s) for s in plan.stale) + SPARE_BYTES * bool(plan.stale), shutil.disk_usage(place.uri).free
     if free < needed:
         raise StorageError(
-            f"the disk of {root} has {free / 1e6:.0f} MB free; about {needed / 1e6:.0f} MB are needed for {len(plan.stale)} shots"
+            f"the disk of {place} has {free / 1e6:.0f} MB free; about {needed / 1e6:.0f} MB are needed for {len(plan.stale)} shots"
         )
 
 
-def _write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any) -> None:
     part = path.with_suffix(".part")
     try:
         part.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

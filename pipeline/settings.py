@@ -7,6 +7,8 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from catalog.place import Place
+
 from .errors import InputError
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -17,18 +19,22 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="TOWER_", env_file=".env", extra="ignore")
 
-    catalog_uri: str = Field("./catalog-data", description="folder of the catalog")
+    catalog_uri: str = Field("./catalog-data", description="where the catalog is: a folder, or s3://bucket/prefix")
     models_dir: Path = Field(PROJECT / "models", description="folder that workflows' model paths start from")
     devices: int | None = Field(None, ge=1, le=1024, description="GPUs to use, or logical devices on a machine without")
     resident_models: int | None = Field(None, ge=1, description="models that a device may hold at once; 1 suits a 12 GB card")
     dashboard_port: int | None = Field(None, ge=1, le=65535, description="port of Ray's dashboard; unset: Ray chooses")
 
     @property
-    def catalog_root(self) -> Path:
-        if "://" in self.catalog_uri:
-            raise InputError(f"TOWER_CATALOG_URI {self.catalog_uri} is not a local folder; this version keeps its catalog in a folder")
+    def place(self) -> Place:
+        """Where the catalog is."""
+        scheme, separator, rest = self.catalog_uri.partition("://")
+        if separator and (scheme != "s3" or not rest.strip("/")):
+            raise InputError(f"TOWER_CATALOG_URI {self.catalog_uri} is neither a folder nor s3://bucket/prefix")
+        if separator:
+            return Place.of(self.catalog_uri)
         try:
-            return Path(self.catalog_uri).expanduser().absolute()
+            return Place.of(Path(self.catalog_uri).expanduser())
         except RuntimeError as error:
             raise InputError(f"TOWER_CATALOG_URI {self.catalog_uri}: {str(error).lower()}") from error
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -14,14 +15,16 @@ from gates.decode import read_still
 
 from .assemble import clip_frames
 from .episode import Episode
-from .shot import ShotOutcome
+
+if TYPE_CHECKING:
+    from .render import Result
 
 PAPER, INK, QUIET, GOOD, BAD = (246, 243, 236), (40, 36, 52), (128, 122, 138), (58, 132, 96), (190, 64, 64)
 MOMENTS = 5
 CELL_WIDTH, GAP, MARGIN, TEXT_WIDTH = 216, 10, 28, 340
 
 
-def contact_sheet(episode: Episode, outcomes: list[ShotOutcome], takes: dict[str, int], store: MediaStore, out: Path) -> None:
+def contact_sheet(episode: Episode, outcomes: list[Result], takes: dict[str, int], store: MediaStore, out: Path) -> None:
     """Write the sheet as PNG.
 
     Args:
@@ -53,7 +56,7 @@ def contact_sheet(episode: Episode, outcomes: list[ShotOutcome], takes: dict[str
         part.unlink(missing_ok=True)
 
 
-def _words(draw: ImageDraw.ImageDraw, episode: Episode, outcome: ShotOutcome, takes: int, top: int) -> None:
+def _words(draw: ImageDraw.ImageDraw, episode: Episode, outcome: Result, takes: int, top: int) -> None:
     sequence, shot = next((q, s) for q, s in episode.shots if s.id == outcome.shot)
     good = outcome.outcome == "accepted"
     draw.text((MARGIN, top), shot.id, font=_font(22), fill=INK)
@@ -74,7 +77,7 @@ def _words(draw: ImageDraw.ImageDraw, episode: Episode, outcome: ShotOutcome, ta
         draw.text((MARGIN, top + 32 + 20 * i), text[:44], font=_font(14), fill=QUIET)
 
 
-def _pictures(outcome: ShotOutcome, store: MediaStore) -> list[np.ndarray]:
+def _pictures(outcome: Result, store: MediaStore) -> list[np.ndarray]:
     pictures = []
     if outcome.keyframe:
         pictures.append(read_still(store.read(outcome.keyframe["media_path"], outcome.keyframe["media"])).image)

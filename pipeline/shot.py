@@ -5,25 +5,36 @@ from __future__ import annotations
 import itertools
 from collections import Counter, defaultdict
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from catalog.media import Media
 
-from .plan import ShotPlan, clip_inputs
-from .studio import Studio, Take
+from .plan import ShotPlan
+from .resolve import clip_inputs
+
+if TYPE_CHECKING:
+    from .studio import Studio, Take
 
 MAX_ERRORS = 3  # failures that are not the picture's fault (a lost device, a model that raises), a stage and run
 
 
 @dataclass(frozen=True)
 class ShotOutcome:
-    """How a shot ended: exactly one of accepted or exhausted, with the takes that decide it."""
+    """How a shot ended: exactly one of accepted or exhausted, with the ids of the takes that decide it."""
 
     shot: str
     outcome: str
-    keyframe: dict[str, Any] | None
-    clip: dict[str, Any] | None
+    keyframe: str | None
+    clip: str | None
     why: str = ""
+
+
+@dataclass(frozen=True)
+class Start:
+    """The accepted keyframe that a clip starts from."""
+
+    take: str
+    media: Media
 
 
 async def render_shot(plan: ShotPlan, studio: Studio) -> ShotOutcome:
@@ -33,7 +44,8 @@ async def render_shot(plan: ShotPlan, studio: Studio) -> ShotOutcome:
     or with a new keyframe. An error goes round with the same seed, so that a crash changes nothing in
     the result.
     """
-    keyframe = plan.accepted_keyframe
+    first = plan.accepted_keyframe
+    keyframe = Start(first.take, Media(first.media, first.media_path, first.media_bytes)) if first else None
     spent: Counter[str] = Counter()
     errors: Counter[str] = Counter()
     numbers = _Numbers(plan)
@@ -47,8 +59,7 @@ async def render_shot(plan: ShotPlan, studio: Studio) -> ShotOutcome:
         if keyframe is None:
             take = await studio.keyframe(plan, *numbers.of("keyframe", plan.keyframe.inputs))
         else:
-            still = Media(keyframe["media"], keyframe["media_path"], keyframe["media_bytes"])
-            take = await studio.clip(plan, *numbers.of("clip", clip_inputs(plan.clip, still.digest)), still)
+            take = await studio.clip(plan, *numbers.of("clip", clip_inputs(plan.clip, keyframe.media.digest)), keyframe)
         numbers.add(take)
 
         if take.outcome == "error":
@@ -65,9 +76,11 @@ async def render_shot(plan: ShotPlan, studio: Studio) -> ShotOutcome:
                 keyframe = None
                 numbers.give_up(plan.keyframe.inputs)
         elif keyframe is None:
-            keyframe = take.row
+            keyframe = Start(take.id, take.media)
+            if plan.until == "keyframe":
+                return ShotOutcome(plan.shot.id, "accepted", keyframe.take, None)
         else:
-            return ShotOutcome(plan.shot.id, "accepted", keyframe, take.row)
+            return ShotOutcome(plan.shot.id, "accepted", keyframe.take, take.id)
 
 
 class _Numbers:
@@ -78,27 +91,26 @@ class _Numbers:
     """
 
     def __init__(self, plan: ShotPlan):
-        takes = [t for stage in plan.history.values() for t in stage]
-        self.attempts = {stage: max((t["attempt"] for t in rows), default=0) for stage, rows in plan.history.items()}
+        self.attempts = {stage: max((t.attempt for t in takes), default=0) for stage, takes in plan.history.items()}
         self.used: defaultdict[str, set[int]] = defaultdict(set)
         self.accepted: defaultdict[str, set[int]] = defaultdict(set)
-        for row in [] if plan.fresh else takes:
-            self._note(row)
+        for past in () if plan.fresh else (t for takes in plan.history.values() for t in takes):
+            self._note(past.outcome, past.inputs, past.variation)
 
     def of(self, stage: str, inputs: str) -> tuple[int, int]:
         return self.attempts[stage] + 1, next(v for v in itertools.count() if v not in self.used[inputs])
 
     def add(self, take: Take) -> None:
         self.attempts[take.row["stage"]] = take.row["attempt"]
-        self._note(take.row)
+        self._note(take.outcome, take.row["inputs"], take.row["variation"])
 
     def give_up(self, inputs: str) -> None:
         self.used[inputs] |= self.accepted[inputs]
 
-    def _note(self, row: dict[str, Any]) -> None:
-        if row["outcome"] in ("accepted", "rejected"):
-            (self.used if row["outcome"] == "rejected" else self.accepted)[row["inputs"]].add(row["variation"])
+    def _note(self, outcome: str, inputs: str, variation: int) -> None:
+        if outcome != "error":
+            (self.used if outcome == "rejected" else self.accepted)[inputs].add(variation)
 
 
-def _exhausted(plan: ShotPlan, keyframe: dict[str, Any] | None, why: str) -> ShotOutcome:
-    return ShotOutcome(plan.shot.id, "exhausted", keyframe, None, why)
+def _exhausted(plan: ShotPlan, keyframe: Start | None, why: str) -> ShotOutcome:
+    return ShotOutcome(plan.shot.id, "exhausted", keyframe.take if keyframe else None, None, why)

@@ -13,7 +13,8 @@ from typing import Any
 
 from actors.values import ClipRequest, KeyframeRequest, ModelFiles, PromptRequest, Receipt
 from catalog.media import Media
-from catalog.store import Catalog, Writer
+from catalog.store import Catalog
+from catalog.writer import Writer
 from cluster.pool import DeviceLost, ModelBroken, ModelSpec, Part, Pool, RequestFailed
 from gates.image import keyframe_hash, nearest
 from gates.rules import judge
@@ -22,8 +23,9 @@ from gates.video import Expectation
 from .errors import StorageError
 from .fingerprint import digest, seed_for
 from .judge import Judged, Standard, judge_clip, judge_given, judge_keyframe, keyframe_part
-from .plan import ShotPlan, StagePlan, clip_inputs
-from .profile import profile_identity
+from .plan import ShotPlan
+from .resolve import StagePlan, clip_inputs, parameters_json
+from .shot import Start
 from .workflow import MODELS, Lazy
 
 # What a device does first when several things wait: texts are short and everything needs them; then what
@@ -37,6 +39,10 @@ class Take:
     """One attempt, as its row tells it."""
 
     row: dict[str, Any]
+
+    @property
+    def id(self) -> str:
+        return self.row["take"]
 
     @property
     def outcome(self) -> str:
@@ -72,11 +78,11 @@ class Studio:
         async def work() -> Judged:
             if plan.given_keyframe:
                 row["seed"] = None
-                given = plan.given_keyframe, wanted.width, wanted.height, self.catalog.root, _standard(plan, stage)
+                given = plan.given_keyframe, wanted.width, wanted.height, self.catalog.place, _standard(plan, stage)
                 return self._compared(plan, await self.pool.cpu(judge_given, *given))
-            request = KeyframeRequest(row["take"], seed, stage.loras)
-            receipt, picture = await self._generate(stage, request, row, {}, together=stage.loras)
-            drawn = picture, receipt.finite, wanted.width, wanted.height, self.catalog.root, _standard(plan, stage)
+            request = KeyframeRequest(row["take"], seed, stage.loras, stage.parameters)
+            receipt, picture = await self._generate(stage, request, row, {}, together=(stage.loras, stage.parameters))
+            drawn = picture, receipt.finite, wanted.width, wanted.height, self.catalog.place, _standard(plan, stage)
             return self._compared(plan, await self.pool.cpu(judge_keyframe, *drawn))
 
         take = await self._attempt(row, work)
@@ -84,21 +90,21 @@ class Studio:
             self.keyframes[plan.shot.id] = keyframe_hash(take.row["measures"])
         return take
 
-    async def clip(self, plan: ShotPlan, attempt: int, variation: int, keyframe: Media) -> Take:
+    async def clip(self, plan: ShotPlan, attempt: int, variation: int, start: Start) -> Take:
         """One take of a shot's clip, started from this keyframe: made, encoded, judged, recorded."""
-        stage, wanted = plan.clip, plan.clip.workflow
+        stage, wanted, keyframe = plan.clip, plan.clip.workflow, start.media
         assert wanted.num_frames and wanted.fps
         fps = Fraction(wanted.fps).limit_denominator(1001)
         expect = Expectation(wanted.num_frames, fps, wanted.width, wanted.height, "h264", "yuv420p")
         seed = seed_for(plan.episode, plan.shot.id, "clip", plan.shot.variation, variation)
         row = self._row(plan, stage, attempt, variation, seed, clip_inputs(stage, keyframe.digest), keyframe)
-        row["fps"] = float(fps)
+        row.update(fps=float(fps), upstream=start.take)
 
         async def work() -> Judged:
-            still = self.pool.cpu_part(keyframe_part, keyframe, wanted.width, wanted.height, self.catalog.root)
-            request = ClipRequest(row["take"], seed, stage.loras)
+            still = self.pool.cpu_part(keyframe_part, keyframe, wanted.width, wanted.height, self.catalog.place)
+            request = ClipRequest(row["take"], seed, stage.loras, stage.parameters)
             receipt, frames = await self._generate(stage, request, row, {"keyframe": still}, together=row["take"])
-            return await self.pool.cpu(judge_clip, frames, receipt.finite, keyframe, expect, self.catalog.root, _standard(plan, stage))
+            return await self.pool.cpu(judge_clip, frames, receipt.finite, keyframe, expect, self.catalog.place, _standard(plan, stage))
 
         return await self._attempt(row, work)
 
@@ -125,6 +131,7 @@ class Studio:
             )
         row["queue_seconds"] = max(0.0, time.monotonic() - asked - receipt.seconds)
         row["device_seconds"], row["device"], row["peak_memory_bytes"] = receipt.seconds, receipt.device, receipt.peak_memory_bytes
+        row["node"] = receipt.node
         return receipt, result
 
     async def _prompt(self, stage: StagePlan, text: str) -> tuple[Part, str | None]:
@@ -149,7 +156,7 @@ class Studio:
             self.prompts.clear()  # what lay on a lost node is gone; texts are cheap to encode again
             row.update(outcome="error", error=f"{type(error).__name__}: {error}")
         except OSError as error:
-            raise StorageError(f"media cannot be written to {self.catalog.root}: {error.strerror or error}") from error
+            raise StorageError(f"media cannot be written to {self.catalog.place}: {error.strerror or error}") from error
         row["at"] = datetime.now(UTC)
         await self.writer.add("takes", row)
         take = Take(row)
@@ -178,8 +185,11 @@ class Studio:
             "keyframe_media": keyframe.digest if keyframe else None,
             "labels": [],
             "warnings": [],
-            "profile": profile_identity(stage.profile),
+            "profile": stage.ready.profile_identity,
             "declared": list(plan.shot.declares),
+            "parameters": parameters_json(stage),
+            "reference_files": dict(stage.reference_files),
+            "shot_variation": plan.shot.variation,
         }
 
 
@@ -202,6 +212,7 @@ def _judged_columns(judged: Judged) -> dict[str, Any]:
         "height": judged.height,
         "frames": judged.frames,
         "gate_seconds": judged.seconds,
+        "encode_seconds": judged.encode_seconds,
     }
 
 

@@ -9,21 +9,25 @@ from rich.console import Console
 from rich.table import Table
 
 out = Console()
+MANY = 1000  # rows of a table that a person may still read
 
 
-def show(rows: list[dict[str, Any]], as_json: bool) -> None:
+def show(rows: list[dict[str, Any]], as_json: bool, nothing: str = "nothing yet") -> None:
     """Print rows; all have the same keys."""
     if as_json:
-        print(json.dumps(rows, indent=2, default=str, ensure_ascii=False))
+        lines = (json.dumps(row, default=str, ensure_ascii=False) for row in rows)  # one a line: quick for a hundred thousand
+        print("[\n" + ",\n".join(lines) + "\n]" if rows else "[]")
         return
     if not rows:
-        out.print("nothing yet", highlight=False)
+        out.print(nothing, highlight=False)
         return
     table = Table(*rows[0], box=None, pad_edge=False)
-    for row in rows:
+    for row in rows[:MANY]:
         table.add_row(*(_cell(v) for v in row.values()))
     console = out if out.is_terminal else Console(width=240)
     console.print(table)
+    if len(rows) > MANY:
+        console.print(f"… and {len(rows) - MANY:,} more; --json lists all", highlight=False)
 
 
 def _cell(value: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import pkgutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from .settings import PROJECT
 from .yaml_file import read_yaml
 
 WORKFLOWS = PROJECT / "configs" / "workflows"
+RETIRED = PROJECT / "archive" / "workflows"
 Action = Literal["new_seed", "new_keyframe", "give_up"]
 
 # Where each family's class is; only the devices import it, so that a driver starts without torch.
@@ -63,6 +63,30 @@ class Retry(Part):
         return "give_up" if "give_up" in wanted else "new_keyframe" if "new_keyframe" in wanted else "new_seed"
 
 
+Parameter = Literal[
+    "num_inference_steps", "guidance_scale", "strength", "image_cond_noise_scale", "decode_timestep", "decode_noise_scale", "keyframe_crf"
+]
+FAMILIES: dict[Parameter, tuple[str, ...]] = {
+    "num_inference_steps": ("stable_diffusion", "ltx_video", "animatediff"),
+    "guidance_scale": ("stable_diffusion", "ltx_video", "animatediff"),
+    "strength": ("ltx_video", "animatediff"),
+    "image_cond_noise_scale": ("ltx_video",),
+    "decode_timestep": ("ltx_video",),
+    "decode_noise_scale": ("ltx_video",),
+    "keyframe_crf": ("ltx_video", "animatediff"),
+}
+
+
+WHOLE = ("num_inference_steps", "keyframe_crf")
+
+
+class Range(Part):
+    """What a shot may set a parameter to; both ends belong to it."""
+
+    minimum: float
+    maximum: float
+
+
 class Workflow(Part):
     """Model files, sampler, sizes and retry policy. A change of any of them is another digest."""
 
@@ -96,6 +120,19 @@ class Workflow(Part):
     batch_size: int = Field(1, ge=1, le=64, description="keyframes only: stills per call")
     gates: Name = Field("anime", description="profile in configs/gates that its takes are judged by")
     retry: Retry = Field(default_factory=Retry)
+    parameters: dict[Parameter, Range] = Field(
+        default_factory=dict, description="settings that a shot may change, and how far; all others are fixed"
+    )
+
+    @model_validator(mode="after")
+    def _parameters_fit(self) -> Workflow:
+        for name, span in self.parameters.items():
+            if self.family not in FAMILIES[name] or (name == "num_inference_steps" and self.timesteps is not None):
+                raise ValueError(f"parameters.{name} means nothing here: family {self.family} does not read it from these settings")
+            default = getattr(self, name)
+            if default is None or not span.minimum <= default <= span.maximum:
+                raise ValueError(f"parameters.{name}: its own value {default} is not between {span.minimum:g} and {span.maximum:g}")
+        return self
 
     @model_validator(mode="after")
     def _fits_its_family(self) -> Workflow:
@@ -122,6 +159,19 @@ class Workflow(Part):
     def model(self) -> Lazy:
         return Lazy(MODELS[self.family])
 
+    def with_parameters(self, given: dict[str, float], where: str) -> dict[str, float | int]:
+        """A shot's own settings, proven to be declared here, in range and of the right type."""
+        for name, value in given.items():
+            span = self.parameters.get(name)  # type: ignore[call-overload]
+            if span is None:
+                known = ", ".join(self.parameters) or "none"
+                raise InputError(f"{where}: workflow {self.name} has no parameter {name!r}; it declares {known}")
+            if not span.minimum <= value <= span.maximum:
+                raise InputError(f"{where}: {name} is {value:g}; workflow {self.name} takes {span.minimum:g} to {span.maximum:g}")
+            if name in WHOLE and value != int(value):
+                raise InputError(f"{where}: {name} is {value:g}; workflow {self.name} takes whole numbers")
+        return {name: int(value) if name in WHOLE else float(value) for name, value in sorted(given.items())}
+
     def settings(self) -> KeyframeSettings | ClipSettings:
         return self.keyframe_settings() if self.stage == "keyframe" else self.clip_settings()
 
@@ -147,21 +197,10 @@ class Workflow(Part):
         )
 
 
-def load_workflow(name: str, asked_by: str, folder: Path = WORKFLOWS) -> Workflow:
-    """The workflow of that name.
+def read_workflow(path: Path) -> Workflow:
+    """A workflow file.
 
-    Args:
-        asked_by: who wants it, for the sentence: a file, and a shot where there is one.
+    Raises:
+        InputError: one sentence with file and line.
     """
-    path = folder / f"{name}.yaml"
-    if not path.is_file():
-        known = sorted(p.stem for p in folder.glob("*.yaml"))
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        raise InputError(
-            f"{asked_by}: unknown workflow {name!r}; "
-            + (f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known) or 'none'}")
-        )
-    workflow = read_yaml(path, Workflow)
-    if workflow.name != name:
-        raise InputError(f"{path}:1: 'name' is {workflow.name!r}; it must be the file's own name, {name!r}")
-    return workflow
+    return read_yaml(path, Workflow)

@@ -22,8 +22,8 @@ width: 192
 height: 128
 fps: 24
 style: anime
-keyframe_workflow: demo-keyframe
-clip_workflow: demo-ltx-121
+keyframe_workflow: sd15_keyframe_demo
+clip_workflow: ltx_video_2b_demo
 characters:
   hana: {name: Hana, description: a girl with pink hair and a yellow coat}
   aoi: {name: Aoi, description: a girl with blue hair and a red coat}
@@ -36,7 +36,7 @@ sequences:
     time: by day
     shots:
       - {id: SH0010, frames: 60, framing: wide shot, characters: [hana], action: walking right, camera: static camera, title: A test}
-      - {id: SH0020, frames: 36, framing: close-up, characters: [hana], action: standing still, camera: static camera, declares: [hold], clip_workflow: demo-animatediff-16}
+      - {id: SH0020, frames: 36, framing: close-up, characters: [hana], action: standing still, camera: static camera, declares: [hold], clip_workflow: animatediff_16_demo}
   - id: S020
     location: town
     time: at night

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from catalog.media import MediaStore
+from catalog.place import Place
 from gates.decode import read_video
 from pipeline.assemble import assemble, timeline
 from pipeline.episode import Episode
@@ -46,7 +47,7 @@ def near(found: list[int], wanted: list[int], slack: int = 2) -> bool:
 
 
 def test_clips_of_other_sizes_and_rates_are_joined_exactly(tmp_path):
-    store = MediaStore(tmp_path)
+    store = MediaStore(Place.of(tmp_path))
     story = episode({"frames": 10}, {"frames": 12}, {"frames": 6})
     clips = {
         "SH0010": clip(store, tmp_path, 20, 30, 24, 96, 64),
@@ -61,7 +62,7 @@ def test_clips_of_other_sizes_and_rates_are_joined_exactly(tmp_path):
 
 
 def test_a_dissolve_overlaps_and_blends_from_one_shot_to_the_next(tmp_path):
-    store = MediaStore(tmp_path)
+    store = MediaStore(Place.of(tmp_path))
     story = episode({"frames": 8}, {"frames": 8, "transition": {"type": "dissolve", "frames": 3}}, {"frames": 4})
     clips = {f"SH00{n}0": clip(store, tmp_path, level, 1, 24) for n, level in ((1, 40), (2, 200), (3, 100))}
     clips = {k: v for k, v in clips.items()}
@@ -72,7 +73,7 @@ def test_a_dissolve_overlaps_and_blends_from_one_shot_to_the_next(tmp_path):
 
 
 def test_dissolves_one_after_another_and_as_long_as_their_shots(tmp_path):
-    store = MediaStore(tmp_path)
+    store = MediaStore(Place.of(tmp_path))
     dissolve = {"transition": {"type": "dissolve", "frames": 4}, "fit": "hold"}
     story = episode({"frames": 6, "fit": "hold"}, {"frames": 8} | dissolve, {"frames": 4} | dissolve)
     clips = {f"SH00{n}0": clip(store, tmp_path, level, 1, 24) for n, level in ((1, 0), (2, 200), (3, 100))}
@@ -82,7 +83,7 @@ def test_dissolves_one_after_another_and_as_long_as_their_shots(tmp_path):
 
 
 def test_hold_keeps_the_last_frame_and_stretch_retimes(tmp_path):
-    store = MediaStore(tmp_path)
+    store = MediaStore(Place.of(tmp_path))
     made = clip(store, tmp_path, 50, 4, 24)
     held = list(timeline(episode({"frames": 8, "fit": "hold"}), {"SH0010": made}, store, None))
     assert near(levels(held), [50, 51, 52, 53, 53, 53, 53, 53])
@@ -91,14 +92,14 @@ def test_hold_keeps_the_last_frame_and_stretch_retimes(tmp_path):
 
 
 def test_another_shape_fills_the_picture_without_bars(tmp_path):
-    store = MediaStore(tmp_path)
+    store = MediaStore(Place.of(tmp_path))
     made = clip(store, tmp_path, 200, 2, 24, 96, 32)
     for frame in timeline(episode({"frames": 2}, width=64, height=96), {"SH0010": made}, store, None):
         assert frame.shape == (96, 64, 3) and frame.min() > 180
 
 
 def test_a_title_is_drawn_and_fades(tmp_path):
-    store = MediaStore(tmp_path)
+    store = MediaStore(Place.of(tmp_path))
     made = clip(store, tmp_path, 60, 1, 24, 192, 128)
     frames = list(
         timeline(episode({"frames": 48, "fit": "hold", "title": "Lanterns"}, width=192, height=128), {"SH0010": made}, store, None)
@@ -108,10 +109,10 @@ def test_a_title_is_drawn_and_fades(tmp_path):
 
 
 def test_an_episode_appears_whole_or_not_at_all(tmp_path):
-    store = MediaStore(tmp_path)
+    store = MediaStore(Place.of(tmp_path))
     story = episode({"frames": 4}, {"frames": 4})
     clips = {"SH0010": clip(store, tmp_path, 20, 8, 24), "SH0020": clip(store, tmp_path, 90, 8, 24)}
-    (store.root / clips["SH0020"]["media_path"]).write_bytes(b"damaged")
+    (store.place.folder / clips["SH0020"]["media_path"]).write_bytes(b"damaged")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "episode.mp4").write_bytes(b"the one before")
     with pytest.raises(Exception, match="promises"):
@@ -121,7 +122,7 @@ def test_an_episode_appears_whole_or_not_at_all(tmp_path):
 
 
 def test_a_file_that_cannot_be_written_is_one_sentence(tmp_path):
-    store = MediaStore(tmp_path)
+    store = MediaStore(Place.of(tmp_path))
     with pytest.raises((StorageError, OSError)):
         assemble(episode({"frames": 4}), {"SH0010": clip(store, tmp_path, 20, 8, 24)}, store, None, tmp_path / "nowhere" / "episode.mp4")
 

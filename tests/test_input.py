@@ -16,7 +16,7 @@ from pipeline.episode import load_episode
 from pipeline.errors import InputError
 from pipeline.prompt import compose
 from pipeline.schemas import SCHEMAS, schema_text
-from pipeline.workflow import WORKFLOWS, load_workflow
+from pipeline.workflow import WORKFLOWS
 
 from .conftest import EPISODE, PROJECT, refused, tower
 
@@ -37,8 +37,8 @@ BAD_FILES = {
     "unknown character": (EPISODE.replace("[aoi]", "[aio]"), ["episode.yaml:26", "SH0030", "'aio'", "'aoi'"]),
     "unknown location": (EPISODE.replace("location: town", "location: twon"), ["SH0030", "'twon'", "'town'"]),
     "unknown workflow": (
-        EPISODE.replace("demo-animatediff-16", "demo-animatedif-16"),
-        ["SH0020", "'demo-animatedif-16'", "'demo-animatediff-16'"],
+        EPISODE.replace("animatediff_16_demo", "animatedif_16_demo"),
+        ["SH0020", "'animatedif_16_demo'", "'animatediff_16_demo'"],
     ),
     "negative length": (EPISODE.replace("frames: 60", "frames: -60"), ["episode.yaml:20", "SH0010", "'frames'", "-60", "greater than 0"]),
     "length as text": (EPISODE.replace("frames: 60", "frames: long"), ["SH0010", "'frames'", "integer"]),
@@ -185,7 +185,7 @@ def test_the_demo_episode_is_what_the_documents_say():
     story = load_episode(PROJECT / "configs" / "episodes" / "demo.yaml")
     shots = [s for _, s in story.shots]
     assert len(shots) >= 8 and len(story.sequences) == 3 and len(story.characters) == 2
-    assert {s.clip_workflow or story.clip_workflow for s in shots} == {"demo-ltx-121", "demo-animatediff-16"}
+    assert {s.clip_workflow or story.clip_workflow for s in shots} == {"ltx_video_2b_demo", "animatediff_16_demo"}
     assert any(s.transition.type == "dissolve" for s in shots) and any(s.title for s in shots)
 
 
@@ -203,12 +203,12 @@ def test_the_demo_episode_is_what_the_documents_say():
 def test_a_workflow_that_cannot_work_stops_the_run_before_rendering(tmp_path, monkeypatch, capsys, old, new, words):
     folder = tmp_path / "workflows"
     folder.mkdir()
-    for file in WORKFLOWS.glob("demo-*.yaml"):
+    for file in WORKFLOWS.glob("*_demo.yaml"):
         (folder / file.name).write_text(file.read_text())
-    text = (folder / "demo-ltx-121.yaml").read_text()
+    text = (folder / "ltx_video_2b_demo.yaml").read_text()
     assert old in text
-    (folder / "demo-ltx-121.yaml").write_text(text.replace(old, new))
-    monkeypatch.setattr(load_workflow, "__defaults__", (folder,))
+    (folder / "ltx_video_2b_demo.yaml").write_text(text.replace(old, new))
+    monkeypatch.setattr("pipeline.open.WORKFLOWS", folder)
     (tmp_path / "episode.yaml").write_text(EPISODE)
     code, line = run_here(tmp_path, monkeypatch, capsys, "render", "episode.yaml")
     assert code == 2 and all(word in line for word in words), line

@@ -14,8 +14,11 @@ from catalog.media import Media
 from gates.image import judge_image, keyframe_hash
 from pipeline.episode import Sequence, Shot
 from pipeline.judge import Judged
-from pipeline.plan import ShotPlan, StagePlan, clip_inputs
+from pipeline.past import Past
+from pipeline.plan import ShotPlan
 from pipeline.profile import load_profile
+from pipeline.registry import Ready
+from pipeline.resolve import StagePlan, clip_inputs
 from pipeline.shot import render_shot
 from pipeline.studio import Studio, Take
 from pipeline.workflow import Retry, Workflow
@@ -59,25 +62,36 @@ class Script:
             "labels": [answer] if outcome == "rejected" else [],
         }
         return Take(
-            row | {"media": f"{stage}{variation}", "media_path": "p", "media_bytes": 1, "error": "lost" if outcome == "error" else None}
+            row
+            | {
+                "take": f"E01/SH0010/{stage}/v{attempt:03d}",
+                "media": f"{stage}{variation}",
+                "media_path": "p",
+                "media_bytes": 1,
+                "error": "lost" if outcome == "error" else None,
+            }
         )
 
     async def keyframe(self, plan: ShotPlan, attempt: int, variation: int) -> Take:
         return self._take("keyframe", attempt, variation, plan.keyframe.inputs)
 
     async def clip(self, plan: ShotPlan, attempt: int, variation: int, keyframe: Any) -> Take:
-        return self._take("clip", attempt, variation, clip_inputs(plan.clip, keyframe.digest))
+        return self._take("clip", attempt, variation, clip_inputs(plan.clip, keyframe.media.digest))
 
 
-def plan(retry: Retry | None = None, history: dict[str, list[dict[str, Any]]] | None = None, **more: Any) -> ShotPlan:
+def past(attempt: int, variation: int, outcome: str) -> Past:
+    """An earlier take of the keyframe."""
+    return Past(f"E01/SH0010/keyframe/v{attempt:03d}", "SH0010", "keyframe", attempt, variation, "keyframe", outcome, "m", "p", 1, 0)
+
+
+def plan(retry: Retry | None = None, history: dict[str, list[Past]] | None = None, **more: Any) -> ShotPlan:
     def stage(name: Any, workflow: Workflow) -> StagePlan:
-        return StagePlan(
-            name, workflow.model_copy(update={"retry": retry or Retry(max_attempts=3)}), "d", ModelFiles("x"), "p", "", (), ANIME, name
-        )
+        flow = workflow.model_copy(update={"retry": retry or Retry(max_attempts=3)})
+        return StagePlan(name, Ready(flow, "d", ModelFiles("x"), ANIME, "anime#0"), "p", "", (), (), (), name)
 
     shot, sequence = Shot(id="SH0010", frames=8), Sequence(id="S010", shots=[Shot(id="SH0010", frames=8)])
     made = ShotPlan(
-        "E01", sequence, shot, stage("keyframe", STILL), stage("clip", CLIP), None, history or {"keyframe": [], "clip": []}, None, None, ""
+        "E01", sequence, shot, stage("keyframe", STILL), stage("clip", CLIP), None, history or {"keyframe": [], "clip": []}, None, None
     )
     return replace(made, **more)
 
@@ -123,20 +137,13 @@ def test_a_label_can_ask_for_a_new_keyframe():
 
 
 def test_numbers_go_on_over_runs_and_rejected_seeds_are_not_tried_twice():
-    past = [
-        {"stage": "keyframe", "attempt": n, "variation": v, "inputs": "keyframe", "outcome": o}
-        for n, v, o in ((1, 0, "rejected"), (2, 1, "error"), (3, 1, "rejected"))
-    ]
-    outcome, _, asked = live(Script("ok", "ok"), plan(history={"keyframe": past, "clip": []}))
+    takes = [past(1, 0, "rejected"), past(2, 1, "error"), past(3, 1, "rejected")]
+    outcome, _, asked = live(Script("ok", "ok"), plan(history={"keyframe": takes, "clip": []}))
     assert outcome == "accepted" and asked[0] == ("keyframe", 4, 2, "ok")
 
 
 def test_a_lost_file_or_fresh_takes_use_the_same_seed_again():
-    past = [
-        {"stage": "keyframe", "attempt": n, "variation": v, "inputs": "keyframe", "outcome": o}
-        for n, v, o in ((1, 0, "rejected"), (2, 1, "accepted"))
-    ]
-    history = {"keyframe": past, "clip": []}
+    history = {"keyframe": [past(1, 0, "rejected"), past(2, 1, "accepted")], "clip": []}
     assert live(Script("ok", "ok"), plan(history=history))[2][0] == ("keyframe", 3, 1, "ok")
     assert live(Script("ok", "ok"), plan(history=history, fresh=True))[2][0] == ("keyframe", 3, 0, "ok")
 
@@ -147,8 +154,7 @@ def test_a_persons_keyframe_is_judged_once():
 
 
 def test_an_accepted_keyframe_is_not_made_again():
-    accepted = {"media": "m", "media_path": "p", "media_bytes": 1}
-    assert [a[0] for a in live(Script("ok"), plan(accepted_keyframe=accepted))[2]] == ["clip"]
+    assert [a[0] for a in live(Script("ok"), plan(accepted_keyframe=past(1, 0, "accepted")))[2]] == ["clip"]
 
 
 def test_a_retry_rule_for_no_known_label_is_refused():
@@ -158,7 +164,7 @@ def test_a_retry_rule_for_no_known_label_is_refused():
 
 def test_a_keyframe_that_another_shot_has_is_a_warning_and_the_shots_own_is_not():
     verdict = judge_image(png(GOOD[0]), ANIME)
-    judged, bits = Judged(verdict, Media("d", "media/d.png", 1), 192, 128, 1, 0.0), keyframe_hash(verdict.measures)
+    judged, bits = Judged(verdict, Media("d", "media/d.png", 1), 192, 128, 1, 0.0, 0.0), keyframe_hash(verdict.measures)
     for owner, warnings in (("SH0020", ("duplicate",)), ("SH0010", ())):
         studio = Studio("run", None, None, None, keyframes={owner: bits})  # type: ignore[arg-type]
         compared = studio._compared(plan(), judged).verdict

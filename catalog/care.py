@@ -1,0 +1,196 @@
+"""Care of a catalog: find what is damaged, set it aside, throw away what nothing needs, hand out copies."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError, TableNotFoundError
+
+from .place import Place
+from .schema import TABLES
+from .store import Catalog, CatalogError
+
+READERS = 8  # files that are read at once
+ENTRY = re.compile(r"\d{20}\.json$")
+NAMED = re.compile(r"^media/([0-9a-f]{2})/(\1[0-9a-f]{62})\.\w+$")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """kind: missing, corrupt, orphan, unfinished (a part of a write that never ended) or table."""
+
+    kind: Literal["missing", "corrupt", "orphan", "unfinished", "table"]
+    path: str
+    what: str
+
+
+def verify(catalog: Catalog) -> Iterator[Problem]:
+    """Every problem of tables and media: all media bytes are hashed again. Orphans harm nothing; the others do."""
+    broken = list(table_problems(catalog.place))
+    yield from broken
+    if any(p.path.startswith("takes/") for p in broken):
+        return  # which media belong to a row cannot be told
+    wanted = _media_of_rows(catalog)
+    with ThreadPoolExecutor(READERS) as readers:
+        for path, damage in zip(wanted, readers.map(catalog.media.damage, wanted, wanted.values()), strict=True):
+            if damage:
+                there = catalog.place.files.get_file_info(path).type == pafs.FileType.File
+                yield Problem("corrupt" if there else "missing", path, damage)
+    for info in catalog.media.all():
+        if info.path not in wanted:
+            known = NAMED.match(info.path)
+            yield Problem("orphan" if known else "unfinished", info.path, f"{info.path} belongs to no take")
+
+
+def _media_of_rows(catalog: Catalog) -> dict[str, str]:
+    rows = catalog.dataset("takes").to_table(columns=["media_path", "media"]).to_pydict()
+    return {path: digest for path, digest in zip(rows["media_path"], rows["media"], strict=True) if path and digest}
+
+
+def table_problems(place: Place) -> Iterator[Problem]:
+    """Log entries that are not whole, and live data files that are missing or cannot be opened."""
+    for name in TABLES:
+        entries = list(_bad_entries(place, name))
+        yield from entries
+        if not entries:
+            yield from _bad_data(place, name)
+
+
+def _bad_entries(place: Place, name: str) -> Iterator[Problem]:
+    folder = pafs.FileSelector(f"{name}/_delta_log", allow_not_found=True)
+    for info in place.files.get_file_info(folder):
+        if ENTRY.search(info.path):
+            with place.files.open_input_stream(info.path) as file:
+                text = file.read().decode(errors="replace")
+            try:
+                whole = bool(text.strip()) and all(isinstance(json.loads(line), dict) for line in text.splitlines())
+            except ValueError:
+                whole = False
+            if not whole:
+                yield Problem("table", info.path, f"log entry {info.path} is not whole: that commit never ended, or the disk lost it")
+
+
+def _bad_data(place: Place, name: str) -> Iterator[Problem]:
+    try:
+        live = [uri.removeprefix(place.table(name)).lstrip("/") for uri in DeltaTable(place.table(name)).file_uris()]
+    except TableNotFoundError:
+        return
+    except (DeltaError, OSError, ValueError) as error:
+        yield Problem("table", f"{name}/_delta_log", f"the log of {name} cannot be read: {' '.join(str(error).split())[:200]}")
+        return
+    with ThreadPoolExecutor(READERS) as readers:
+        for path, why in zip(live, readers.map(lambda p: _data_damage(place, f"{name}/{p}"), live), strict=True):
+            if why:
+                yield Problem("table", f"{name}/{path}", f"data file {name}/{path} {why}")
+
+
+def _data_damage(place: Place, path: str) -> str | None:
+    try:
+        with place.files.open_input_file(path) as file:
+            pq.ParquetFile(file).read()
+    except FileNotFoundError:
+        return "is missing"
+    except (pa.ArrowException, OSError) as error:
+        return f"cannot be read: {' '.join(str(error).split())[:120]}"
+    return None
+
+
+def repair(catalog_place: Place) -> list[Problem]:
+    """Set damaged parts of tables aside, so that the rest can be read; gives what was set aside.
+
+    Files are moved to `damaged/`, nothing is deleted. Their rows are lost to the catalog: what they
+    recorded renders again, and its media, which are there, become the same files again.
+    """
+    moved = list(table_problems(catalog_place))
+    for problem in moved:
+        if catalog_place.files.get_file_info(problem.path).type == pafs.FileType.File:
+            target = f"damaged/{problem.path}"
+            catalog_place.files.create_dir(str(Path(target).parent), recursive=True)
+            catalog_place.files.move(problem.path, target)
+    for name in dict.fromkeys(p.path.split("/")[0] for p in moved):
+        try:
+            DeltaTable(catalog_place.table(name)).repair()  # forgets data files that are not there any more
+        except (DeltaError, OSError) as error:
+            why = " ".join(str(error).split())[:200]
+            raise CatalogError(f"{name} of catalog {catalog_place} cannot be repaired: {why}; its parts are in damaged/") from error
+    return moved
+
+
+def collect_garbage(catalog: Catalog, older_than: timedelta, dry_run: bool) -> list[tuple[str, int]]:
+    """Delete media that belong to no take, with their sizes in bytes. Young ones stay: their rows may be on their way."""
+    wanted, before = _media_of_rows(catalog), datetime.now(UTC) - older_than
+    found = [(info.path, info.size) for info in catalog.media.all() if info.path not in wanted and info.mtime < before]
+    for path, _ in [] if dry_run else found:
+        catalog.place.files.delete_file(path)
+    return found
+
+
+def compact(catalog: Catalog, names: list[str]) -> dict[str, tuple[int, int]]:
+    """Join small data files: table to live files before and after. Writers may go on meanwhile."""
+    result = {}
+    for name in names:
+        table = _table(catalog, name)
+        before = len(table.file_uris())
+        if before > 1:
+            try:
+                table.optimize.compact()
+                table.create_checkpoint()
+            except DeltaError as error:
+                raise CatalogError(f"{name} cannot be compacted just now: {' '.join(str(error).split())[:200]}") from error
+        result[name] = before, len(_table(catalog, name).file_uris())
+    return result
+
+
+def vacuum(catalog: Catalog, retain: timedelta, dry_run: bool) -> list[str]:
+    """Delete data files that no version younger than `retain` needs: time travel reaches back that far and no farther."""
+    hours, gone = int(retain.total_seconds() // 3600), []
+    for name in TABLES:
+        files = _table(catalog, name).vacuum(hours, dry_run=dry_run, enforce_retention_duration=False)
+        gone += [f"{name}/{file}" for file in files]
+    return gone
+
+
+def export(catalog: Catalog, folder: Path) -> dict[str, int]:
+    """Plain Parquet files of the live rows, `DIR/<table>/part-0.parquet`: any reader may glob them. Gives rows by table."""
+    if folder.exists() and any(folder.iterdir()):
+        raise CatalogError(f"folder {folder} is not empty; an export goes to a new one, so that a glob finds nothing else")
+    counts = {}
+    for name in TABLES:
+        rows = catalog.dataset(name)
+        ds.write_dataset(rows, folder / name, format="parquet", max_rows_per_file=2_000_000, existing_data_behavior="error")
+        counts[name] = rows.count_rows()
+    return counts
+
+
+def history(catalog: Catalog, name: str) -> list[dict[str, Any]]:
+    """The commits of a table, newest first."""
+    return [
+        {
+            "version": h["version"],
+            "at": datetime.fromtimestamp(h["timestamp"] / 1000, UTC),
+            "operation": h["operation"],
+            "rows": (h.get("operationMetrics") or {}).get("num_added_rows"),
+        }
+        for h in _table(catalog, name).history()
+    ]
+
+
+def _table(catalog: Catalog, name: str) -> DeltaTable:
+    if name not in TABLES:
+        raise CatalogError(f"there is no table {name!r}; the tables are {', '.join(TABLES)}")
+    try:
+        return DeltaTable(catalog.place.table(name))
+    except (DeltaError, OSError) as error:
+        raise CatalogError(f"{name} of catalog {catalog.place} cannot be read: {' '.join(str(error).split())[:200]}") from error

@@ -1,0 +1,81 @@
+"""Migrations: a catalog of an older version gets what it lacks, before anything is written to it."""
+
+from __future__ import annotations
+
+import random
+import socket
+import time
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+
+import pyarrow as pa
+from deltalake import DeltaTable, Field, write_deltalake
+from deltalake.exceptions import DeltaError, TableNotFoundError
+
+from .place import Place
+from .schema import MIGRATIONS, TABLES, VERSION, Table
+
+TRIES = 6  # for the race of several drivers that open an old catalog at once
+
+
+class NewerCatalog(RuntimeError):
+    """The catalog was written by a newer Tower."""
+
+
+def migrate(place: Place) -> int:
+    """Bring the catalog to this version; a new one is made. Gives the version that it had (0 for a new one)."""
+    had = found_version(place)
+    if had > VERSION:
+        raise NewerCatalog(f"catalog {place} has version {had}, this Tower knows versions up to {VERSION}; use the Tower that wrote it")
+    if had == VERSION:
+        return had
+    for table in TABLES.values():
+        for attempt in range(TRIES):
+            try:
+                _bring(place, table)
+                break
+            except DeltaError:  # somebody else does the same just now: look again
+                if attempt == TRIES - 1:
+                    raise
+                time.sleep(random.uniform(0.05, 0.2) * 2**attempt)
+    row = {"version": VERSION, "at": datetime.now(UTC), "tower": tower_version(), "host": socket.gethostname()}
+    write_deltalake(place.table("migrations"), pa.Table.from_pylist([row], schema=MIGRATIONS.schema), mode="append")
+    return had
+
+
+def found_version(place: Place) -> int:
+    """0 where there is nothing. The first two versions kept no record; they are told by their columns."""
+    try:
+        return max(DeltaTable(place.table("migrations")).to_pyarrow_table(columns=["version"])["version"].to_pylist())
+    except TableNotFoundError:
+        pass
+    except ValueError:
+        return 0  # made, but its row is not written yet
+    try:
+        return 2 if "profile" in _names(DeltaTable(place.table("takes"))) else 1
+    except TableNotFoundError:
+        return 0
+
+
+def _bring(place: Place, table: Table) -> None:
+    """The table as this version has it: created, or with the columns that it lacks. Their old rows are null there."""
+    try:
+        delta = DeltaTable(place.table(table.name))
+    except TableNotFoundError:
+        DeltaTable.create(place.table(table.name), schema=table.schema, mode="ignore", name=table.name, description=table.doc)
+        return
+    have = _names(delta)
+    lacking = [f for f in table.schema if f.name not in have]
+    if lacking:
+        delta.alter.add_columns([Field.from_arrow(f) for f in lacking])
+
+
+def _names(table: DeltaTable) -> list[str]:
+    return [field.name for field in table.schema().fields]
+
+
+def tower_version() -> str:
+    try:
+        return version("tower")
+    except PackageNotFoundError:
+        return "unknown"

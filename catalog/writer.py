@@ -1,0 +1,62 @@
+"""The one writer of a driver: gathers rows, commits them together, and says when each is safe."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from .store import Catalog
+
+Waiting = tuple[str, dict[str, Any], "asyncio.Future[None]"]
+
+
+class Writer:
+    """Use as an async context manager; leaving it commits what is left."""
+
+    def __init__(self, catalog: Catalog, gather_seconds: float = 0.15):
+        self.catalog, self.gather_seconds = catalog, gather_seconds
+        self.queue: asyncio.Queue[Waiting | None] = asyncio.Queue()
+
+    async def __aenter__(self) -> Writer:
+        self.task = asyncio.create_task(self._run())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.queue.put_nowait(None)
+        await self.task
+
+    async def add(self, name: str, row: dict[str, Any]) -> None:
+        """Returns when the row is committed; raises CatalogError when it could not be."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.queue.put_nowait((name, row, done))
+        await done
+
+    async def _run(self) -> None:
+        open_ = True
+        while open_:
+            items = [await self.queue.get()]
+            if items[0] is not None:
+                await asyncio.sleep(self.gather_seconds)
+            while not self.queue.empty():
+                items.append(self.queue.get_nowait())
+            open_ = None not in items
+            await self._commit([i for i in items if i is not None])
+
+    async def _commit(self, items: list[Waiting]) -> None:
+        for name in dict.fromkeys(i[0] for i in items):
+            batch = [i for i in items if i[0] == name]
+            settle = await asyncio.to_thread(_outcome, partial(self.catalog.append, name, [i[1] for i in batch]))
+            for _, _, done in batch:
+                if not done.cancelled():
+                    settle(done)
+
+
+def _outcome(work: Callable[[], object]) -> Callable[[asyncio.Future[None]], None]:
+    try:
+        work()
+    except Exception as error:  # noqa: BLE001 - handed to whoever waits for the row
+        failure = error
+        return lambda done: done.set_exception(failure)
+    return lambda done: done.set_result(None)
