@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint types schemas clean
+.PHONY: demo test lint types schemas docs clean
 
 demo: $(READY)
 	$(BIN)/tower render configs/episodes/demo.yaml --out out
@@ -21,6 +21,10 @@ types: $(READY)
 
 schemas: $(READY)
 	$(BIN)/python -m pipeline.schemas
+
+# From a new catalog, which holds the project's own evidence and nothing else.
+docs: $(READY)
+	folder=$$(mktemp -d) && TOWER_CATALOG_URI=$$folder $(BIN)/tower docs --out docs; rm -rf $$folder
 
 # Installed again only when the pins or the project's own list of needs change.
 # torch goes first and by itself: asked for together with others, pip would look past the pinned build.

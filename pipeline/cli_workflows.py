@@ -158,9 +158,9 @@ def benchmark(
 
 
 def docs(
-    folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="where the two pages are written")] = Path("docs"),
+    folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="where the pages are written")] = Path("docs"),
 ) -> None:
-    """Write WORKING_SOLUTIONS.md and FAILED_ATTEMPTS.md from the registry and the ledger of this catalog."""
+    """Write WORKING_SOLUTIONS.md and FAILED_ATTEMPTS.md from this catalog's registry and ledger, and TABLES.md."""
     from .evidence_pages import pages
 
     for name, text in pages(_registry()).items():

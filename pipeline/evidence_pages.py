@@ -1,4 +1,4 @@
-"""Two pages that evidence writes: what works, and what was tried and failed."""
+"""Pages that nobody writes by hand: what works, what was tried and failed, and what every column of the catalog holds."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from catalog.registry import Row, figures
+from catalog.schema import TABLES, VERSION
 
 from .models import makes
 from .registry import Registry
@@ -16,7 +17,7 @@ HEAD = "<!-- Written by `make docs` from the registry, the ledger and benchmark 
 
 def pages(registry: Registry) -> dict[str, str]:
     """File name to text."""
-    return {"WORKING_SOLUTIONS.md": working(registry), "FAILED_ATTEMPTS.md": failed(registry)}
+    return {"WORKING_SOLUTIONS.md": working(registry), "FAILED_ATTEMPTS.md": failed(registry), "TABLES.md": tables()}
 
 
 def working(registry: Registry) -> str:
@@ -62,6 +63,20 @@ def failed(registry: Registry) -> str:
         parts.append(f"Settings `#{digest[:12]}`.\n")
     if not retired:
         parts.append("Nothing has been retired in this catalog yet.\n")
+    return "\n".join(parts)
+
+
+def tables() -> str:
+    """Every table, column by column."""
+    parts = [
+        HEAD,
+        "# The catalog's tables\n",
+        f"Version {VERSION}. Seconds are wall-clock seconds, sizes bytes, digests SHA-256 in hexadecimal, times UTC. Rows are only ever "
+        "added. `since` is the version that brought a column; in rows that are older it is null.\n",
+    ]
+    for table in TABLES.values():
+        columns = [{"column": f"`{c.name}`", "type": f"`{c.type}`", "holds": c.doc, "since": c.since} for c in table.columns]
+        parts += [f"## {table.name}\n", f"{table.doc}\n", markdown_table(columns)]
     return "\n".join(parts)
 
 

@@ -19,11 +19,11 @@ ALIASES = PROJECT / "configs" / "aliases.yaml"
 OURS = "the project"  # who registered and promoted what comes with it
 
 
-def open_catalog(settings: Settings) -> Catalog:
-    """Open, creating, upgrading and seeding what is there."""
+def open_catalog(settings: Settings, evidence: bool = True) -> Catalog:
+    """Open, creating, upgrading and seeding what is there. evidence: False where it is being measured anew."""
     catalog = Catalog.open(settings.place)
     if catalog.was_version < VERSION or not catalog.rows("workflows", columns=["workflow"]):
-        seed(catalog, settings)
+        seed(catalog, settings, evidence)
     return catalog
 
 
@@ -32,7 +32,7 @@ def find_catalog(settings: Settings) -> Catalog | None:
     return open_catalog(settings) if Catalog.find(settings.place) else None
 
 
-def seed(catalog: Catalog, settings: Settings) -> None:
+def seed(catalog: Catalog, settings: Settings, evidence: bool) -> None:
     """The project's workflows, aliases, benchmarks and promotions, as far as the catalog lacks them.
 
     Benchmark rows name the digest that they were measured on: where model files or libraries differ
@@ -47,8 +47,8 @@ def seed(catalog: Catalog, settings: Settings) -> None:
     if missing:
         catalog.append("workflows", missing)
     registry.digests.save()
-    _add_evidence(catalog, "benchmarks", "benchmark")
-    _add_evidence(catalog, "promotions", "at")
+    for table, key in (("benchmarks", "benchmark"), ("promotions", "at")) if evidence else ():
+        _add_evidence(catalog, table, key)
     _add_aliases(catalog)
 
 

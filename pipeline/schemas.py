@@ -1,4 +1,4 @@
-"""Write the JSON Schemas of episode and workflow files: `make schemas`."""
+"""Write the JSON Schemas of the files that people write: `make schemas`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from pydantic import BaseModel
 from .episode import Episode
 from .profile import GateProfile
 from .settings import PROJECT
+from .suite import Suite
 from .workflow import Workflow
 
-SCHEMAS: dict[str, type[BaseModel]] = {"episode": Episode, "workflow": Workflow, "gates": GateProfile}
+SCHEMAS: dict[str, type[BaseModel]] = {"episode": Episode, "workflow": Workflow, "gates": GateProfile, "suite": Suite}
 
 
 def schema_text(name: str) -> str:

@@ -69,7 +69,7 @@ def _read_json(path: Path, model: type[Model]) -> Model:
     try:
         return model.model_validate(plain)
     except ValidationError as error:
-        root = _parse(path, text) if len(text) <= MAX_BYTES else yaml.MappingNode("", [], yaml.Mark(str(path), 0, 0, 0, None, None))
+        root = _parse(path, text) if len(text) <= MAX_BYTES else yaml.MappingNode("", [], yaml.Mark(str(path), 0, 0, 0, "", 0))
         raise InputError(_sentence(path, root, plain, model, error)) from error
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,3 +121,30 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Rendered:
     first = tower("render", file, "--out", "out", cwd=cwd)
     assert first.code == 0, first.out + first.err
     return Rendered(cwd, file, first, takes_of(cwd))
+
+
+@pytest.fixture
+def copied(rendered: Rendered, tmp_path: Path) -> Path:
+    """A folder of its own with a copy of the finished render's catalog and episode file, to be changed."""
+    shutil.copytree(rendered.cwd / "catalog-data", tmp_path / "catalog-data")
+    shutil.copy(rendered.file, tmp_path / "episode.yaml")
+    return tmp_path
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+    """The command line in this process, in tmp_path: quick, for what needs no Ray."""
+    from pipeline import cli
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TOWER_CATALOG_URI", str(tmp_path / "catalog-data"))
+    monkeypatch.setenv("TOWER_MODELS_DIR", str(tmp_path / "models"))
+
+    def run(*args: str | Path) -> Done:
+        monkeypatch.setattr("sys.argv", ["tower", *map(str, args)])
+        capsys.readouterr()
+        code = cli._run()
+        said = capsys.readouterr()
+        return Done(code, said.out, said.err)
+
+    return run

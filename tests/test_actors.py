@@ -250,3 +250,15 @@ def test_a_text_encoder_with_a_tensor_missing_is_refused(tmp_path):
     save_file(state, weights, metadata={"format": "pt"})
     with pytest.raises(ModelError, match="lacks 1 tensors"):
         PromptEncoder("x", ModelFiles(str(tmp_path / "lacking")))
+
+
+def test_a_requests_own_parameters_reach_the_pixels_and_nobody_elses():
+    asked = still(HANA, 5, parameters=(("guidance_scale", 1.0),))
+    (plain,), (unguided,) = keyframes().generate([still(HANA, 5)])[1], keyframes().generate([asked])[1]
+    (built,) = KeyframeModel("other", SD, KeyframeSettings(96, 64, 8, 1.0, batch_size=4)).generate([still(HANA, 5)])[1]
+    assert np.array_equal(unguided, built) and difference(plain, unguided) > 1
+    with pytest.raises(ModelError, match="same LoRAs and parameters"):
+        keyframes().generate([still(HANA, 5), asked])
+    words_of = dict(prompt=words(HANA), negative=words(""), keyframe=first_frame(3))
+    (firm,), (loose,) = (animatediff().generate([ClipRequest("t", 1, parameters=p, **words_of)])[1] for p in ((), (("strength", 0.4),)))
+    assert difference(firm, np.broadcast_to(first_frame(3), firm.shape)) > difference(loose, np.broadcast_to(first_frame(3), loose.shape))

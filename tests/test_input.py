@@ -16,7 +16,8 @@ from pipeline.episode import load_episode
 from pipeline.errors import InputError
 from pipeline.prompt import compose
 from pipeline.schemas import SCHEMAS, schema_text
-from pipeline.workflow import WORKFLOWS
+from pipeline.suite import SUITES
+from pipeline.workflow import RETIRED, WORKFLOWS
 
 from .conftest import EPISODE, PROJECT, refused, tower
 
@@ -175,7 +176,7 @@ def test_published_schemas_are_current_and_accept_the_shipped_files():
     for name in SCHEMAS:
         file = PROJECT / "configs" / "schemas" / f"{name}.schema.json"
         assert file.read_text() == schema_text(name), "run `make schemas`"
-    for kind, folder in (("episode", PROJECT / "configs" / "episodes"), ("workflow", WORKFLOWS)):
+    for kind, folder in (("episode", PROJECT / "configs" / "episodes"), ("workflow", WORKFLOWS), ("workflow", RETIRED), ("suite", SUITES)):
         schema = json.loads(schema_text(kind))
         for file in folder.glob("*.yaml"):
             jsonschema.validate(yaml.safe_load(file.read_text()), schema)

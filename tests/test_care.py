@@ -1,0 +1,185 @@
+"""Care of a catalog: faults are planted, found, told in a sentence, and do not stop what can go on."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import pyarrow.dataset as ds
+import pytest
+from deltalake import DeltaTable
+
+from catalog.care import collect_garbage, verify
+from catalog.store import Catalog, CatalogError
+
+from .conftest import refused, takes_of, tower
+from .test_catalog import row
+
+
+def clip_of(folder: Path, shot: str) -> Path:
+    (take,) = [t for t in takes_of(folder) if t["stage"] == "clip" and t["outcome"] == "accepted" and t["shot"] == shot]
+    return folder / "catalog-data" / take["media_path"]
+
+
+def kinds(done) -> list[str]:
+    return [problem["kind"] for problem in json.loads(done.out)]
+
+
+def test_a_whole_catalog_verifies(copied, here):
+    done = here("catalog", "verify")
+    assert done.code == 0 and "everything is there" in done.out
+
+
+def test_missing_corrupt_orphaned_and_unfinished_files_are_found(copied, here):
+    clip_of(copied, "SH0010").unlink()
+    damaged, before = clip_of(copied, "SH0020"), clip_of(copied, "SH0020").stat()
+    data = bytearray(damaged.read_bytes())
+    data[len(data) // 2] ^= 1
+    damaged.write_bytes(data)
+    os.utime(damaged, (before.st_atime, before.st_mtime))  # one flipped bit, as a dying disk does it: size and time are the same
+    orphan = copied / "catalog-data" / "media" / "ab" / ("ab" * 32 + ".mp4")
+    orphan.parent.mkdir(exist_ok=True)
+    orphan.write_bytes(b"nobody's")
+    (orphan.parent / ".part-xyz").write_bytes(b"half")
+    done = here("catalog", "verify", "--json")
+    assert done.code == 1 and sorted(kinds(done)) == ["corrupt", "missing", "orphan", "unfinished"]
+
+
+def test_garbage_is_collected_when_it_is_old_and_never_a_takes_media(copied, here):
+    catalog = Catalog.open(copied / "catalog-data")
+    lost = catalog.media.put(b"a take that a crash left without its row", ".mp4")
+    wanted = {p for p in (copied / "catalog-data" / "media").rglob("*.*") if p.name != Path(lost.path).name}
+    assert "0 files" in here("catalog", "gc").out, "it is young: its row may be on its way"
+    assert "1 files" in here("catalog", "gc", "--older-than", "0", "--dry-run").out
+    assert (catalog.place.folder / lost.path).exists()
+    time.sleep(0.01)
+    assert [path for path, _ in collect_garbage(catalog, timedelta(0), False)] == [lost.path]
+    assert {p for p in (copied / "catalog-data" / "media").rglob("*.*")} == wanted
+    assert here("catalog", "verify").code == 0
+
+
+def test_a_deleted_and_a_corrupt_file_render_again_and_nothing_else_does(copied, rendered):
+    clip_of(copied, "SH0010").unlink()
+    damaged, before = clip_of(copied, "SH0020"), clip_of(copied, "SH0020").stat()
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"\x00")
+    os.utime(damaged, (before.st_atime, before.st_mtime))
+    done = tower("render", "episode.yaml", cwd=copied)
+    assert done.code == 0, done.out + done.err
+    assert "is set aside, and its take renders again" in done.out
+    new = takes_of(copied)[len(rendered.takes) :]
+    assert {(t["shot"], t["stage"], t["outcome"]) for t in new} == {("SH0010", "clip", "accepted"), ("SH0020", "clip", "accepted")}
+    assert {t["media"] for t in new} == {rendered.accepted("clip")[s]["media"] for s in ("SH0010", "SH0020")}, "the same bits again"
+    assert (copied / "out" / "E90" / "episode.mp4").read_bytes() == (rendered.out / "episode.mp4").read_bytes()
+    assert tower("catalog", "verify", cwd=copied).code == 0
+
+
+def live_file(folder: Path, table: str) -> Path:
+    return Path(max(DeltaTable(str(folder / "catalog-data" / table)).file_uris(), key=lambda f: os.stat(f).st_mtime))
+
+
+def test_a_truncated_data_file_is_a_sentence_and_repair_lets_the_render_go_on(copied, here, rendered):
+    file = live_file(copied, "takes")
+    file.write_bytes(file.read_bytes()[:-50])
+    refused(here("takes", "E90"), "takes of catalog", file.name, "cannot be read", "tower catalog repair")
+    refused(here("plan", "episode.yaml"), file.name, "tower catalog repair")
+    done = here("catalog", "verify", "--json")
+    assert done.code == 1 and kinds(done) == ["table"]
+    assert here("catalog", "repair").code == 0
+    assert (copied / "catalog-data" / "damaged" / "takes" / file.name).exists(), "set aside, not deleted"
+    left = {t["take"] for t in takes_of(copied)}
+    assert left < {t["take"] for t in rendered.takes}
+    assert here("plan", "episode.yaml").code == 0
+    done = here("catalog", "verify", "--json")
+    assert done.code == 0 and set(kinds(done)) <= {"orphan"}
+
+
+def test_a_half_written_log_entry_is_a_sentence_and_repair_lets_the_render_go_on(copied, here):
+    log = sorted((copied / "catalog-data" / "takes" / "_delta_log").glob("*.json"))[-1]
+    log.write_text(log.read_text()[: log.stat().st_size // 2])
+    refused(here("takes", "E90"), log.name, "not whole", "tower catalog repair")
+    done = here("catalog", "verify", "--json")
+    assert done.code == 1 and kinds(done) == ["table"]
+    assert here("catalog", "repair").code == 0
+    assert here("takes", "E90").code == 0 and here("plan", "episode.yaml").code == 0
+    catalog = Catalog.open(copied / "catalog-data")
+    catalog.append("takes", [row(7)])
+    assert {p.kind for p in verify(catalog)} <= {"orphan"}
+
+
+def test_a_lost_data_file_is_a_sentence(copied, here):
+    live_file(copied, "takes").unlink()
+    refused(here("takes", "E90"), "is missing", "tower catalog repair")
+    assert here("catalog", "verify").code == 1
+    assert here("catalog", "repair").code == 0 and here("takes", "E90").code in (0, 2)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_catalog_can_be_read(copied, here):
+    (copied / "catalog-data").chmod(0o555)
+    assert here("status").code == 0
+
+
+def test_a_catalog_where_nothing_can_be_written_is_a_sentence(tmp_path, here):
+    (tmp_path / "catalog-data").write_text("a file where the folder should be")
+    refused(here("workflows", "list"), "catalog-data", "cannot be")
+
+
+def test_compacting_and_vacuuming_change_no_row(copied, here):
+    before = takes_of(copied)
+    for n in range(5):
+        Catalog.open(copied / "catalog-data").append("takes", [row(n)])
+    done = here("catalog", "compact")
+    assert done.code == 0
+    assert len(DeltaTable(str(copied / "catalog-data" / "takes")).file_uris()) == 1
+    assert "0 data files" in here("catalog", "vacuum").out, "a week of history is kept"
+    assert "data files would be deleted" in here("catalog", "vacuum", "--retain", "0", "--dry-run").out
+    assert here("catalog", "vacuum", "--retain", "0").code == 0
+    assert len(list((copied / "catalog-data" / "takes").glob("*.parquet"))) == 1
+    assert takes_of(copied) == before and len(takes_of(copied, "E01")) == 5
+    assert here("catalog", "verify").code == 0
+
+
+def test_an_export_globs_to_exactly_the_live_rows(copied, here):
+    for n in range(5):
+        Catalog.open(copied / "catalog-data").append("takes", [row(n)])
+    here("catalog", "compact")
+    live = Catalog.open(copied / "catalog-data").dataset("takes").count_rows()
+    assert len(ds.dataset(copied / "catalog-data" / "takes", exclude_invalid_files=True).files) > 1, (
+        "a glob of the table itself counts dead files"
+    )
+    assert here("catalog", "export", copied / "plain").code == 0
+    assert ds.dataset(copied / "plain" / "takes", format="parquet").count_rows() == live
+    refused(here("catalog", "export", copied / "plain"), "not empty")
+
+
+def test_a_query_reads_tables_and_views_and_nothing_else(copied, here):
+    rows = json.loads(here("catalog", "query", "SELECT shot, clip IS NOT NULL AS done FROM shots ORDER BY shot", "--json").out)
+    assert rows == [{"shot": s, "done": True} for s in ("SH0010", "SH0020", "SH0030")]
+    assert json.loads(here("catalog", "query", "SELECT count(*) AS n FROM takes", "--json").out)[0]["n"] == len(takes_of(copied))
+    refused(here("catalog", "query", "SELECT nothing FROM takes"), "query:", "nothing")
+    refused(here("catalog", "query", "SELECT at FROM takes"), '"at" needs its quotes')
+    refused(here("catalog", "query", "SELECT * FROM read_text('/etc/hostname')"), "query:")
+    refused(here("catalog", "query", f"COPY takes TO '{copied / 'x.csv'}'"), "query:")
+    assert not (copied / "x.csv").exists()
+
+
+def test_history_lists_the_commits(copied, here):
+    commits = json.loads(here("catalog", "history", "takes", "--json").out)
+    assert commits[-1]["operation"].startswith("CREATE") and commits[0]["version"] == len(commits) - 1
+    refused(here("catalog", "history", "tooks"), "no table 'tooks'", "takes")
+
+
+def test_commands_that_look_make_no_catalog(tmp_path, here):
+    refused(here("catalog", "verify"), "there is no catalog")
+    assert here("status").code == 0
+    assert not (tmp_path / "catalog-data").exists()
+
+
+def test_a_row_is_refused_before_it_could_be_half_written(tmp_path):
+    catalog = Catalog.open(tmp_path)
+    with pytest.raises(CatalogError, match="no such column"):
+        catalog.append("takes", [row(1), row(2, tke="x")])
+    assert catalog.rows("takes") == []

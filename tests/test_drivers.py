@@ -1,0 +1,89 @@
+"""Two drivers on one episode: one renders, the other is told so. A dead one blocks nobody."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pytest
+
+from catalog.store import Catalog
+from pipeline.errors import InputError
+from pipeline.run_log import DEAD_AFTER, RunLog, living
+
+from .conftest import refused, tower
+from .test_render import read_until, start
+
+
+def log(catalog: Catalog, episode: str = "E90") -> RunLog:
+    plan: Any = SimpleNamespace(episode=SimpleNamespace(id=episode), file="episode.yaml", file_digest="d", shots=[1, 2], stale=[1])
+    return RunLog(catalog, plan, False, {"w@1": "proven"})
+
+
+def test_the_second_of_two_drivers_is_told_who_renders(episode):
+    process = start(episode)
+    try:
+        read_until(process, r"Ray: ")
+        refused(tower("render", episode, cwd=episode.parent), "E90 is being rendered by run", f"process {process.pid} on", "wait for it")
+    finally:
+        process.kill()
+        process.wait()
+    events = [r["event"] for r in Catalog.open(episode.parent / "catalog-data").rows("runs")]
+    assert events == ["started", "started", "refused"]
+
+
+def test_a_claim_holds_until_it_is_ended_or_its_process_is_dead(tmp_path):
+    catalog = Catalog.open(tmp_path)
+    first = log(catalog)
+    first.claim()
+    with pytest.raises(InputError, match=f"being rendered by run {first.run}"):
+        log(catalog).claim()
+    log(catalog, "E91").claim()
+    catalog.append("runs", [first.row("finished")])
+    log(catalog).claim()
+
+
+def test_a_killed_drivers_claim_is_void_at_once_on_its_machine_and_after_a_while_elsewhere(tmp_path):
+    row = log(Catalog.open(tmp_path)).row("started")
+    assert living([row]) == [row]
+    dead = subprocess.Popen([sys.executable, "-c", "pass"])
+    dead.wait()
+    assert living([row | {"pid": dead.pid}]) == []
+    parent = psutil.Process(os.getppid())
+    assert living([row | {"pid": parent.pid, "process_started": parent.create_time() - 100}]) == [], "the number came round again"
+    elsewhere = row | {"host": "another-machine"}
+    assert living([elsewhere]) == [elsewhere]
+    assert living([elsewhere | {"at": datetime.now(UTC) - DEAD_AFTER - timedelta(seconds=1)}]) == []
+    assert living([elsewhere | {"at": datetime.now(UTC) - DEAD_AFTER - timedelta(seconds=1)}, elsewhere | {"event": "alive"}])
+
+
+def claim_it(folder: str, start_at: Any, results: Any) -> None:
+    catalog = Catalog.open(folder)
+    start_at.wait()
+    try:
+        log(catalog).claim()
+        results.put("mine")
+    except InputError:
+        results.put("told")
+    except Exception as error:  # noqa: BLE001 - told to the test
+        results.put(repr(error))
+    start_at.wait()  # alive until all have tried
+
+
+def test_of_many_drivers_that_start_at_once_exactly_one_renders(tmp_path):
+    Catalog.open(tmp_path)
+    context = multiprocessing.get_context("spawn")
+    for _ in range(3):
+        results, together = context.Queue(), context.Barrier(4)
+        drivers = [context.Process(target=claim_it, args=(str(tmp_path), together, results)) for _ in range(4)]
+        for d in drivers:
+            d.start()
+        assert sorted(results.get(timeout=60) for _ in drivers) == ["mine", "told", "told", "told"]
+        for d in drivers:
+            d.join(30)
