@@ -89,7 +89,7 @@ class Catalog:
                     raise CatalogError(f"{name}: {COMMIT_TRIES} commits lost their race; too many drivers write at once") from error
                 time.sleep(random.uniform(0.05, 0.2) * 2 ** min(attempt, 5))
             except (OSError, DeltaError) as error:
-                raise CatalogError(f"{name} of catalog {self.place} cannot be written: {_damage(self.place) or _line(error)}") from error
+                raise CatalogError(f"catalog {self.place} cannot be written: {_damage(self.place) or _line(error)}") from error
         raise AssertionError("the loop ends by itself")
 
     def rows(
@@ -100,7 +100,7 @@ class Catalog:
             chosen = None if episode is None else pc.field("episode") == episode
             table = self.dataset(name, version).to_table(filter=chosen, columns=columns)
         except (OSError, pa.ArrowException) as error:
-            raise self._unreadable(name, error) from error
+            raise self._unreadable(error) from error
         if "at" in table.column_names:
             table = table.sort_by("at")
         return table.to_pylist(maps_as_pydicts="strict")
@@ -112,7 +112,7 @@ class Catalog:
         except TableNotFoundError as error:
             raise CatalogError(f"catalog {self.place} has no table {name}") from error
         except (OSError, DeltaError, pa.ArrowException, ValueError) as error:
-            raise self._unreadable(name, error) from error
+            raise self._unreadable(error) from error
 
     def sql(self, query: str, tables: Iterable[str], views: str = "", given: dict[str, pa.Table] | None = None, **values: Any) -> pa.Table:
         """A query by DuckDB over the live tables.
@@ -121,10 +121,9 @@ class Catalog:
             tables: those that the query reads. views: statements to run first. given: Arrow tables by name.
             values: what stands for $name in the query.
         """
-        used = list(tables)
         with duckdb.connect(config={"enable_external_access": False, "allow_community_extensions": False}) as connection:
             connection.execute("SET TimeZone = 'UTC'")
-            for name in used:
+            for name in tables:
                 connection.register(name, self.dataset(name))
             for name, table in (given or {}).items():
                 connection.register(name, table)
@@ -133,10 +132,10 @@ class Catalog:
                     connection.execute(views)
                 return connection.sql(query, params=values or None).to_arrow_table()
             except (duckdb.IOException, duckdb.InvalidInputException, OSError, pa.ArrowException) as error:
-                raise self._unreadable(" and ".join(used), error) from error
+                raise self._unreadable(error) from error
 
-    def _unreadable(self, name: str, error: BaseException) -> CatalogError:
-        return CatalogError(f"{name} of catalog {self.place} cannot be read: {_damage(self.place) or _line(error)}")
+    def _unreadable(self, error: BaseException) -> CatalogError:
+        return CatalogError(f"catalog {self.place} cannot be read: {_damage(self.place) or _line(error)}")
 
 
 def _make_durable(table: Path, version: int) -> None:

@@ -56,7 +56,7 @@ def _add_evidence(catalog: Catalog, table: str, key: str) -> None:
     file = EVIDENCE / f"{table}.parquet"
     if not file.is_file():
         return
-    have = {row[key] for row in catalog.rows(table, columns=[key, "at"])}
+    have = {row[key] for row in catalog.rows(table, columns=list({key, "at"}))}
     rows = pq.read_table(file, schema=TABLES[table].schema).to_pylist(maps_as_pydicts="strict")
     new = [row for row in rows if row[key] not in have]
     if new:

@@ -155,7 +155,8 @@ def changes(row: Row, stage: StagePlan, variation: int) -> list[tuple[str, str]]
     """What an old take was made from that is not so any more: (code, what to tell)."""
     found = []
     flow = stage.workflow
-    if (row["workflow"], row["workflow_version"]) != (flow.name, flow.version):
+    same = (row["workflow"], row["workflow_version"]) == (flow.name, flow.version)
+    if not same:
         was = f"{row['workflow']}@{row['workflow_version']}"
         found.append(("workflow_changed", f"workflow changed: {was} → {stage.ready.name}"))
     elif row["workflow_digest"] != stage.workflow_digest:
@@ -169,7 +170,7 @@ def changes(row: Row, stage: StagePlan, variation: int) -> list[tuple[str, str]]
         old, new = dict(row["reference_files"]), dict(stage.reference_files)
         names = sorted(name for name in old | new if old.get(name) != new.get(name))
         found.append(("reference_changed", f"reference changed: {', '.join(Path(n).name for n in names)}"))
-    if row["parameters"] is not None and row["parameters"] != parameters_json(stage):
+    if same and row["parameters"] is not None and row["parameters"] != parameters_json(stage):
         found.append(("parameters_changed", "parameters changed"))
     if row["shot_variation"] is not None and row["shot_variation"] != variation:
         found.append(("variation_changed", f"variation changed: {row['shot_variation']} → {variation}"))

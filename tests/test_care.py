@@ -83,7 +83,7 @@ def live_file(folder: Path, table: str) -> Path:
 def test_a_truncated_data_file_is_a_sentence_and_repair_lets_the_render_go_on(copied, here, rendered):
     file = live_file(copied, "takes")
     file.write_bytes(file.read_bytes()[:-50])
-    refused(here("takes", "E90"), "takes of catalog", file.name, "cannot be read", "tower catalog repair")
+    refused(here("takes", "E90"), file.name, "cannot be read", "tower catalog repair")
     refused(here("plan", "episode.yaml"), file.name, "tower catalog repair")
     done = here("catalog", "verify", "--json")
     assert done.code == 1 and kinds(done) == ["table"]
