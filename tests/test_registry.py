@@ -148,7 +148,9 @@ def test_a_registered_version_never_changes(tmp_path, here):
     assert "registered before, and is the same" in here("workflows", "register", "mine.yaml").out
     assert statuses(here)["ltx_video_2b_demo@2"] == "experimental" and statuses(here)["ltx_video_2b_demo@1"] == "proven"
     rows = json.loads(here("workflows", "diff", "ltx_video_2b_demo@1", "ltx_video_2b_demo@2", "--json").out)
-    assert {"what": "settings.num_inference_steps", "ltx_video_2b_demo@1": 6, "ltx_video_2b_demo@2": 5} in rows and {r["what"] for r in rows} == {
+    assert {"what": "settings.num_inference_steps", "ltx_video_2b_demo@1": 6, "ltx_video_2b_demo@2": 5} in rows and {
+        r["what"] for r in rows
+    } == {
         "settings.version",
         "settings.num_inference_steps",
         "settings.timesteps",
@@ -244,7 +246,9 @@ def test_a_changed_library_model_file_or_suite_makes_the_status_stale(tmp_path, 
         file.write_text(file.read_text().replace("pass_rate: 0.80", "pass_rate: 0.81"))
         patch.setattr("pipeline.suite.SUITES", suites)
         assert statuses(here)["ltx_video_2b_demo@1"] == "stale"
-        file.write_text(file.read_text().replace("pass_rate: 0.81", "pass_rate: 0.80").replace("description: ", "description: Once more. ", 1))
+        file.write_text(
+            file.read_text().replace("pass_rate: 0.81", "pass_rate: 0.80").replace("description: ", "description: Once more. ", 1)
+        )
         assert statuses(here)["ltx_video_2b_demo@1"] == "proven", "a description demands nothing"
     assert statuses(here)["ltx_video_2b_demo@1"] == "proven"
 
