@@ -7,7 +7,6 @@ import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from pathlib import Path
 
 import pyarrow.fs as pafs
@@ -15,7 +14,7 @@ import pyarrow.fs as pafs
 from .place import Place
 
 # A file written later than this after its row was not written for that row: it is hashed before it counts.
-CLOCK_SLACK = timedelta(seconds=2)
+CLOCK_SLACK = 2.0  # seconds
 
 
 class MediaDamaged(RuntimeError):
@@ -67,18 +66,27 @@ class MediaStore:
             raise
         fsync_folder(target.parent)
 
-    def has(self, path: str | None, digest: str | None, size: int | None, committed: datetime) -> bool:
+    def has(self, path: str | None, digest: str | None, size: int | None, committed: float) -> bool:
         """Whether the file is there as it was when its row was written.
 
-        Its bytes are counted, and hashed only where the file is younger than its row: a render of a
+        committed: seconds since 1970. Its bytes are counted, and hashed only where the file is younger than its row: a render of a
         million shots must not read a terabyte before it begins. `tower catalog verify` hashes them all.
         """
         if not path or not digest:
             return False
+        written = self._written(path, size)
+        return written is not None and (written <= committed + CLOCK_SLACK or self._holds(path, digest))
+
+    def _written(self, path: str, size: int | None) -> float | None:
+        """When a file of that size was written, seconds since 1970; None where there is none."""
+        if self.place.is_local:
+            try:
+                found = os.stat(f"{self.place.uri}/{path}")
+            except OSError:
+                return None
+            return found.st_mtime if found.st_size == size else None
         info = self.place.files.get_file_info(path)
-        if info.type != pafs.FileType.File or info.size != size:
-            return False
-        return info.mtime <= committed + CLOCK_SLACK or self._holds(path, digest)
+        return info.mtime.timestamp() if info.type == pafs.FileType.File and info.size == size else None
 
     def damage(self, path: str, digest: str) -> str | None:
         """What is wrong with the file, all of its bytes read; None if nothing is."""

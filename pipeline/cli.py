@@ -73,16 +73,16 @@ def plan(
     gc.disable()  # a hundred thousand shots are millions of objects that all live to the end: looking for dead ones takes half the time
     settings = load_settings()
     made = select(make_plan(load_episode(episode), episode, settings, open_catalog(settings), fresh), _only(only))
-    rows = as_rows(made)
     if as_json:
-        show(rows, True)
+        show(as_rows(made, made.shots), True)
         return
-    told = [r | {"why": "; ".join(w["text"] for w in r["why"])} for r in rows if r["state"] != "clean"]
+    rows = as_rows(made, [s for s in made.shots if s.stale or s.reasons])
+    told = [r | {"why": "; ".join(w["text"] for w in r["why"])} for r in rows]
     show([{k: r[k] for k in ("shot", "state", "keyframe", "clip", "gpu_minutes", "why")} for r in told], False, "nothing is stale")
     known = [r["gpu_minutes"] for r in rows if r["gpu_minutes"] is not None]
     unknown = len(rows) - len(known)
     minutes = f"about {sum(known):.1f} GPU-minutes" + (f", and {unknown} shots of workflows that never ran here" if unknown else "")
-    out.print(f"{len(rows)} shots, {len(made.stale)} to render, {minutes}", highlight=False)
+    out.print(f"{len(made.shots)} shots, {len(made.stale)} to render, {minutes}", highlight=False)
 
 
 @app.command()
@@ -186,10 +186,11 @@ def models(as_json: AsJson = False) -> None:
 
 
 def _catalog() -> Any:
-    from .open import find_catalog
+    from catalog.store import Catalog
+
     from .settings import load_settings
 
-    return find_catalog(load_settings())
+    return Catalog.find(load_settings().place)  # commands that only look must not make one
 
 
 def _only(given: str) -> tuple[str, ...]:

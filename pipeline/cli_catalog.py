@@ -126,11 +126,12 @@ def history(table: Annotated[str, typer.Argument(metavar="TABLE")], as_json: AsJ
 
 
 def _catalog() -> Catalog:
-    from .open import find_catalog
+    from catalog.store import Catalog
+
     from .settings import load_settings
 
-    settings = load_settings()
-    catalog = find_catalog(settings)
+    place = load_settings().place
+    catalog = Catalog.find(place)
     if catalog is None:
-        raise InputError(f"there is no catalog at {settings.place}; `tower render` makes one, TOWER_CATALOG_URI names another")
+        raise InputError(f"there is no catalog at {place}; `tower render` makes one, TOWER_CATALOG_URI names another")
     return catalog

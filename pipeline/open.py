@@ -27,11 +27,6 @@ def open_catalog(settings: Settings, evidence: bool = True) -> Catalog:
     return catalog
 
 
-def find_catalog(settings: Settings) -> Catalog | None:
-    """The catalog if there is one; commands that only look must not make one."""
-    return open_catalog(settings) if Catalog.find(settings.place) else None
-
-
 def seed(catalog: Catalog, settings: Settings, evidence: bool) -> None:
     """The project's workflows, aliases, benchmarks and promotions, as far as the catalog lacks them.
 

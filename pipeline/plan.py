@@ -5,7 +5,7 @@ Everything that can be wrong with names and files is found here, before Ray star
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from typing import Any
 from catalog.registry import Row
 from catalog.store import Catalog
 
-from .episode import Episode, Sequence, Shot
+from .episode import Episode, Shot
+from .episode import Sequence as EpisodeSequence
 from .errors import InputError
 from .estimate import Costs
 from .fingerprint import file_digest
@@ -28,12 +29,12 @@ STAGES = ("keyframe", "clip")
 @dataclass(frozen=True, slots=True)
 class ShotPlan:
     episode: str
-    sequence: Sequence
+    sequence: EpisodeSequence
     shot: Shot
     keyframe: StagePlan
     clip: StagePlan
     given_keyframe: Path | None
-    history: dict[str, list[Past]]  # stage -> takes so far, oldest first
+    history: dict[str, Sequence[Past]]  # stage -> takes so far, oldest first
     accepted_keyframe: Past | None
     accepted_clip: Past | None
     reasons: tuple[Reason, ...] = ()
@@ -93,7 +94,7 @@ def make_plan(episode: Episode, file: Path, settings: Settings, catalog: Catalog
     return Plan(episode, file, file_digest(file), shots, verdicts.judgements, Costs.of(catalog, registry))
 
 
-def _wanted(resolved: list[tuple[Sequence, Shot, StagePlan, StagePlan, Path | None]]) -> dict[tuple[str, str], str | None]:
+def _wanted(resolved: list[tuple[EpisodeSequence, Shot, StagePlan, StagePlan, Path | None]]) -> dict[tuple[str, str], str | None]:
     """(shot, stage) to the inputs whose verdicts matter; a clip's depend on its keyframe, so all of them are looked at."""
     wanted: dict[tuple[str, str], str | None] = {}
     for _, shot, keyframe, _, _ in resolved:
@@ -108,7 +109,7 @@ def _shot_plan(
     past: dict[tuple[str, str], list[Past]],
     verdicts: Verdicts,
     fresh: bool,
-    sequence: Sequence,
+    sequence: EpisodeSequence,
     shot: Shot,
     keyframe: StagePlan,
     clip: StagePlan,
@@ -122,9 +123,9 @@ def _shot_plan(
     return ShotPlan(episode, sequence, shot, keyframe, clip, given, history, still, moving, fresh=fresh)
 
 
-def accepted_take(catalog: Catalog, takes: Iterable[Past], inputs: str) -> Past | None:
+def accepted_take(catalog: Catalog, takes: Sequence[Past], inputs: str) -> Past | None:
     """The latest accepted take of exactly these inputs whose media is still there."""
-    for take in reversed(list(takes)):
+    for take in reversed(takes):
         wanted = take.outcome == "accepted" and take.inputs == inputs
         if wanted and catalog.media.has(take.media_path, take.media, take.media_bytes, take.committed):
             return take
@@ -186,7 +187,7 @@ def select(plan: Plan, only: Iterable[str]) -> Plan:
     return replace(plan, shots=[s for s in plan.shots if s.shot.id in wanted or s.sequence.id in wanted])
 
 
-def as_rows(plan: Plan) -> list[dict[str, Any]]:
+def as_rows(plan: Plan, shots: Iterable[ShotPlan]) -> list[dict[str, Any]]:
     """One row a shot, for `tower plan`."""
     return [
         {
@@ -199,7 +200,7 @@ def as_rows(plan: Plan) -> list[dict[str, Any]]:
             "gpu_minutes": plan.gpu_minutes(s),
             "workflows": [s.keyframe.ready.name, s.clip.ready.name],
         }
-        for s in plan.shots
+        for s in shots
     ]
 
 

@@ -16,10 +16,15 @@ def compose(episode: Episode, sequence: Sequence, shot: Shot) -> str:
     people = " and ".join(episode.characters[name].description for name in shot.characters)
     place = shot.location or sequence.location
     where = episode.locations[place].description if place else ""
-    parts = [shot.framing, people, shot.action, where, shot.time or sequence.time, shot.camera, episode.style]
-    return ", ".join(" ".join(p.split()) for p in parts if p.strip())
+    parts = (shot.framing, people, shot.action, where, shot.time or sequence.time, shot.camera, episode.style)
+    return ", ".join([_one_line(p) for p in parts if p])
+
+
+def _one_line(text: str) -> str:
+    """Without line breaks and double spaces; most texts have none, and a hundred thousand shots have many texts."""
+    return text if text.isprintable() and "  " not in text else " ".join(text.split())
 
 
 def compose_negative(episode: Episode, workflow_negative: str) -> str:
     """The negative prompt: the workflow's own, then the episode's."""
-    return ", ".join(" ".join(p.split()) for p in (workflow_negative, episode.negative_prompt) if p.strip())
+    return ", ".join([_one_line(p) for p in (workflow_negative, episode.negative_prompt) if p])

@@ -14,7 +14,7 @@ from gates.rules import Profile
 from .episode import Episode, Sequence, Shot
 from .errors import InputError
 from .files import inside, lora_file
-from .fingerprint import FileDigests, digest, file_digest
+from .fingerprint import FileDigests, digest, file_digest, text_digest
 from .prompt import compose, compose_negative
 from .registry import Ready, Registry
 from .settings import Settings
@@ -61,7 +61,7 @@ class StagePlan:
 
 def clip_inputs(clip: StagePlan, keyframe_media: str) -> str:
     """A clip's inputs with the keyframe that it starts from."""
-    return digest([clip.inputs, keyframe_media])
+    return text_digest(f"{clip.inputs}/{keyframe_media}")
 
 
 class Resolver:
@@ -70,13 +70,15 @@ class Resolver:
     def __init__(self, episode: Episode, file: Path, settings: Settings, registry: Registry):
         self.episode, self.file, self.settings, self.registry = episode, file, settings, registry
         self.digests: FileDigests = registry.digests
+        self.name, self.everybodys = str(file), (episode.keyframe_workflow, episode.clip_workflow)
         self.ready = cache(self._ready)
         self.negative = cache(lambda negative: compose_negative(episode, negative))
+        self.fixed = cache(lambda *parts: digest(parts))  # shots of one workflow share all but prompt and variation
         self.font = font_of(episode, file)
 
     def stages(self, sequence: Sequence, shot: Shot) -> tuple[StagePlan, StagePlan, Path | None]:
         """The keyframe's stage, the clip's, and the picture that a person gave for the keyframe."""
-        where = f"{self.file}: shot {shot.id}"
+        where = f"{self.name}: shot {shot.id}"
         loras = tuple(self._lora(where, name) for name in shot.characters if self.episode.characters[name].lora)
         prompt = compose(self.episode, sequence, shot)
         if not prompt:
@@ -94,7 +96,7 @@ class Resolver:
     def _stage(
         self, stage: StageName, ref: str, where: str, shot: Shot, prompt: str, loras: tuple[Lora, ...], given: Path | None
     ) -> StagePlan:
-        ready = self.ready(ref, stage, where if ref not in (self.episode.keyframe_workflow, self.episode.clip_workflow) else str(self.file))
+        ready = self.ready(ref, stage, where if ref not in self.everybodys else self.name)
         flow = ready.workflow
         wanted = shot.keyframe_parameters if stage == "keyframe" else shot.clip_parameters
         parameters = tuple(flow.with_parameters(wanted, f"{where}: {stage}_parameters").items()) if wanted else ()
@@ -105,8 +107,9 @@ class Resolver:
             inputs = digest(["given", references[0][1], flow.width, flow.height])
             return StagePlan(stage, ready, prompt, negative, used, parameters, references, inputs)
         references = tuple((x.file, self.digests.of(Path(x.file))) for x in used)  # type: ignore[assignment]
-        weights = [x.weight for x in used]
-        inputs = digest([stage, prompt, negative, ready.digest, references, weights, parameters, shot.variation])
+        weights = tuple(x.weight for x in used)
+        fixed = self.fixed(stage, negative, ready.digest, references, weights, parameters)
+        inputs = text_digest(f"{fixed}/{shot.variation}/{prompt}")
         return StagePlan(stage, ready, prompt, negative, used, parameters, references, inputs)
 
     def _ready(self, ref: str, stage: StageName, asked_by: str) -> Ready:

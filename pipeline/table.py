@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 out = Console()
-MANY = 1000  # rows of a table that a person may still read
+MANY = 200  # rows of a table that a person may still read
 
 
 def show(rows: list[dict[str, Any]], as_json: bool, nothing: str = "nothing yet") -> None:

@@ -66,7 +66,7 @@ def test_a_catalog_in_a_bucket_keeps_rows_and_media(storage):
     assert Catalog.open("s3://films/one").was_version == 3 and Catalog.find("s3://films/none") is None
     (back,) = catalog.rows("takes")
     assert catalog.media.read(back["media_path"], back["media"]) == b"frames"
-    assert catalog.media.has(media.path, media.digest, 6, back["at"]) and episodes(catalog)[0]["with_accepted_clip"] == 1
+    assert catalog.media.has(media.path, media.digest, 6, back["at"].timestamp()) and episodes(catalog)[0]["with_accepted_clip"] == 1
     assert list(verify(catalog)) == []
     lost = catalog.media.put(b"nobody's", ".png")
     assert [p.kind for p in verify(catalog)] == ["orphan"]
