@@ -53,8 +53,9 @@ class Measured:
 # --- many writers ---------------------------------------------------------------------------------------------------
 
 
-def write_batches(where: str, writer: int, batches: int) -> None:
+def write_batches(where: str, writer: int, batches: int, together: Any) -> None:
     catalog = Catalog.open(where)
+    together.wait()
     for batch in range(batches):
         catalog.append("takes", [take_row(f"E{writer:02d}", 10 * batch + n) for n in range(4)])
 
@@ -63,10 +64,12 @@ def many_writers(folder: Path, writers: int, batches: int) -> Measured:
     """Every batch of every driver lands, whatever the race."""
     Catalog.open(folder)
     context = multiprocessing.get_context("spawn")
-    drivers = [context.Process(target=write_batches, args=(str(folder), n, batches)) for n in range(writers)]
-    started = time.monotonic()
+    together = context.Barrier(writers + 1)
+    drivers = [context.Process(target=write_batches, args=(str(folder), n, batches, together)) for n in range(writers)]
     for d in drivers:
         d.start()
+    together.wait(120)
+    started = time.monotonic()
     for d in drivers:
         d.join(300)
     seconds = time.monotonic() - started

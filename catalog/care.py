@@ -130,10 +130,14 @@ def repair(catalog_place: Place) -> list[Problem]:
 
 def collect_garbage(catalog: Catalog, older_than: timedelta, dry_run: bool) -> list[tuple[str, int]]:
     """Delete media that belong to no take, with their sizes in bytes. Young ones stay: their rows may be on their way."""
-    wanted, before = _media_of_rows(catalog), datetime.now(UTC) - older_than
-    found = [(info.path, info.size) for info in catalog.media.all() if info.path not in wanted and info.mtime < before]
+    before = datetime.now(UTC) - older_than
+    old = [info for info in catalog.media.all() if info.mtime < before]
+    wanted = _media_of_rows(catalog)  # read after the files were listed: a row that came meanwhile keeps its file
+    found = [(info.path, info.size) for info in old if info.path not in wanted]
     for path, _ in [] if dry_run else found:
-        catalog.place.files.delete_file(path)
+        now = catalog.place.files.get_file_info(path)
+        if now.type == pafs.FileType.File and now.mtime < before:  # still nobody's
+            catalog.place.files.delete_file(path)
     return found
 
 

@@ -21,8 +21,11 @@ class MediaDamaged(RuntimeError):
     """A stored file is missing, or its bytes are not the ones that its name promises. path: relative to the catalog."""
 
     def __init__(self, path: str, what: str):
-        super().__init__(f"{path} {what}")
+        super().__init__(path, what)  # both, so that it survives the way back from a CPU task
         self.path = path
+
+    def __str__(self) -> str:
+        return " ".join(self.args)
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class MediaStore:
     def _put_local(self, media: Media, data: bytes) -> None:
         target = self.place.folder / media.path
         if self._holds(media.path, media.digest):  # a damaged file is written anew
+            os.utime(target)  # it may be an orphan of long ago: now it is wanted, and must look young to `gc`
             return
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, part = tempfile.mkstemp(dir=target.parent, prefix=".part-")

@@ -283,8 +283,9 @@ class Pool:
         try:
             answer, results = slot.actor.run.remote(spec, [w.request for w in batch], places, *refs)
             state, rest, resident = await answer
-        except RayTaskError as error:  # an input was lost; the actor's own errors come as data
-            self._fail(batch, DeviceLost(f"an input of {spec.key} was lost ({type(error.cause).__name__})"))
+        except RayTaskError as error:  # an input could not be made, or was lost; the actor's own errors come as data
+            lost = isinstance(error.cause, RayError)
+            self._fail(batch, DeviceLost(f"an input of {spec.key} was lost ({type(error.cause).__name__})") if lost else error.cause)
             return
         except RayError as error:
             self.deaths[spec.key] += 1

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 
 import av
+import cv2
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 
@@ -15,13 +16,15 @@ class VideoFile:
     """An MP4 being written: libx264 High, yuv420p, bt709, constant frame rate, moov at the front.
 
     Use as a context manager. Width and height must be even. One encoder thread: with more, x264's
-    output depends on how many cores there are. No macroblock tree: with AVX-512, x264's reads memory that
+    output depends on how many cores there are. No AVX-512: there x264's macroblock tree reads memory that
     nobody has written, and equal frames give other bytes now and then.
     """
 
     def __init__(self, path: Path, width: int, height: int, fps: Fraction, crf: int):
         self.container = av.open(str(path), "w", format="mp4", options={"movflags": "+faststart", "fflags": "+bitexact"})
-        options = {"crf": str(crf), "preset": "medium", "profile": "high", "threads": "1", "x264-params": "no-mbtree=1"}
+        options = {"crf": str(crf), "preset": "medium", "profile": "high", "threads": "1"}
+        if cv2.checkHardwareSupport(cv2.CPU_AVX_512F):
+            options["x264-params"] = "asm=avx2"
         stream = self.container.add_stream("libx264", rate=fps, options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.color_range, stream.codec_context.colorspace = 1, 1  # limited range, bt709

@@ -35,11 +35,7 @@ def test_a_whole_catalog_verifies(copied, here):
 
 def test_missing_corrupt_orphaned_and_unfinished_files_are_found(copied, here):
     clip_of(copied, "SH0010").unlink()
-    damaged, before = clip_of(copied, "SH0020"), clip_of(copied, "SH0020").stat()
-    data = bytearray(damaged.read_bytes())
-    data[len(data) // 2] ^= 1
-    damaged.write_bytes(data)
-    os.utime(damaged, (before.st_atime, before.st_mtime))  # one flipped bit, as a dying disk does it: size and time are the same
+    flip_a_bit(clip_of(copied, "SH0020"))
     orphan = copied / "catalog-data" / "media" / "ab" / ("ab" * 32 + ".mp4")
     orphan.parent.mkdir(exist_ok=True)
     orphan.write_bytes(b"nobody's")
@@ -61,11 +57,29 @@ def test_garbage_is_collected_when_it_is_old_and_never_a_takes_media(copied, her
     assert here("catalog", "verify").code == 0
 
 
+def flip_a_bit(file: Path) -> None:
+    """As a dying disk does it: size and time stay the same."""
+    before, data = file.stat(), bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    os.utime(file, (before.st_atime, before.st_mtime))
+
+
+def test_a_keyframe_that_rotted_is_found_when_its_clip_is_made_and_both_render_again(copied, rendered):
+    clip_of(copied, "SH0020").unlink()
+    flip_a_bit(copied / "catalog-data" / rendered.accepted("keyframe")["SH0020"]["media_path"])
+    done = tower("render", "episode.yaml", cwd=copied)
+    assert done.code == 0, done.out + done.err
+    assert "is set aside, and its take renders again" in done.out
+    new = [t for t in takes_of(copied)[len(rendered.takes) :] if t["outcome"] == "accepted"]
+    assert {(t["shot"], t["stage"]): t["media"] for t in new} == {
+        ("SH0020", stage): rendered.accepted(stage)["SH0020"]["media"] for stage in ("keyframe", "clip")
+    }
+
+
 def test_a_deleted_and_a_corrupt_file_render_again_and_nothing_else_does(copied, rendered):
     clip_of(copied, "SH0010").unlink()
-    damaged, before = clip_of(copied, "SH0020"), clip_of(copied, "SH0020").stat()
-    damaged.write_bytes(damaged.read_bytes()[:-1] + b"\x00")
-    os.utime(damaged, (before.st_atime, before.st_mtime))
+    flip_a_bit(clip_of(copied, "SH0020"))
     done = tower("render", "episode.yaml", cwd=copied)
     assert done.code == 0, done.out + done.err
     assert "is set aside, and its take renders again" in done.out

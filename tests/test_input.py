@@ -67,26 +67,15 @@ BAD_FILES = {
 
 
 @pytest.mark.parametrize("case", BAD_FILES)
-def test_a_bad_episode_file_is_one_sentence(tmp_path, monkeypatch, capsys, case):
+def test_a_bad_episode_file_is_one_sentence(tmp_path, here, case):
     text, words = BAD_FILES[case]
     (tmp_path / "episode.yaml").write_text(text)
-    code, line = run_here(tmp_path, monkeypatch, capsys, "render", "episode.yaml")
+    done = here("render", "episode.yaml")
+    code, line = done.code, done.err.strip()
     assert code == 2 and len(line.splitlines()) == 1, line
     assert all(word in line for word in words), line
     assert not (tmp_path / "out" / "E90" / "episode.mp4").exists()
     assert not list(tmp_path.rglob("*.part"))
-
-
-def run_here(cwd: Path, monkeypatch, capsys, *args: str) -> tuple[int, str]:
-    """The command line in this process: quick, for faults that are found before Ray starts."""
-    from pipeline import cli
-
-    monkeypatch.chdir(cwd)
-    monkeypatch.setenv("TOWER_CATALOG_URI", str(cwd / "catalog-data"))
-    monkeypatch.setenv("TOWER_MODELS_DIR", str(cwd / "models"))
-    monkeypatch.setattr("sys.argv", ["tower", *args])
-    code = cli._run()
-    return code, capsys.readouterr().err.strip()
 
 
 @pytest.mark.parametrize(
@@ -102,9 +91,10 @@ def run_here(cwd: Path, monkeypatch, capsys, *args: str) -> tuple[int, str]:
         (["status", "E55"], ["no takes of episode E55"]),
     ],
 )
-def test_bad_usage_is_one_sentence(tmp_path, monkeypatch, capsys, args, words):
+def test_bad_usage_is_one_sentence(tmp_path, here, args, words):
     (tmp_path / "episode.yaml").write_text(EPISODE)
-    code, line = run_here(tmp_path, monkeypatch, capsys, *args)
+    done = here(*args)
+    code, line = done.code, done.err.strip()
     assert code == 2 and all(word in line for word in words) and "Traceback" not in line, line
 
 
@@ -129,17 +119,19 @@ def test_prompts_are_composed_in_the_documented_order(episode):
     )
 
 
-def test_an_unwritable_output_folder_is_refused(tmp_path, monkeypatch, capsys):
+def test_an_unwritable_output_folder_is_refused(tmp_path, here):
     (tmp_path / "episode.yaml").write_text(EPISODE)
     (tmp_path / "out").write_text("a file where the folder should be")
-    code, line = run_here(tmp_path, monkeypatch, capsys, "render", "episode.yaml")
+    done = here("render", "episode.yaml")
+    code, line = done.code, done.err.strip()
     assert code == 2 and "cannot be written" in line and str(Path("out") / "E90") in line
 
 
-def test_settings_that_cannot_be_are_refused(tmp_path, monkeypatch, capsys):
+def test_settings_that_cannot_be_are_refused(tmp_path, monkeypatch, here):
     (tmp_path / "episode.yaml").write_text(EPISODE)
     monkeypatch.setenv("TOWER_DEVICES", "many")
-    code, line = run_here(tmp_path, monkeypatch, capsys, "render", "episode.yaml")
+    done = here("render", "episode.yaml")
+    code, line = done.code, done.err.strip()
     assert code == 2 and "TOWER_DEVICES" in line and "'many'" in line
 
 
@@ -201,7 +193,7 @@ def test_the_demo_episode_is_what_the_documents_say():
         ("guidance_scale: 1.0", "guidance_scale: 99", ["'guidance_scale'", "less than or equal to 30"]),
     ],
 )
-def test_a_workflow_that_cannot_work_stops_the_run_before_rendering(tmp_path, monkeypatch, capsys, old, new, words):
+def test_a_workflow_that_cannot_work_stops_the_run_before_rendering(tmp_path, monkeypatch, here, old, new, words):
     folder = tmp_path / "workflows"
     folder.mkdir()
     for file in WORKFLOWS.glob("*_demo.yaml"):
@@ -211,5 +203,6 @@ def test_a_workflow_that_cannot_work_stops_the_run_before_rendering(tmp_path, mo
     (folder / "ltx_video_2b_demo.yaml").write_text(text.replace(old, new))
     monkeypatch.setattr("pipeline.open.WORKFLOWS", folder)
     (tmp_path / "episode.yaml").write_text(EPISODE)
-    code, line = run_here(tmp_path, monkeypatch, capsys, "render", "episode.yaml")
+    done = here("render", "episode.yaml")
+    code, line = done.code, done.err.strip()
     assert code == 2 and all(word in line for word in words), line
