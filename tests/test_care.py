@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -197,3 +198,29 @@ def test_a_row_is_refused_before_it_could_be_half_written(tmp_path):
     with pytest.raises(CatalogError, match="no such column"):
         catalog.append("takes", [row(1), row(2, tke="x")])
     assert catalog.rows("takes") == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_disk_that_fills_up_is_a_sentence_and_costs_no_row_that_was_safe(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk], check=False).returncode:
+        pytest.skip("this machine does not allow mounting")
+    try:
+        catalog = Catalog.open(disk / "catalog")
+        catalog.append("takes", [row(1)])
+        filler = disk / "filler"
+        with pytest.raises(OSError), filler.open("wb") as out:
+            while True:
+                out.write(b"x" * 4096)
+                out.flush()
+        with pytest.raises(CatalogError, match="cannot be written: .*No space left"):
+            catalog.append("takes", [row(2)])
+        with pytest.raises(OSError, match="No space left"):
+            catalog.media.put(b"frames" * 10_000, ".mp4")
+        filler.unlink()
+        assert [r["attempt"] for r in catalog.rows("takes")] == [1] and list(verify(catalog)) == []
+        catalog.append("takes", [row(3)])
+        assert [r["attempt"] for r in catalog.rows("takes")] == [1, 3]
+    finally:
+        subprocess.run(["umount", disk], check=True)
