@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import shutil
 import signal
@@ -19,13 +18,12 @@ from catalog.media import MediaDamaged
 from catalog.place import Place
 from catalog.registry import Row
 from catalog.store import Catalog, CatalogError
-from catalog.views import take_counts
 from catalog.writer import Writer
 from cluster.pool import ModelBroken, ModelSpec, Pool, RequestFailed
 from cluster.start import ClusterInfo, cluster
 from gates.image import keyframe_hash
 
-from .assemble import assemble, link_takes
+from .deliver import Summary, deliver
 from .episode import Episode, load_episode
 from .errors import InputError, StorageError
 from .open import open_catalog
@@ -33,44 +31,14 @@ from .past import rows_of
 from .plan import Plan, ShotPlan, make_plan, select
 from .progress import RenderProgress
 from .registry import Registry
-from .resolve import font_of
 from .run_log import BEAT_SECONDS, RunLog
 from .settings import Settings
-from .sheet import contact_sheet
 from .shot import ShotOutcome, render_shot
 from .studio import Studio, encoder_of, spec_of
 
 LIVE_PER_DEVICE = 4  # shots in flight for each device: enough to fill a batch of stills, few enough to bound frames in memory
 SPARE_BYTES = 8 * 2**20  # room on the disk for tables and logs, beside the media
 MANY_FILES = 256  # live data files of the table of takes: every run adds some, and every reader opens all of them
-
-
-@dataclass(frozen=True)
-class Result:
-    """How a shot ended, with the rows of the takes that decide it."""
-
-    shot: str
-    outcome: str
-    why: str
-    keyframe: Row | None
-    clip: Row | None
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What a run did; `summary.json` holds the same."""
-
-    run: str
-    episode: str
-    outcomes: list[Result]
-    rendered: int
-    takes: int
-    folder: Path
-    movie: Path | None
-
-    @property
-    def exhausted(self) -> list[Result]:
-        return [o for o in self.outcomes if o.outcome != "accepted"]
 
 
 @dataclass(frozen=True)
@@ -121,7 +89,7 @@ def _render(order: Order, episode: Episode, folder: Path, catalog: Catalog, sett
     order_of = {s.shot.id: i for i, s in enumerate(plan.shots)}
     outcomes.sort(key=lambda o: order_of[o.shot])
     try:
-        return _finish(episode, order.file, plan, outcomes, catalog, folder, log.run, made, bool(order.only))
+        return deliver(episode, order.file, plan, outcomes, catalog, folder, log.run, made, bool(order.only))
     except OSError as error:
         raise StorageError(f"{folder} cannot be written: {error.strerror or error}") from error
 
@@ -258,73 +226,9 @@ def _tidy(catalog: Catalog) -> None:
             return
 
 
-def _finish(
-    episode: Episode,
-    file: Path,
-    plan: Plan,
-    outcomes: list[ShotOutcome],
-    catalog: Catalog,
-    folder: Path,
-    run: str,
-    made: int,
-    partial: bool,
-) -> Summary:
-    """Write what a person looks at: the movie where all shots are there, the sheet and the summary always."""
-    results, counts = _with_rows(catalog, episode.id, outcomes), take_counts(catalog, episode.id)
-    link_takes(folder / "shots", {o.shot: {"keyframe": o.keyframe, "clip": o.clip} for o in results}, catalog.media)
-    contact_sheet(episode, results, counts, catalog.media, folder / "contact_sheet.png")
-    movie: Path | None = folder / "episode.mp4"
-    if partial or any(o.outcome != "accepted" for o in results):
-        (folder / "episode.mp4").unlink(missing_ok=True)  # an older one would look like this run's
-        movie = None
-    else:
-        assemble(episode, {o.shot: o.clip for o in results if o.clip}, catalog.media, font_of(episode, file), folder / "episode.mp4")
-    summary = Summary(run, episode.id, results, len(plan.stale), made, folder, movie)
-    write_json(folder / "summary.json", _summary_json(summary, episode, counts))
-    return summary
-
-
-def _summary_json(summary: Summary, episode: Episode, counts: dict[str, int]) -> dict[str, Any]:
-    def take(row: dict[str, Any] | None) -> dict[str, Any] | None:
-        keys = ("take", "workflow", "workflow_version", "workflow_digest", "seed", "prompt", "media", "media_path", "device_seconds", "run")
-        return {k: row[k] for k in keys} if row else None
-
-    return {
-        "run": summary.run,
-        "episode": episode.id,
-        "title": episode.title,
-        "shots": len(summary.outcomes),
-        "accepted": len(summary.outcomes) - len(summary.exhausted),
-        "exhausted": len(summary.exhausted),
-        "rendered_shots": summary.rendered,
-        "takes_this_run": summary.takes,
-        "movie": summary.movie.name if summary.movie else None,
-        "frames": episode.total_frames if summary.movie else None,
-        "fps": episode.fps,
-        "width": episode.width,
-        "height": episode.height,
-        "outcomes": [
-            {
-                "shot": o.shot,
-                "outcome": o.outcome,
-                "why": o.why,
-                "takes": counts[o.shot],
-                "keyframe": take(o.keyframe),
-                "clip": take(o.clip),
-            }
-            for o in summary.outcomes
-        ],
-    }
-
-
 def _accepted(plan: ShotPlan) -> ShotOutcome:
     assert plan.accepted_keyframe
     return ShotOutcome(plan.shot.id, "accepted", plan.accepted_keyframe.take, plan.accepted_clip.take if plan.accepted_clip else None)
-
-
-def _with_rows(catalog: Catalog, episode: str, outcomes: list[ShotOutcome]) -> list[Result]:
-    rows = rows_of(catalog, [take for o in outcomes for take in (o.keyframe, o.clip) if take])
-    return [Result(o.shot, o.outcome, o.why, rows.get(o.keyframe or ""), rows.get(o.clip or "")) for o in outcomes]
 
 
 def writable(folder: Path) -> Path:
@@ -353,13 +257,3 @@ def room_for(plan: Plan, place: Place) -> None:
         raise StorageError(
             f"the disk of {place} has {free / 1e6:.0f} MB free; about {needed / 1e6:.0f} MB are needed for {len(plan.stale)} shots"
         )
-
-
-def write_json(path: Path, value: Any) -> None:
-    part = path.with_suffix(".part")
-    try:
-        part.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise StorageError(f"{path} cannot be written: {error.strerror}") from error

@@ -17,7 +17,7 @@ from .assemble import clip_frames
 from .episode import Episode
 
 if TYPE_CHECKING:
-    from .render import Result
+    from .deliver import Result
 
 PAPER, INK, QUIET, GOOD, BAD = (246, 243, 236), (40, 36, 52), (128, 122, 138), (58, 132, 96), (190, 64, 64)
 MOMENTS = 5
