@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+import time
 from collections import deque
 from collections.abc import Iterator
 from fractions import Fraction
@@ -22,6 +24,7 @@ from .picture import fill
 from .title import overlay, title_layer, title_opacity
 from .video_file import VideoFile
 
+LONGEST_SECONDS = 24 * 3600.0  # that an assembly may take; an older part of one is nobody's
 EPISODE_CRF = 16  # visually lossless for drawings; libx264's scale, 0..51
 
 
@@ -32,6 +35,7 @@ def assemble(episode: Episode, clips: dict[str, dict[str, Any]], store: MediaSto
         clips: the accepted clip's row of each shot.
         out: the file; it appears whole or not at all.
     """
+    _sweep(out.parent)
     try:
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=".part-") as folder:
             part = Path(folder) / out.name
@@ -42,6 +46,13 @@ def assemble(episode: Episode, clips: dict[str, dict[str, Any]], store: MediaSto
             os.replace(part, out)
     except (OSError, av.FFmpegError) as error:
         raise StorageError(f"{out} cannot be written: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what assemblies that were killed have left."""
+    for part in folder.glob(".part-*"):
+        if time.time() - part.stat().st_mtime > LONGEST_SECONDS:
+            shutil.rmtree(part, ignore_errors=True)
 
 
 def timeline(episode: Episode, clips: dict[str, dict[str, Any]], store: MediaStore, font: Path | None) -> Iterator[np.ndarray]:
@@ -113,6 +124,6 @@ def link_takes(folder: Path, takes: dict[str, dict[str, dict[str, Any] | None]],
             if row is None:
                 target.unlink(missing_ok=True)
                 continue
-            part = folder / f".{target.name}.part"
+            part = folder / f".{target.name}.{os.getpid()}.part"
             part.write_bytes(store.read(row["media_path"], row["media"]))
             os.replace(part, target)

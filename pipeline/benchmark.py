@@ -64,13 +64,16 @@ def run_benchmark(ref: str, file: Path, against: str | None, fresh: bool, settin
 def _measure(
     workflow: Workflow, suite: Suite, file: Path, fresh: bool, catalog: Catalog, settings: Settings, console: Console
 ) -> list[Row]:
-    plan = _plan(workflow, suite, file, catalog, settings, fresh)
-    todo = replace(plan, shots=[s for s in plan.shots if fresh or not _judged_take(s)])
-    name = f"{workflow.name}@{workflow.version}"
-    console.print(f"{name} on suite {suite.name}: {len(plan.shots)} cells, {len(todo.shots)} to render", highlight=False)
+    def planned() -> Plan:
+        """The cells that have no take yet."""
+        plan = _plan(workflow, suite, file, catalog, settings, fresh)
+        return replace(plan, shots=[s for s in plan.shots if fresh or not _judged_take(s)])
+
+    todo, name = planned(), f"{workflow.name}@{workflow.version}"
+    console.print(f"{name} on suite {suite.name}: {len(suite.cells())} cells, {len(todo.shots)} to render", highlight=False)
     if todo.shots:
         room_for(todo, catalog.place)
-        render_stale(todo, settings, catalog, console, RunLog(catalog, todo, True, {name: "benchmark"}))
+        render_stale(planned, settings, catalog, console, RunLog(catalog, todo, True, {name: "benchmark"}))
     rows = _rows(workflow, suite, _plan(workflow, suite, file, catalog, settings, False), catalog)
     catalog.append("benchmarks", rows)
     return rows

@@ -33,18 +33,18 @@ def seed(catalog: Catalog, settings: Settings, evidence: bool) -> None:
     Benchmark rows name the digest that they were measured on: where model files or libraries differ
     here, they prove nothing, and the status says so.
     """
+    for table, key in (("benchmarks", "benchmark"), ("promotions", "at")) if evidence else ():
+        _add_evidence(catalog, table, key)
+    _add_aliases(catalog)
     registry = Registry(catalog, settings)
     missing = []
     for path in [*sorted(WORKFLOWS.glob("*.yaml")), *sorted(RETIRED.glob("*.yaml"))]:
         workflow = read_workflow(path)
         if workflow.version not in registry.versions.get(workflow.name, {}):
             missing.append(registry_row(registry, workflow, f"{path.parent.parent.name}/{path.parent.name}/{path.name}", OURS))
-    if missing:
+    if missing:  # last: a catalog that has workflows has all the rest, wherever the process was killed
         catalog.append("workflows", missing)
     registry.digests.save()
-    for table, key in (("benchmarks", "benchmark"), ("promotions", "at")) if evidence else ():
-        _add_evidence(catalog, table, key)
-    _add_aliases(catalog)
 
 
 def _add_evidence(catalog: Catalog, table: str, key: str) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import signal
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -73,19 +74,23 @@ def render(order: Order, settings: Settings, console: Console) -> Summary:
 
 
 def _render(order: Order, episode: Episode, folder: Path, catalog: Catalog, settings: Settings, console: Console) -> Summary:
-    try:
-        plan = select(make_plan(episode, order.file, settings, catalog, order.fresh), order.only)
-    except OSError as error:
-        raise InputError(f"{error.filename or order.file} cannot be read: {error.strerror or error}") from error
-    if plan.judgements:
-        catalog.append("judgements", plan.judgements)
-    outcomes = [_accepted(s) for s in plan.shots if not s.stale]
+    def planned() -> Plan:
+        try:
+            return select(make_plan(episode, order.file, settings, catalog, order.fresh), order.only)
+        except OSError as error:
+            raise InputError(f"{error.filename or order.file} cannot be read: {error.strerror or error}") from error
+
+    plan = planned()
     console.print(f"{episode.id}: {len(plan.shots)} shots, {len(plan.stale)} to render", highlight=False)
-    log, made = RunLog(catalog, plan, order.allow_experimental, statuses(plan, catalog, settings, order.allow_experimental)), 0
+    log = RunLog(catalog, plan, order.allow_experimental, statuses(plan, catalog, settings, order.allow_experimental))
+    outcomes: list[ShotOutcome] = []
+    made = 0
     if plan.stale:
         room_for(plan, catalog.place)
-        fresh_outcomes, made = render_stale(plan, settings, catalog, console, log)
-        outcomes += fresh_outcomes
+        plan, outcomes, made = render_stale(planned, settings, catalog, console, log)
+    elif plan.judgements:
+        catalog.append("judgements", plan.judgements)
+    outcomes += [_accepted(s) for s in plan.shots if not s.stale]
     order_of = {s.shot.id: i for i, s in enumerate(plan.shots)}
     outcomes.sort(key=lambda o: order_of[o.shot])
     try:
@@ -114,16 +119,20 @@ def statuses(plan: Plan, catalog: Catalog, settings: Settings, allow_experimenta
     return found
 
 
-def render_stale(plan: Plan, settings: Settings, catalog: Catalog, console: Console, log: RunLog) -> tuple[list[ShotOutcome], int]:
-    """Let every stale shot live; gives how each ended and how many takes were made."""
+def render_stale(
+    planned: Callable[[], Plan], settings: Settings, catalog: Catalog, console: Console, log: RunLog
+) -> tuple[Plan, list[ShotOutcome], int]:
+    """Claim the episode and let every stale shot live; gives the plan that was followed, how each ended, and how many takes were made.
+
+    Args:
+        planned: makes the plan. It is made once the episode is ours: until then another driver may have rendered.
+    """
     log.claim()
     try:
-        with cluster(settings.devices, settings.dashboard_port) as info:
-            kind = "logical devices" if info.logical else "GPUs"
-            signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray replaced it; a scheduler's polite stop is an interruption
-            console.print(f"Ray: {info.devices} {kind}, {info.cpus} CPUs, dashboard {info.dashboard_url or 'off'}", highlight=False)
-            log.devices = info.devices
-            outcomes, made = asyncio.run(_live(plan, settings, catalog, console, log, info))
+        plan = log.plan = planned()
+        if plan.judgements:
+            catalog.append("judgements", plan.judgements)
+        outcomes, made = _on_cluster(plan, settings, catalog, console, log) if plan.stale else ([], 0)
     except BaseException as error:
         event = "interrupted" if isinstance(error, asyncio.CancelledError | KeyboardInterrupt) else "failed"
         _last_words(catalog, log.row(event, error=str(error) or None))
@@ -131,7 +140,16 @@ def render_stale(plan: Plan, settings: Settings, catalog: Catalog, console: Cons
     done = sum(o.outcome == "accepted" for o in outcomes)
     catalog.append("runs", [log.row("finished", accepted=done, exhausted=len(outcomes) - done)])
     _tidy(catalog)
-    return outcomes, made
+    return plan, outcomes, made
+
+
+def _on_cluster(plan: Plan, settings: Settings, catalog: Catalog, console: Console, log: RunLog) -> tuple[list[ShotOutcome], int]:
+    with cluster(settings.devices, settings.dashboard_port) as info:
+        kind = "logical devices" if info.logical else "GPUs"
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray replaced it; a scheduler's polite stop is an interruption
+        console.print(f"Ray: {info.devices} {kind}, {info.cpus} CPUs, dashboard {info.dashboard_url or 'off'}", highlight=False)
+        log.devices = info.devices
+        return asyncio.run(_live(plan, settings, catalog, console, log, info))
 
 
 async def _live(

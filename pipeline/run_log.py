@@ -87,7 +87,9 @@ def _may_live(row: Row) -> bool:
     if (row["host"], row["pid_space"]) != (me["host"], me["pid_space"]):
         return datetime.now(UTC) - row["at"] < DEAD_AFTER
     try:
-        return abs(psutil.Process(row["pid"]).create_time() - row["process_started"]) < 1.0
+        process = psutil.Process(row["pid"])
+        gone = process.status() == psutil.STATUS_ZOMBIE  # dead, and nobody has asked how it ended
+        return not gone and abs(process.create_time() - row["process_started"]) < 1.0
     except psutil.Error:
         return False
 

@@ -17,7 +17,7 @@ from catalog.store import Catalog
 from pipeline.errors import InputError
 from pipeline.run_log import DEAD_AFTER, RunLog, living
 
-from .conftest import refused, tower
+from .conftest import refused, takes_of, tower
 from .test_render import read_until, start
 
 
@@ -55,12 +55,31 @@ def test_a_killed_drivers_claim_is_void_at_once_on_its_machine_and_after_a_while
     dead = subprocess.Popen([sys.executable, "-c", "pass"])
     dead.wait()
     assert living([row | {"pid": dead.pid}]) == []
+    zombie = subprocess.Popen([sys.executable, "-c", "pass"])
+    os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and nobody has reaped it
+    created = psutil.Process(zombie.pid).create_time()
+    assert living([row | {"pid": zombie.pid, "process_started": created}]) == []
+    zombie.wait()
     parent = psutil.Process(os.getppid())
     assert living([row | {"pid": parent.pid, "process_started": parent.create_time() - 100}]) == [], "the number came round again"
     elsewhere = row | {"host": "another-machine"}
     assert living([elsewhere]) == [elsewhere]
     assert living([elsewhere | {"at": datetime.now(UTC) - DEAD_AFTER - timedelta(seconds=1)}]) == []
     assert living([elsewhere | {"at": datetime.now(UTC) - DEAD_AFTER - timedelta(seconds=1)}, elsewhere | {"event": "alive"}])
+
+
+def test_a_driver_that_comes_to_its_claim_late_does_not_render_again_what_another_has_rendered(episode, here, monkeypatch):
+    claim = RunLog.claim
+
+    def late(self: RunLog) -> None:
+        assert tower("render", episode, "--only", "SH0020", cwd=episode.parent).code == 0
+        claim(self)
+
+    monkeypatch.setattr(RunLog, "claim", late)
+    done = here("render", episode, "--only", "SH0020")
+    assert done.code == 0 and "1 to render" in done.out and "0 takes in this run" in done.out, done.out + done.err
+    accepted = [t["stage"] for t in takes_of(episode.parent) if t["outcome"] == "accepted"]
+    assert sorted(accepted) == ["clip", "keyframe"]
 
 
 def claim_it(folder: str, start_at: Any, results: Any) -> None:

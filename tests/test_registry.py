@@ -133,6 +133,22 @@ def test_a_fresh_catalog_proves_the_demos_workflows_and_no_others(here):
     assert {name for name, status in found.items() if status == "archived"} >= {"animatediff_16_demo@1", "animatediff_16_demo_text@1"}
 
 
+@pytest.mark.parametrize("broken", ["_add_evidence", "_add_aliases", "registry_row"])
+def test_a_catalog_whose_first_opening_was_cut_off_gets_the_rest_the_next_time(here, monkeypatch, broken):
+    with monkeypatch.context() as patch:
+
+        def cut(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        patch.setattr(f"pipeline.open.{broken}", cut)
+        assert here("workflows", "list").code == 130
+    wanted = statuses(here)
+    assert wanted["ltx_video_2b_demo@1"] == "proven" and wanted["animatediff_16_demo@1"] == "archived"
+    counts = "SELECT (SELECT count(*) FROM benchmarks) AS benchmarks, (SELECT count(*) FROM promotions) AS promotions, (SELECT count(*) FROM workflows) AS workflows"
+    rows = json.loads(here("catalog", "query", counts, "--json").out)
+    assert rows == [{"benchmarks": 7 * 42, "promotions": 11, "workflows": len(wanted)}]
+
+
 def test_the_documents_are_what_the_evidence_says(tmp_path):
     settings = load_settings().model_copy(update={"catalog_uri": str(tmp_path / "catalog")})
     for name, text in pages(Registry(open_catalog(settings), settings)).items():
