@@ -237,7 +237,9 @@ def commands(folder: Path, file: Path, names: list[list[str]]) -> list[tuple[flo
 
 def _timed(folder: Path, args: list[str]) -> tuple[float, float]:
     env = os.environ | {"TOWER_CATALOG_URI": str(folder), "PYTHONPATH": str(PROJECT)}
-    program = "import sys; from pipeline.cli import _run; code = _run(); sys.stdout.flush(); " + PEAK + "; sys.exit(code)"
+    program = (
+        "import os, sys; from pipeline.cli import _run; code = _run(); sys.stdout.flush(); " + PEAK + "; sys.stderr.flush(); os._exit(code)"
+    )
     started = time.monotonic()
     done = subprocess.run([sys.executable, "-c", program, *args], env=env, capture_output=True, text=True, timeout=300, check=True)
     return time.monotonic() - started, float(done.stderr.split()[-1])

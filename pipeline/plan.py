@@ -138,7 +138,9 @@ def _explained(catalog: Catalog, shots: list[ShotPlan], verdicts: Verdicts) -> l
     rows = latest_of_others(catalog, [p.take for s in stale for takes in s.history.values() for p in takes[-1:]])
     explained = []
     for shot in shots:
-        if not shot.stale:
+        if not shot.stale and not verdicts.changed:
+            explained.append(shot)
+        elif not shot.stale:
             again = [r for p in (shot.accepted_keyframe, shot.accepted_clip) if p for r in verdicts.told(p)]
             explained.append(replace(shot, reasons=tuple(again)) if again else shot)
         else:

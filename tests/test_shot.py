@@ -81,7 +81,9 @@ class Script:
 
 def past(attempt: int, variation: int, outcome: str) -> Past:
     """An earlier take of the keyframe."""
-    return Past(f"E01/SH0010/keyframe/v{attempt:03d}", "SH0010", "keyframe", attempt, variation, "keyframe", outcome, "m", "p", 1, 0)
+    return Past(
+        f"E01/SH0010/keyframe/v{attempt:03d}", "SH0010", "keyframe", attempt, variation, "keyframe", outcome, "media/mm/m.png", 1, 0
+    )
 
 
 def plan(retry: Retry | None = None, history: dict[str, list[Past]] | None = None, **more: Any) -> ShotPlan:
