@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-VERSION = 3
+VERSION = 4
 
 TEXT, INT, LONG, REAL, FLAG, TIME = pa.string(), pa.int32(), pa.int64(), pa.float64(), pa.bool_(), pa.timestamp("us", tz="UTC")
 TEXTS = pa.list_(TEXT)
@@ -126,7 +126,21 @@ TAKES = Table(
         Column("reference_files", NAMES, "files that the take was made from, and their digests: given keyframe, LoRAs", 3),
         Column("upstream", TEXT, "clips: id of the keyframe's take", 3),
         Column("shot_variation", INT, "the shot's own `variation`", 3),
+        Column("model_memory_bytes", LONG, "of the device, what the model itself was measured to need; null where it is no GPU", 4),
     ),
+)
+
+CONTROLS = Table(
+    "controls",
+    "One row a word to a running render; the latest of a run holds.",
+    (
+        Column("at", TIME, "when"),
+        Column("run", TEXT, "id of the run"),
+        Column("episode", TEXT, "id of its episode"),
+        Column("action", TEXT, "pause or resume"),
+        Column("by", TEXT, "who"),
+    ),
+    since=4,
 )
 
 JUDGEMENTS = Table(
@@ -260,4 +274,4 @@ BENCHMARKS = Table(
     since=3,
 )
 
-TABLES = {t.name: t for t in (MIGRATIONS, RUNS, TAKES, JUDGEMENTS, REVIEWS, CALIBRATIONS, WORKFLOWS, PROMOTIONS, BENCHMARKS)}
+TABLES = {t.name: t for t in (MIGRATIONS, RUNS, CONTROLS, TAKES, JUDGEMENTS, REVIEWS, CALIBRATIONS, WORKFLOWS, PROMOTIONS, BENCHMARKS)}

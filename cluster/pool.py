@@ -1,233 +1,125 @@
 """The pool: one actor pinned to each device, holding models, fed with requests.
 
-This is the one place where devices become Ray actors. An actor runs one call at a time; the pool
-chooses what that is: work whose model is already on the device first, then later stages first. Stills
-are batched across whoever waits. A device that dies is replaced, and only the requests that were
-executing on it are told.
+`choose` says what a device does next, `fleet` which devices there are; here work is sent, awaited, and answered for. When
+a device dies, only a request that was executing there by itself is told; all others are moved to another device, and
+nobody hears of it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import os
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field, replace
+import time
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.autoscaler.sdk import request_resources
+from ray.exceptions import ActorUnavailableError, NodeDiedError, RayError, RayTaskError
 
+from .choose import Learned, Queue, Request, choose
+from .device import Answer, cpu_task
+from .fleet import START_SECONDS, WATCH_SECONDS, Fleet, Post
+from .nodes import nodes
+from .specs import DeviceLost, ModelBroken, ModelSpec, NothingCanRun, Part, PoolOptions, PoolStats, RequestFailed, Stopped
 from .start import ClusterError, ClusterInfo
 
-START_SECONDS = 120  # for an actor to answer; longer means that nothing can run it
 BREAKER = 3  # devices that a model may kill in a row, without one success, before it is refused
-
-
-class DeviceLost(RuntimeError):
-    """The device died while it was executing this request."""
-
-
-class RequestFailed(RuntimeError):
-    """The model raised. `kind` is the exception's class name."""
-
-    def __init__(self, kind: str, message: str):
-        super().__init__(message)
-        self.kind = kind
-
-
-class ModelBroken(RuntimeError):
-    """This model killed every device that ran it; nothing more is sent to it."""
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """A model as the pool knows it: how to build it, and how many requests it takes at once.
-
-    factory(*args) must give an object with `generate(requests) -> (receipts, results)`, lists of one each.
-    """
-
-    key: str
-    factory: Callable[..., Any]
-    args: tuple[Any, ...]
-    batch_size: int = 1
-
-
-@dataclass(frozen=True)
-class Part:
-    """One item of a list that lies in the object store. The driver holds this, never the value."""
-
-    ref: ray.ObjectRef
-    index: int = 0
-
-
-class Device:
-    """The Ray actor: holds models, least recently used out first where only some may stay."""
-
-    def __init__(self, threads: int, resident: int | None):
-        if threads:  # before any model imports torch: logical devices share the machine's cores
-            os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
-        self.models: OrderedDict[str, Any] = OrderedDict()
-        self.resident = resident
-
-    def pid(self) -> int:
-        return os.getpid()
-
-    def prepare(self, spec: ModelSpec, *calls: tuple[Any, ...]) -> tuple[tuple[str, str] | None, list[str]]:
-        """Build the model, and call its `prepare` with each of `calls`. What went wrong, or None; and what is resident."""
-        try:
-            model = self._model(spec)
-            for args in calls:
-                model.prepare(*args)
-        except Exception as error:  # noqa: BLE001 - travels as data: not every exception survives pickling
-            return (type(error).__name__, str(error)), list(self.models)
-        return None, list(self.models)
-
-    @ray.method(num_returns=2)
-    def run(self, spec: ModelSpec, requests: list[Any], slots: list[tuple[int, str, int]], *values: Any) -> tuple[Any, Any]:
-        """Fill each request's slots with items of the resolved values, and generate."""
-        try:
-            filled: list[dict[str, Any]] = [{} for _ in requests]
-            for (request, name, index), value in zip(slots, values, strict=True):
-                filled[request][name] = value[index]
-            complete = [replace(r, **f) if f else r for r, f in zip(requests, filled, strict=True)]
-            receipts, results = self._model(spec).generate(complete)
-            if not len(receipts) == len(results) == len(requests):
-                raise ValueError(f"{spec.key} gave {len(results)} results for {len(requests)} requests")
-            return ("done", receipts, list(self.models)), results
-        except Exception as error:  # noqa: BLE001 - as above
-            return ("failed", (type(error).__name__, str(error)), list(self.models)), None
-
-    def _model(self, spec: ModelSpec) -> Any:
-        if spec.key not in self.models:
-            while self.resident and len(self.models) >= self.resident:
-                self.models.popitem(last=False)
-                _release_memory()
-            self.models[spec.key] = spec.factory(*spec.args)
-        self.models.move_to_end(spec.key)
-        return self.models[spec.key]
-
-
-def _release_memory() -> None:
-    import gc
-    import sys
-
-    gc.collect()
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-# One more try for a worker that was lost; what crashes a decoder would crash it every time.
-@ray.remote(num_cpus=1, max_retries=1)
-def _task(function: Callable[..., Any], indices: list[int | None], *values: Any) -> Any:
-    return function(*(v if i is None else v[i] for v, i in zip(values, indices, strict=True)))
-
-
-@dataclass
-class _Slot:
-    """A device's place in the pool: the place stays, its actor may be replaced."""
-
-    number: int
-    actor: Any = None
-    resident: set[str] = field(default_factory=set)
-
-
-@dataclass
-class _Waiting:
-    spec: ModelSpec
-    request: Any
-    parts: dict[str, Part]
-    together: Hashable
-    order: tuple[int, int]
-    result: asyncio.Future[tuple[Any, Part]]
+MOVES = 5  # times that a request may lose its device without its doing
+STORE_SHARE = 0.25  # of the object store, for results that are large: the rest is room for whoever reads them
+AT_ONCE = 0.5  # seconds: a call that is lost sooner found a device that was dead before, as far as anybody can tell
+DOUBTS = 2  # times that a request is given the benefit of that doubt
+GONE = (ActorUnavailableError, NodeDiedError)  # what is told of an actor whose node cannot be reached any more
+SICK = ("AcceleratorError", "OutOfMemoryError", "MemoryError")  # errors after which a process is not to be trusted
 
 
 class Pool:
-    """Use as an async context manager, inside `cluster()`.
+    """Use as an async context manager, inside `cluster()`."""
 
-    Args:
-        info: what `cluster()` gave.
-        resident: how many models a device may hold at once; None is all of them, 1 suits a small card.
-    """
-
-    def __init__(self, info: ClusterInfo, resident: int | None = None):
-        self.info, self.resident = info, resident
-        self.slots = [_Slot(n) for n in range(info.devices)]
-        self.waiting: list[_Waiting] = []
-        self.changed = asyncio.Condition()
-        self.deaths: Counter[str] = Counter()
+    def __init__(self, info: ClusterInfo, options: PoolOptions | None = None):
+        self.info, self.options = info, options or PoolOptions()
+        self.fleet = Fleet(info.threads_per_device, self.options, self._dispatch, self._requeue)
+        self.queue, self.learned = Queue(), Learned()
+        self.deaths: dict[str, list[tuple[Hashable, str]]] = {}  # model to those that killed a device, since its last success
+        self.suspects: set[Hashable] = set()  # owners whose request has killed a device
+        self.crowded: set[str] = set()  # models that ran out of memory beside others
         self.count = itertools.count()
-        self.servers: list[asyncio.Task[None]] = []
+        self.paused = self.stopping = self.dispatching = False
+        self.stranded: dict[str, float] = {}  # model to when it was first seen that nothing can run it
+        self.frame_bytes = self.switches = 0
+        self.switch_seconds = 0.0
 
     async def __aenter__(self) -> Pool:
-        for slot in self.slots:
-            self._start(slot)
+        self.frame_cap = STORE_SHARE * ray.cluster_resources().get("object_store_memory", 0)
+        if self.options.wait_seconds:
+            request_resources(bundles=[{"GPU": 1}] * (self.options.devices or 1))
+        self.fleet.look(await asyncio.to_thread(nodes))
+        self.fleet.spawn(self.fleet.watch(self._after_a_look))
+        limit = max(START_SECONDS, self.options.wait_seconds)
         try:
             # Actor creation that never ends is the silent hang that users report most; bound it.
-            await asyncio.wait_for(asyncio.gather(*(self._pid(s) for s in self.slots)), timeout=START_SECONDS)
-        except (TimeoutError, RayError) as error:
-            self._kill()
-            raise ClusterError(f"the devices did not start within {START_SECONDS} s ({type(error).__name__})") from error
-        self.servers = [asyncio.create_task(self._serve(slot)) for slot in self.slots]
+            await asyncio.wait_for(self.fleet.first_up.wait(), limit)
+        except (TimeoutError, asyncio.CancelledError) as error:
+            await self._close()
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            raise ClusterError(f"no device started within {limit:.0f} s; {self._there()}") from error
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for server in self.servers:
-            server.cancel()
-        await asyncio.gather(*self.servers, return_exceptions=True)
-        self._kill()
+        await self._close()
 
-    async def pids(self) -> list[int]:
-        """Process ids of the devices, in order."""
-        return list(await asyncio.gather(*(self._pid(s) for s in self.slots)))
+    async def _close(self) -> None:
+        await self.fleet.close()
+        if self.options.wait_seconds:
+            request_resources(bundles=[])
+        _fail(self.queue.clear(), Stopped("the pool is closed"))
 
-    async def _pid(self, slot: _Slot) -> int:
-        return await slot.actor.pid.remote()
+    # --- what others ask for ---------------------------------------------------------------------------------------
 
     async def prepare(self, spec: ModelSpec, *calls: tuple[Any, ...]) -> None:
-        """Build a model on the first device, so that a bad file is an error before anything renders."""
+        """Build a model on a device, so that a bad file is an error before anything renders.
+
+        Raises:
+            NothingCanRun, RequestFailed, ModelBroken.
+        """
         try:
-            wrong, resident = await self.slots[0].actor.prepare.remote(spec, *calls)
-        except RayError as error:
+            await self._ask(spec, None, {}, priority=(), together=None, owner=("prepare", spec.key), calls=calls)
+        except DeviceLost as error:
             raise ModelBroken(f"{spec.key}: the device died while it was loading; it may need more memory than there is") from error
-        if wrong:
-            raise RequestFailed(*wrong)
-        self.slots[0].resident = set(resident)
 
     async def submit(
-        self, spec: ModelSpec, request: Any, parts: dict[str, Part] | None = None, priority: int = 0, together: Hashable = None
+        self,
+        spec: ModelSpec,
+        request: Any,
+        parts: dict[str, Part] | None = None,
+        priority: tuple[int, ...] = (0,),
+        together: Hashable = None,
+        owner: Hashable = None,
     ) -> tuple[Any, Part]:
         """Run one request on some device; gives its receipt and where its result lies.
 
         Args:
             parts: values for fields of the request that lie in the object store.
-            priority: higher first.
+            priority: higher first, compared in order.
             together: only requests with equal values may share a batch.
+            owner: who is to blame if devices die of it, over several requests.
 
         Raises:
-            DeviceLost, RequestFailed, ModelBroken.
+            DeviceLost, RequestFailed, ModelBroken, NothingCanRun, Stopped.
         """
-        if not self.slots:
-            raise ModelBroken("no device is left, and none could be started in its place")
-        if self.deaths[spec.key] >= BREAKER:
-            raise ModelBroken(f"{spec.key} killed {BREAKER} devices in a row; it may need more memory than a device has")
-        item = _Waiting(spec, request, parts or {}, together, (-priority, next(self.count)), asyncio.get_running_loop().create_future())
-        async with self.changed:
-            self.waiting.append(item)
-            self.waiting.sort(key=lambda w: w.order)
-            self.changed.notify_all()
-        try:
-            return await item.result
-        finally:
-            if item in self.waiting:  # the caller was cancelled
-                self.waiting.remove(item)
+        return await self._ask(spec, request, parts or {}, priority, together, owner, None)
 
-    async def cpu(self, function: Callable[..., Any], *args: Any) -> Any:
+    def release(self, part: Part) -> None:
+        """The result is judged: its bytes count no longer, and the next one may be made."""
+        self.frame_bytes -= part.bytes
+        self._dispatch()
+
+    async def cpu(self, function: Callable[..., Any], *args: Any, name: str = "") -> Any:
         """Run a function as a CPU task; `Part` arguments arrive as their values. Its exceptions are raised here."""
         try:
-            return await self.cpu_part(function, *args).ref
+            return await self.cpu_part(function, *args, name=name).ref
         except RayTaskError as error:
             if isinstance(error.cause, RayError):  # its argument was lost with the node that held it
                 raise DeviceLost(f"a CPU task's input was lost ({type(error.cause).__name__})") from error
@@ -235,93 +127,294 @@ class Pool:
         except RayError as error:
             raise DeviceLost(f"a CPU task was lost ({type(error).__name__})") from error
 
-    def cpu_part(self, function: Callable[..., Any], *args: Any) -> Part:
+    def cpu_part(self, function: Callable[..., Any], *args: Any, name: str = "") -> Part:
         """Like `cpu`, but leaves the value in the object store. The function must return a list to be indexed."""
         indices = [a.index if isinstance(a, Part) else None for a in args]
-        return Part(_task.remote(function, indices, *(a.ref if isinstance(a, Part) else a for a in args)))
+        task = cpu_task.options(name=name) if name else cpu_task
+        return Part(task.remote(function, indices, *(a.ref if isinstance(a, Part) else a for a in args)))
 
-    async def _serve(self, slot: _Slot) -> None:
-        """Feed one device for ever. Whatever goes wrong, the batch hears of it: nobody may wait for nothing."""
-        while True:
-            async with self.changed:
-                await self.changed.wait_for(lambda: self.waiting)
-                batch = self._choose(slot)
-            try:
-                await self._execute(slot, batch)
-            except Exception as error:  # noqa: BLE001 - handed to everyone in the batch
-                self._fail(batch, RequestFailed(type(error).__name__, str(error)))
-            finally:
-                self._fail(batch, DeviceLost(f"device {slot.number} stopped"))  # no one is left waiting
-            if slot.actor is None and not await self._revive(slot):
-                return
+    def pause(self) -> None:
+        """Begin nothing more until `resume`; what executes goes on."""
+        self.paused = True
 
-    async def _revive(self, slot: _Slot) -> bool:
-        """A new actor in a dead one's place, proven to be alive before it is given work."""
-        self._start(slot)
-        try:
-            await asyncio.wait_for(self._pid(slot), START_SECONDS)
-            return True
-        except (TimeoutError, RayError):
-            self.slots.remove(slot)
-        if not self.slots:
-            self._fail(self.waiting, ModelBroken("no device is left, and none could be started in its place"))
-            self.waiting.clear()
+    def resume(self) -> None:
+        self.paused = False
+        self._dispatch()
+
+    def stop(self) -> None:
+        """Finish what executes, begin nothing more: whoever waits or asks gets `Stopped`."""
+        self.stopping = True
+        _fail(self.queue.clear(), Stopped("the render was told to stop"))
+
+    def takes_turns(self, specs: Iterable[ModelSpec]) -> bool:
+        """Whether some device cannot hold all of these models that it may run: stages will take turns there."""
+        wanted = list(specs)
+        for post in self.fleet.posts:
+            mine = [(s, need) for s in wanted if post.could_ever(s, need := self.learned.need(s, post))]
+            if (post.most or len(mine)) < len(mine) or (post.memory is not None and sum(need for _, need in mine) > post.memory):
+                return True
         return False
 
-    def _choose(self, slot: _Slot) -> list[_Waiting]:
-        """Take the next batch out of the queue: resident models first, then by priority and age."""
-        first = next((w for w in self.waiting if w.spec.key in slot.resident), self.waiting[0])
-        batch = [w for w in self.waiting if w.spec.key == first.spec.key and w.together == first.together][: first.spec.batch_size]
-        for item in batch:
-            self.waiting.remove(item)
-        return batch
+    async def pids(self) -> list[int]:
+        """Process ids of the devices that are up, in order."""
+        return [(await p.actor.describe.remote())[0] for p in self.fleet.posts if p.up]
 
-    async def _execute(self, slot: _Slot, batch: list[_Waiting]) -> None:
-        spec = batch[0].spec
-        places = [(i, name, part.index) for i, w in enumerate(batch) for name, part in w.parts.items()]
-        refs = [part.ref for w in batch for part in w.parts.values()]
+    def stats(self) -> PoolStats:
+        busy = [p for p in self.fleet.posts if p.batches]
+        busy_seconds, device_seconds = self.fleet.seconds()
+        return PoolStats(
+            sum(p.up for p in self.fleet.posts),
+            len(busy),
+            busy_seconds,
+            device_seconds,
+            dict(Counter(r.spec.stage for r in self.queue)),
+            dict(Counter(r.spec.stage for p in busy for r in p.batches[0])),
+            self.frame_bytes,
+            self.fleet.restarts,
+            self.switches,
+            self.switch_seconds,
+            self.paused,
+        )
+
+    # --- a request's way to a device -------------------------------------------------------------------------------
+
+    async def _ask(
+        self,
+        spec: ModelSpec,
+        work: Any,
+        parts: dict[str, Part],
+        priority: tuple[int, ...],
+        together: Hashable,
+        owner: Hashable,
+        calls: tuple[Any, ...] | None,
+    ) -> Any:
+        if self.stopping:
+            raise Stopped("the render was told to stop")
+        self._refuse_broken(spec)
+        await self._wait_for_a_place(spec)
+        order = (*(-p for p in priority), next(self.count))
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        request = Request(spec, work, parts, together, owner, order, future, calls, alone=owner in self.suspects)
+        self.queue.push(request)
+        self._dispatch()
         try:
-            answer, results = slot.actor.run.remote(spec, [w.request for w in batch], places, *refs)
-            state, rest, resident = await answer
+            return await future
+        finally:
+            self.queue.remove(request)  # where the caller was cancelled
+
+    def _refuse_broken(self, spec: ModelSpec) -> None:
+        killers = self.deaths.get(spec.key, [])
+        # One owner alone may be the poison; that is for the owner to count.
+        if len(killers) >= BREAKER and (len({owner for owner, _ in killers}) > 1 or killers[0][0] is None):
+            raise ModelBroken(f"{spec.key} killed {len(killers)} devices in a row; the last one: {killers[-1][1]}")
+
+    async def _wait_for_a_place(self, spec: ModelSpec) -> None:
+        """Some device must be able to run it, or one must be on its way.
+
+        Raises:
+            NothingCanRun: it is not, even after a few seconds, or as long as the autoscaler is given.
+        """
+        end = time.monotonic() + self._grace
+        while not self._has_a_place(spec):
+            if time.monotonic() > end:
+                raise self._no_place(spec)
+            await asyncio.sleep(0.2)
+
+    @property
+    def _grace(self) -> float:
+        """Seconds in which a device that is not there may still come."""
+        return max(2 * WATCH_SECONDS, self.options.wait_seconds)
+
+    def _has_a_place(self, spec: ModelSpec) -> bool:
+        return any(p.could_ever(spec, self.learned.need(spec, p)) for p in self.fleet.posts)
+
+    def _no_place(self, spec: ModelSpec) -> NothingCanRun:
+        return NothingCanRun(f"{spec.key} needs {self._needs(spec)}; {self._there()}")
+
+    def _needs(self, spec: ModelSpec) -> str:
+        known = self.learned.memory.get(spec.key, spec.memory_bytes)
+        labels = " and ".join(f"{name}={value}" for name, value in spec.labels)
+        memory = f" with {known / 1e9:.1f} GB for it" if known else ""
+        return "a device" + memory + (f" on a node with {labels}" if labels else "")
+
+    def _there(self) -> str:
+        told = [f"{p.name} ({'up' if p.up else 'not up'}{f', {p.memory / 1e9:.1f} GB' if p.memory else ''})" for p in self.fleet.posts]
+        return "the cluster has " + (", ".join(told[:8]) + (" …" if told[8:] else "") if told else "no device")
+
+    def _dispatch(self) -> None:
+        """Something changed. However much does so at once, the devices are looked at once."""
+        if not self.dispatching:
+            self.dispatching = True
+            asyncio.get_running_loop().call_soon(self._send_all)
+
+    def _send_all(self) -> None:
+        """Send work to every device that can take some."""
+        self.dispatching = False
+        if self.paused or self.stopping:
+            return
+        working = self.fleet.working
+        for post in working:
+            while not post.batches and self._send_next(post, working):
+                pass
+        for post in working:  # the next batch is there already when this one ends: only where enough waits for all
+            if len(post.batches) == 1 and len(self.queue) > len(working) and not post.batches[0][0].alone:
+                self._send_next(post, working, behind=post.batches[0][0].spec.key)
+
+    def _send_next(self, post: Post, working: list[Post], behind: str | None = None) -> bool:
+        """Send a batch, or refuse one; False where nothing is to be done. behind: the model that executes there now."""
+        allowed = [k for k, lane in self.queue.lanes.items() if behind in (None, k) and self._has_room(lane[0].spec)]
+        key = choose(post, self.queue, working, self.learned, allowed) if allowed else None
+        if key is None or (behind and (self.queue.lanes[key][0].alone or key not in post.resident)):
+            return False
+        batch = self.queue.take(key)
+        try:
+            self._refuse_broken(batch[0].spec)
+        except ModelBroken as error:
+            _fail(batch, error)
+            return True
+        self._send(post, batch)
+        return True
+
+    def _has_room(self, spec: ModelSpec) -> bool:
+        """Whether another large result fits into the object store; one always does."""
+        return not spec.result_bytes or self.frame_bytes == 0 or self.frame_bytes + spec.result_bytes <= self.frame_cap
+
+    def _send(self, post: Post, batch: list[Request]) -> None:
+        spec = batch[0].spec
+        need = self.learned.need(spec, post)
+        gone = [k for k in post.resident if k != spec.key] if spec.key in self.crowded else post.evictions(spec.key, need)
+        post.place(spec.key, need, gone)
+        self.switches += len(gone)
+        self.frame_bytes += spec.result_bytes * len(batch)
+        self.fleet.begin_work(post, batch)
+        self.fleet.spawn(self._execute(post, post.life, batch, gone))
+
+    async def _execute(self, post: Post, life: int, batch: list[Request], gone: list[str]) -> None:
+        """Whatever goes wrong, the batch hears of it or is moved: nobody may wait for nothing."""
+        made, began = False, time.monotonic()
+        try:
+            answer, results = await asyncio.wait_for(self._call(post, batch, gone), self.options.call_seconds)
+            made = self._settle(post, batch, answer, results, bool(gone))
         except RayTaskError as error:  # an input could not be made, or was lost; the actor's own errors come as data
-            lost = isinstance(error.cause, RayError)
-            self._fail(batch, DeviceLost(f"an input of {spec.key} was lost ({type(error.cause).__name__})") if lost else error.cause)
-            return
-        except RayError as error:
-            self.deaths[spec.key] += 1
-            self._fail(batch, DeviceLost(f"device {slot.number} died while it ran {spec.key} ({type(error).__name__})"))
-            slot.actor, slot.resident = None, set()
-            return
-        slot.resident = set(resident)
-        if state == "failed":
-            self._fail(batch, RequestFailed(*rest))
-            if self._is_sick(rest[0]):  # its next call would fail too, and faster than healthy devices work
-                ray.kill(slot.actor)
-                slot.actor, slot.resident = None, set()
-            return
-        self.deaths[spec.key] = 0
-        for i, (item, receipt) in enumerate(zip(batch, rest, strict=True)):
-            if not item.result.done():
-                item.result.set_result((receipt, Part(results, i)))
+            lost = DeviceLost(f"an input of {batch[0].spec.key} was lost ({type(error.cause).__name__})")
+            _fail(batch, lost if isinstance(error.cause, RayError) else error.cause)
+        except (RayError, TimeoutError) as error:
+            self._bury(post, life, error, time.monotonic() - began)
+        except Exception as error:  # noqa: BLE001 - handed to everyone in the batch
+            _fail(batch, RequestFailed(type(error).__name__, str(error)))
+        finally:
+            if not made:
+                self.frame_bytes -= batch[0].spec.result_bytes * len(batch)
+            if batch in post.batches and post.life == life:
+                self.fleet.end_work(post, batch)
+            self._dispatch()
 
-    @staticmethod
-    def _is_sick(kind: str) -> bool:
-        """After an error of the accelerator, or when memory ran out, the process is not to be trusted."""
-        return kind in ("AcceleratorError", "OutOfMemoryError", "MemoryError")
+    async def _call(self, post: Post, batch: list[Request], gone: list[str]) -> tuple[Answer, Any]:
+        spec, first = batch[0].spec, batch[0]
+        if first.calls is not None:
+            return await post.actor.prepare.options(name=f"load {spec.key}").remote(spec, gone, first.calls), None
+        places = [(i, name, part.index) for i, r in enumerate(batch) for name, part in r.parts.items()]
+        refs = [part.ref for r in batch for part in r.parts.values()]
+        names = [str(getattr(r.work, "take", "") or spec.key) for r in batch]
+        title = f"{spec.stage} {names[0]}" + (f" and {len(names) - 1} more" if names[1:] else "")
+        answer, results = post.actor.run.options(name=title).remote(spec, gone, [r.work for r in batch], places, *refs)
+        return await answer, results
 
-    def _fail(self, batch: list[_Waiting], error: Exception) -> None:
-        for item in batch:
-            if not item.result.done():
-                item.result.set_exception(error)
+    def _settle(self, post: Post, batch: list[Request], answer: Answer, results: Any, switched: bool) -> bool:
+        """Hand out what the device answered; whether results are there now."""
+        spec = batch[0].spec
+        self.learned.note(spec.key, answer.seconds if batch[0].calls is None else 0.0, answer.load_seconds, answer.memory)
+        if switched:
+            self.switch_seconds += answer.load_seconds
+        if answer.error is None:
+            post.place(spec.key, self.learned.need(spec, post), ())
+            self.deaths.pop(spec.key, None)
+            if batch[0].calls is not None:
+                _give(batch[0], None)
+            for i, (request, receipt) in enumerate(zip(batch, answer.receipts or (), strict=False)):
+                if not _give(request, (receipt, Part(results, i, spec.result_bytes))):
+                    self.frame_bytes -= spec.result_bytes  # nobody waits for it any more
+            return batch[0].calls is None
+        if answer.error[0] == "OutOfMemoryError" and len(post.resident) > 1 and spec.key not in self.crowded:
+            self.crowded.add(spec.key)  # too many models beside it, for which no take is to blame
+            self._requeue(batch)
+        else:
+            _fail(batch, RequestFailed(*answer.error))
+        if answer.error[0] in SICK:  # its next call would fail too, and faster than healthy devices work
+            behind = [r for r in post.requests if r not in batch]
+            self.fleet.replace(post)
+            self._requeue(behind)
+        return False
 
-    def _start(self, slot: _Slot) -> None:
-        # num_cpus=0: a device that held a CPU for life would starve the gates on a small machine.
-        # max_restarts=0: Ray would send a retry to the same, perhaps broken, place and blame the wrong take.
-        options = {"num_gpus": 1, "num_cpus": 0, "max_restarts": 0, "max_task_retries": 0, "max_concurrency": 1}
-        slot.actor = ray.remote(Device).options(**options).remote(self.info.threads_per_device, self.resident)
-        slot.resident = set()
+    # --- devices that are lost -----------------------------------------------------------------------------
 
-    def _kill(self) -> None:
-        for slot in self.slots:
-            if slot.actor is not None:
-                ray.kill(slot.actor)
+    def _bury(self, post: Post, life: int, error: BaseException, seconds: float) -> None:
+        """A device is gone. Who executed there by itself is told; all others run again elsewhere, each by itself.
+
+        Args:
+            seconds: since the call was sent.
+        """
+        if post.life != life:
+            return  # the first of its batches has told already
+        first, moved = post.batches[0], post.requests
+        key, why = first[0].spec.key, _why(error)
+        with_its_node = isinstance(error, GONE) or post.node.leaving
+        found_dead = seconds < AT_ONCE and first[0].moved < DOUBTS
+        if len(first) == 1 and not with_its_node and not found_dead:
+            moved.remove(first[0])
+            self.suspects.add(first[0].owner)
+            self.deaths.setdefault(key, []).append((first[0].owner, why))
+            _fail(first, DeviceLost(f"{post.name} died while it ran {key}: {why}"))
+        for request in moved:
+            request.alone |= not with_its_node
+        self.fleet.replace(post)
+        self._requeue(moved)
+
+    def _requeue(self, requests: list[Request]) -> None:
+        for request in requests:
+            request.moved += 1
+            if request.moved > MOVES:
+                _fail([request], DeviceLost(f"{request.spec.key}: {MOVES} devices in a row were lost around it"))
+            elif self.stopping:
+                _fail([request], Stopped("the render was told to stop"))
+            elif not request.result.done():
+                self.queue.push(request)
+
+    def _after_a_look(self) -> None:
+        self._refuse_stranded()
+        self._dispatch()
+
+    def _refuse_stranded(self) -> None:
+        """What waits, and no device could run any more, hears of it."""
+        now, heads = time.monotonic(), [lane[0] for lane in self.queue.lanes.values()]
+        lost = [r.spec for r in heads if not self._has_a_place(r.spec)]
+        self.stranded = {spec.key: self.stranded.get(spec.key, now) for spec in lost}
+        for spec in lost:
+            if now - self.stranded[spec.key] > self._grace:
+                for request in list(self.queue.lanes[spec.key]):
+                    self.queue.remove(request)
+                    _fail([request], self._no_place(spec))
+
+
+def _give(request: Request, value: Any) -> bool:
+    if request.result.done():
+        return False
+    request.result.set_result(value)
+    return True
+
+
+def _fail(batch: Iterable[Request], error: BaseException) -> None:
+    for request in batch:
+        if not request.result.done():
+            request.result.set_exception(error)
+
+
+def _why(error: BaseException) -> str:
+    """What Ray knows of a death, without the paragraphs around it."""
+    if isinstance(error, TimeoutError):
+        return "the call did not end in time"
+    text = " ".join(str(error).split())
+    for mark in ("Worker exit detail:", "The actor is dead because", "The actor died because"):
+        if mark in text:
+            return text.split(mark, 1)[1].strip(" .")[:200] or type(error).__name__
+    return type(error).__name__

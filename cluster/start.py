@@ -36,13 +36,16 @@ class ClusterInfo:
 
 
 @contextmanager
-def cluster(devices: int | None = None, dashboard_port: int | None = None, temp_dir: Path | None = None) -> Iterator[ClusterInfo]:
+def cluster(
+    devices: int | None = None, dashboard_port: int | None = None, temp_dir: Path | None = None, waits: bool = False
+) -> Iterator[ClusterInfo]:
     """Ray for the length of a `with` block; what was started here is stopped here.
 
     Args:
         devices: how many GPUs to use, or how many logical devices on a machine without; None chooses.
         dashboard_port: None takes Ray's own choice; a port that is taken is an error.
         temp_dir: where Ray keeps its session files; None is Ray's default.
+        waits: an autoscaler may bring the GPUs, so a cluster that has none yet is no error.
 
     Raises:
         ClusterError: in one sentence.
@@ -54,12 +57,9 @@ def cluster(devices: int | None = None, dashboard_port: int | None = None, temp_
     try:
         if address:
             _check_reachable(address)
-            ray.init(
-                address=address,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                runtime_env={"working_dir": str(_project()), "excludes": EXCLUDES},
-            )
+            # A job has brought its code already, and Ray allows no second working directory.
+            brought = {} if IN_A_JOB in os.environ else {"working_dir": str(_project()), "excludes": EXCLUDES}
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=brought)
         else:
             devices, logical = _local_devices(devices)
             _check_port(dashboard_port)
@@ -81,21 +81,22 @@ def cluster(devices: int | None = None, dashboard_port: int | None = None, temp_
         where = f"join the Ray cluster at {address}" if address else "start Ray on this machine"
         raise ClusterError(f"could not {where}: {_first_line(error)}") from error
     try:
-        yield _info(logical, devices)
+        yield _info(logical, devices, waits)
     finally:
         ray.shutdown()
 
 
+IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray's job supervisor sets it for the entrypoint
 EXCLUDES = [".venv", ".git", "out", "catalog-data", "train-work", "tests", "models"]
 
 
-def _info(logical: bool, wanted: int | None) -> ClusterInfo:
+def _info(logical: bool, wanted: int | None, waits: bool) -> ClusterInfo:
     have = ray.cluster_resources()
     gpus, cpus = int(have.get("GPU", 0)), int(have.get("CPU", 0))
     devices = min(wanted or gpus, gpus)
-    if devices < 1:
+    if devices < 1 and not waits:
         raise ClusterError("the Ray cluster has no GPU, so no model could ever run; start a worker with --num-gpus")
-    if cpus < 1:
+    if cpus < 1 and not waits:
         raise ClusterError("the Ray cluster has no CPU, so no gate could ever run; start a worker with --num-cpus")
     url = ray._private.worker.get_dashboard_url() or ""
     threads = max(1, cpus // devices) if logical else 0

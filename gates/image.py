@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -64,9 +64,13 @@ def keyframe_hash(measures: Mapping[str, float]) -> int:
     return int(measures["hash_high"]) << 32 | int(measures["hash_low"])
 
 
-def nearest(measures: Mapping[str, float], others: Sequence[int]) -> dict[str, float]:
-    """How near the nearest of other shots' keyframes is: bits of 64; nothing where there are no others."""
-    if not others:
+def nearest(measures: Mapping[str, float], others: np.ndarray) -> dict[str, float]:
+    """How near the nearest of other shots' keyframes is: bits of 64; nothing where there are no others.
+
+    Args:
+        others: their hashes, uint64, one dimension.
+    """
+    if not len(others):
         return {}
-    bits = np.bitwise_count(np.array(others, np.uint64) ^ np.uint64(keyframe_hash(measures)))
+    bits = np.bitwise_count(others ^ np.uint64(keyframe_hash(measures)))
     return {"duplicate": float(bits.min())}

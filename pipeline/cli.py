@@ -13,6 +13,7 @@ from rich.console import Console
 
 from .cli_catalog import catalog_app
 from .cli_gate import gate_app
+from .cli_jobs import cancel, list_jobs, logs, submit
 from .cli_workflows import benchmark, docs, workflows_app
 from .errors import InputError, StorageError
 from .table import out, show
@@ -26,6 +27,10 @@ app.add_typer(workflows_app, name="workflows")
 app.add_typer(catalog_app, name="catalog")
 app.command()(benchmark)
 app.command()(docs)
+app.command()(submit)
+app.command("jobs")(list_jobs)
+app.command()(logs)
+app.command()(cancel)
 err = Console(stderr=True)
 
 EpisodeFile = Annotated[Path, typer.Argument(metavar="EPISODE", help="episode file (YAML)")]
@@ -138,6 +143,28 @@ def review(
         raise InputError("there is no catalog yet")
     row = add_review(catalog, _episode_id(episode), shot, stage, retake, approve, note, by)
     out.print(f"{row['take']}: {row['verdict']}", highlight=False)
+
+
+@app.command()
+def pause(episode: EpisodeId) -> None:
+    """Let a running render begin nothing more; what its devices are at ends, and is recorded."""
+    _tell(episode, "pause")
+
+
+@app.command()
+def resume(episode: EpisodeId) -> None:
+    """Let a paused render go on."""
+    _tell(episode, "resume")
+
+
+def _tell(episode: str, action: Any) -> None:
+    from .controls import say
+
+    catalog = _catalog()
+    if catalog is None:
+        raise InputError("there is no catalog yet")
+    row = say(catalog, _episode_id(episode), action)
+    out.print(f"{action} was said to run {row['run']}; it hears it within seconds", highlight=False)
 
 
 @app.command()
@@ -267,15 +294,14 @@ def _sentence(error: Exception) -> str | None:
     """The sentence of an error that a person can act on; None for a bug, which keeps its traceback."""
     from catalog.media import MediaDamaged
     from catalog.store import CatalogError
-    from cluster.pool import ModelBroken
+    from cluster.specs import ModelBroken, NothingCanRun
     from cluster.start import ClusterError
     from gates.decode import Undecodable
 
     if hasattr(error, "format_message"):  # typer's usage errors; their class is private to it
         return " ".join(error.format_message().split()) or "a command is missing; see tower --help"
-    if isinstance(error, InputError | StorageError | CatalogError | ClusterError | MediaDamaged | ModelBroken | Undecodable):
-        return str(error)
-    return None
+    told = InputError | StorageError | CatalogError | ClusterError | MediaDamaged | ModelBroken | NothingCanRun | Undecodable
+    return str(error) if isinstance(error, told) else None
 
 
 if __name__ == "__main__":

@@ -87,6 +87,7 @@ class Shot(Part):
     clip_parameters: dict[str, float] = Field(default_factory=dict, description="what the clip workflow lets a shot change")
     declares: tuple[Declaration, ...] = Field((), description="what is meant here, so that gates do not take it for a fault")
     variation: int = Field(0, ge=0, le=10**6, description="another number, another seed")
+    priority: int = Field(0, ge=-100, le=100, description="shots with more are rendered before others; what they look like does not change")
 
 
 class Sequence(Part):

@@ -174,8 +174,8 @@ def _still(file: Path) -> np.ndarray:
 def _compared(verdicts: list[Verdict], question: Question) -> Iterator[Verdict]:
     hashes = {i: keyframe_hash(v.measures) for i, v in enumerate(verdicts) if "hash_high" in v.measures}
     for i, verdict in enumerate(verdicts):
-        others = [bits for k, bits in hashes.items() if k != i]
-        if i not in hashes or not others:
+        others = np.array([bits for k, bits in hashes.items() if k != i], np.uint64)
+        if i not in hashes or not len(others):
             yield verdict
         else:
             yield judge("image", verdict.measures | nearest(verdict.measures, others), question.profile, question.declared)

@@ -1,68 +1,254 @@
-"""Progress: live bars with a guess at the end on a terminal, plain lines elsewhere."""
+"""Progress: what a person sees of a render. A live table on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
+import json
+import math
 import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
 
-QUIET_SECONDS = 30.0  # without a terminal, at most this long without a line
+STAGES = ("keyframe", "clip")
+LINES = 20  # rejections and cut prompts that one log interval tells one by one
+SHOWN = 5  # rejections on the terminal
+SHORT = 55  # characters of findings that fit beside a take's id into 80 columns
+TRUSTED = 5  # accepted results after which this run's own pace counts as much as history
+SETTLING = 60.0  # seconds of work, and
+SETTLING_RESULTS = 5  # results' time, after which the devices' real use counts as much as the hope that all are busy
+SMOOTHING = 15.0  # seconds in which the shown estimate follows a new one about two thirds of the way
+
+
+class Eta:
+    """A guess at the seconds left, from what results have cost before and cost now. It never jumps."""
+
+    def __init__(self, seconds: Mapping[str, float]):
+        self.history = dict(seconds)
+        self.spent = dict.fromkeys(STAGES, 0.0)  # device seconds of all takes, also of rejected ones
+        self.devices, self.worked = 0, 0.0
+        self.shown: float | None = None
+
+    def cost(self, stage: str, accepted: int) -> float | None:
+        """Device seconds for one accepted result; None while nobody knows."""
+        if stage in self.history:
+            return (self.history[stage] * TRUSTED + self.spent[stage]) / (TRUSTED + accepted)
+        return self.spent[stage] / accepted if accepted else None
+
+    def left(self, wanted: Mapping[str, int], accepted: Mapping[str, int]) -> float | None:
+        """Seconds, as of now: the work over the number of devices that it really keeps busy."""
+        costs = {stage: self.cost(stage, accepted[stage]) for stage in STAGES if wanted[stage]}
+        known = {stage: cost for stage, cost in costs.items() if cost is not None}
+        if not self.devices or len(known) < len(costs):
+            return None
+        settling = SETTLING + SETTLING_RESULTS * max(known.values(), default=0.0)
+        used = (self.devices * settling + sum(self.spent.values())) / (settling + self.worked)
+        return sum(wanted[stage] * cost for stage, cost in known.items()) / used
+
+    def step(self, seconds: float, now: float | None) -> None:
+        """So many seconds of work went by, and this is the newest guess."""
+        self.worked += seconds
+        if now is None or self.shown is None:
+            self.shown = now if now is not None else self.shown
+            return
+        expected = max(0.0, self.shown - seconds)
+        self.shown = expected + (now - expected) * -math.expm1(-seconds / SMOOTHING)
 
 
 class RenderProgress:
-    """Follows takes. `total` shots go through both stages; takes beyond the first are retries."""
+    """Follows a render; to be used as a context manager.
 
-    def __init__(self, console: Console, keyframes: int, clips: int):
-        self.console, self.totals = console, {"keyframe": keyframes, "clip": clips}
-        self.done = {"keyframe": 0, "clip": 0}
-        self.rejected, self.started, self.spoke = 0, time.monotonic(), time.monotonic()
-        self.bars: Progress | None = None
-        self.tasks: dict[str, Any] = {}
+    Args:
+        keyframes, clips: how many shots go through each stage.
+        seconds: stage to device seconds that one accepted result has cost before, where the catalog knows.
+        log_seconds: without a terminal, seconds between lines; 0 is a line for every take.
+        clock: seconds that only grow.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        keyframes: int,
+        clips: int,
+        seconds: Mapping[str, float] | None = None,
+        log_seconds: float = 30.0,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self.console, self.log_seconds, self.clock = console, log_seconds, clock
+        self.totals = {"keyframe": keyframes, "clip": clips}
+        self.done: Counter[str] = Counter()
+        self.rejected: Counter[str] = Counter()
+        self.failed: Counter[str] = Counter()
+        self.lost: Counter[str] = Counter()  # results that will never come: their shots are exhausted
+        self.shots: Counter[str] = Counter()
+        self.last_rejected: deque[tuple[str, str]] = deque(maxlen=SHOWN)
+        self.last_stage = ""
+        self.stats: Any = None
+        self.eta = Eta(seconds or {})
+        self.started = self.looked = self.spoke = clock()
+        self.told, self.untold = 0, 0
+        self.display: Live | None = None
 
     def __enter__(self) -> RenderProgress:
-        if self.console.is_terminal:
-            self.bars = Progress(
-                TextColumn("{task.description:9}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[note]}"),
-                console=self.console,
-            )
-            for stage, total in self.totals.items():
-                self.tasks[stage] = self.bars.add_task(f"{stage}s", total=total, note="")
-            self.bars.start()
+        if self.console.is_terminal and not self.console.is_dumb_terminal:
+            self.display = Live(get_renderable=self._table, console=self.console, refresh_per_second=4)
+            self.display.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self.bars:
-            self.bars.stop()
+        if self.display:
+            self.display.stop()
+        elif self.log_seconds and (self.untold or self.stats is not None):
+            self._log()
+
+    # --- what happens ----------------------------------------------------------------------------------------------
 
     def take(self, row: dict[str, Any]) -> None:
         """A take was recorded."""
-        stage = row["stage"]
-        if row.get("prompt_cut"):
-            cut = row["prompt_cut"]
-            self.line(f"{row['take']}: the prompt was cut; its encoder did not see the last {len(cut)} characters, from {cut[:40]!r} on")
-        if row["outcome"] == "accepted":
+        stage, outcome = row["stage"], row["outcome"]
+        self.last_stage = stage
+        self.eta.spent[stage] += row.get("device_seconds") or 0.0
+        if cut := row.get("prompt_cut"):
+            self._tell(f"{row['take']}: the prompt was cut; its encoder did not see the last {len(cut)} characters, from {cut[:40]!r} on")
+        if outcome == "accepted":
             self.done[stage] = min(self.totals[stage], self.done[stage] + 1)
-        else:
-            self.rejected += 1
-            why = ", ".join(row["labels"]) if row["labels"] else row.get("error", "")
-            self.line(f"{row['take']} {row['outcome']}: {why}")
-        if self.bars:
-            self.bars.update(self.tasks[stage], completed=self.done[stage], note=f"{self.rejected} not accepted" if self.rejected else "")
-        elif row["outcome"] == "accepted" or time.monotonic() - self.spoke > QUIET_SECONDS:
-            self.line(
-                f"{row['take']} {row['outcome']} ({self.done['keyframe']}/{self.totals['keyframe']} keyframes, "
-                f"{self.done['clip']}/{self.totals['clip']} clips, {time.monotonic() - self.started:.0f} s)"
-            )
+            if not self.display and (self.log_seconds == 0 or self.done.total() == 1 or not any(self._wanted().values())):
+                self.line(f"{row['take']} accepted ({self._counts()}, {self.clock() - self.started:.0f} s)")
+            return
+        (self.rejected if outcome == "rejected" else self.failed)[stage] += 1
+        why = ", ".join(row["labels"]) if row["labels"] else row.get("error") or ""
+        self.last_rejected.append((row["take"], _findings(row) or why))
+        if not self.display:
+            self._tell(f"{row['take']} {outcome}: {why}")
+
+    def shot(self, outcome: str) -> None:
+        """A shot ended: accepted or exhausted. Its last take was the latest that was told."""
+        self.shots[outcome] += 1
+        if outcome == "exhausted":
+            self.lost["clip"] += 1
+            self.lost["keyframe"] += self.last_stage == "keyframe"
+
+    def pool(self, stats: Any) -> None:
+        """How the devices stand; every second or so."""
+        now = self.clock()
+        passed, self.looked = now - self.looked, now
+        if not stats.paused:
+            self.eta.devices = stats.devices or self.eta.devices
+            self.eta.step(passed if stats.busy or self.eta.worked else 0.0, self.eta.left(self._wanted(), self.done))
+        self.stats = stats
+        if not self.display and self.log_seconds and now - self.spoke >= self.log_seconds:
+            self._log()
 
     def line(self, text: str) -> None:
-        self.spoke = time.monotonic()
+        """Say something, above the table where there is one."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    # --- how it looks ----------------------------------------------------------------------------------------------
+
+    def _wanted(self) -> dict[str, int]:
+        """Results still to come."""
+        return {stage: max(0, self.totals[stage] - self.done[stage] - self.lost[stage]) for stage in STAGES}
+
+    def _counts(self) -> str:
+        return f"{self.done['keyframe']}/{self.totals['keyframe']} keyframes, {self.done['clip']}/{self.totals['clip']} clips"
+
+    def _tell(self, text: str) -> None:
+        """A line at once; past a few in an interval they are only counted, for a log must stay readable."""
+        self.told += 1
+        if self.log_seconds and self.told > LINES:
+            self.untold += 1
+        else:
+            self.line(text)
+
+    def _log(self) -> None:
+        """One line of how it stands, and a new interval."""
+        stages = ", ".join(self._stage(stage) for stage in STAGES)
+        untold = f"; {self.untold} more not accepted (or their prompts cut) than told here" if self.untold else ""
+        self.line(f"{stages}; {self._devices()}; {self._time()}{untold}")
+        self.spoke, self.told, self.untold = self.clock(), 0, 0
+
+    def _stage(self, stage: str) -> str:
+        counts = {"running": self._of("running", stage), "rejected": self.rejected[stage], "failed": self.failed[stage]}
+        told = ", ".join(f"{n} {what}" for what, n in counts.items() if n or what != "failed")
+        return f"{self.done[stage]}/{self.totals[stage]} {stage}s ({told})"
+
+    def _of(self, what: str, stage: str) -> int:
+        return getattr(self.stats, what).get(stage, 0) if self.stats else 0
+
+    def _devices(self) -> str:
+        s = self.stats
+        if s is None:
+            return "no device yet"
+        share = f", {100 * s.busy_seconds / s.device_seconds:.0f} % of the time" if s.device_seconds else ""
+        prompts = self._of("running", "prompt") + self._of("waiting", "prompt")
+        more = (f"; {s.restarts} replaced" if s.restarts else "") + (f"; {prompts} prompts to encode" if prompts else "")
+        return f"{s.busy} of {s.devices} devices busy{share}{more}"
+
+    def _time(self) -> str:
+        gone = f"{_span(self.clock() - self.started)} gone"
+        if self.stats and self.stats.paused:
+            return f"{gone}, PAUSED"
+        if not any(self._wanted().values()):
+            return gone
+        return gone + (", the time left is not known yet" if self.eta.shown is None else f", about {_span(self.eta.shown)} left")
+
+    def _table(self) -> RenderableType:
+        table = Table.grid(padding=(0, 2), expand=True)
+        for justify, ratio in (("left", None), ("left", 1), *[("right", None)] * 4):
+            table.add_column(justify=justify, ratio=ratio, no_wrap=True)  # type: ignore[arg-type]
+        table.add_row("", "", *(Text(word) for word in ("done", "running", "waiting", "rejected")))
+        for stage in STAGES:
+            done, total = self.done[stage], self.totals[stage]
+            bar = ProgressBar(max(1, total), done if total else 1, complete_style="green", finished_style="green", style="bright_black")
+            counts = f"{done}/{total}", self._of("running", stage), self._of("waiting", stage)
+            rejected = Text(str(self.rejected[stage]), "red" if self.rejected[stage] else "")
+            if self.failed[stage]:
+                rejected.append(f" + {self.failed[stage]} failed", "red")
+            table.add_row(Text(f"{stage}s", "bold"), bar, *map(str, counts), rejected)
+        return Group(table, self._facts())
+
+    def _facts(self) -> RenderableType:
+        facts = Table.grid(padding=(0, 2), expand=True)
+        facts.add_column(no_wrap=True, min_width=len("keyframes"))
+        facts.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
+        facts.add_row(Text("shots", "bold"), self._shots())
+        facts.add_row(Text("devices", "bold"), self._devices().replace(" devices", "", 1))
+        time_, paused = self._time(), bool(self.stats and self.stats.paused)
+        facts.add_row(Text("time", "bold"), Text(time_, "bold reverse" if paused else ""))
+        for i, (take, why) in enumerate(self.last_rejected):
+            facts.add_row(Text("" if i else "rejected", "bold"), Text.assemble(f"{take}  ", (why, "red")))
+        return facts
+
+    def _shots(self) -> str:
+        ended = self.shots["accepted"] + self.shots["exhausted"]
+        exhausted = f", {self.shots['exhausted']} exhausted" if self.shots["exhausted"] else ""
+        return f"{self.shots['accepted']} accepted{exhausted}, {max(0, max(self.totals.values()) - ended)} to go"
+
+
+def _findings(row: dict[str, Any]) -> str:
+    """What failed, with its number against its threshold: frozen (motion 0.02, threshold 0.1); "" where that is long."""
+    found = [f for f in json.loads(row.get("findings") or "[]") if f["outcome"] == "fail"]
+    told = ", ".join(f"{f['label']} ({f['text'] or _number(f)})" for f in found)
+    return told if len(told) <= SHORT else ""
+
+
+def _number(finding: dict[str, Any]) -> str:
+    return f"{finding['measure']} {finding['value']:.3g}, threshold {finding['threshold']:.3g}"
+
+
+def _span(seconds: float) -> str:
+    """In the two largest units: 45 s, 12 min 5 s, 1 h 20 min, 3 d 4 h."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"

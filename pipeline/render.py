@@ -5,12 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import signal
 from collections.abc import Callable
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -19,25 +16,18 @@ from catalog.media import MediaDamaged
 from catalog.place import Place
 from catalog.registry import Row
 from catalog.store import Catalog, CatalogError
-from catalog.writer import Writer
-from cluster.pool import ModelBroken, ModelSpec, Pool, RequestFailed
-from cluster.start import ClusterInfo, cluster
-from gates.image import keyframe_hash
 
 from .deliver import Summary, deliver
 from .episode import Episode, load_episode
 from .errors import InputError, StorageError
+from .live import Lived, live
 from .open import open_catalog
-from .past import rows_of
 from .plan import Plan, ShotPlan, make_plan, select
-from .progress import RenderProgress
 from .registry import Registry
-from .run_log import BEAT_SECONDS, RunLog
+from .run_log import RunLog
 from .settings import Settings
-from .shot import ShotOutcome, render_shot
-from .studio import Studio, encoder_of, spec_of
+from .shot import ShotOutcome
 
-LIVE_PER_DEVICE = 4  # shots in flight for each device: enough to fill a batch of stills, few enough to bound frames in memory
 SPARE_BYTES = 8 * 2**20  # room on the disk for tables and logs, beside the media
 MANY_FILES = 256  # live data files of the table of takes: every run adds some, and every reader opens all of them
 
@@ -132,99 +122,17 @@ def render_stale(
         plan = log.plan = planned()
         if plan.judgements:
             catalog.append("judgements", plan.judgements)
-        outcomes, made = _on_cluster(plan, settings, catalog, console, log) if plan.stale else ([], 0)
+        lived = live(plan, settings, catalog, console, log) if plan.stale else Lived()
+        if lived.stopped:
+            raise KeyboardInterrupt
     except BaseException as error:
         event = "interrupted" if isinstance(error, asyncio.CancelledError | KeyboardInterrupt) else "failed"
         _last_words(catalog, log.row(event, error=str(error) or None))
         raise
-    done = sum(o.outcome == "accepted" for o in outcomes)
-    catalog.append("runs", [log.row("finished", accepted=done, exhausted=len(outcomes) - done)])
+    done = sum(o.outcome == "accepted" for o in lived.outcomes)
+    catalog.append("runs", [log.row("finished", accepted=done, exhausted=len(lived.outcomes) - done)])
     _tidy(catalog)
-    return plan, outcomes, made
-
-
-def _on_cluster(plan: Plan, settings: Settings, catalog: Catalog, console: Console, log: RunLog) -> tuple[list[ShotOutcome], int]:
-    with cluster(settings.devices, settings.dashboard_port) as info:
-        kind = "logical devices" if info.logical else "GPUs"
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray replaced it; a scheduler's polite stop is an interruption
-        console.print(f"Ray: {info.devices} {kind}, {info.cpus} CPUs, dashboard {info.dashboard_url or 'off'}", highlight=False)
-        log.devices = info.devices
-        return asyncio.run(_live(plan, settings, catalog, console, log, info))
-
-
-async def _live(
-    plan: Plan, settings: Settings, catalog: Catalog, console: Console, log: RunLog, info: ClusterInfo
-) -> tuple[list[ShotOutcome], int]:
-    async with AsyncExitStack() as stack:
-        pool = await stack.enter_async_context(Pool(info, settings.resident_models))
-        writer = await stack.enter_async_context(Writer(catalog))
-        heart = asyncio.create_task(_beat(writer, log))
-        stack.callback(heart.cancel)
-        await _prepare(pool, plan)
-        progress = stack.enter_context(RenderProgress(console, sum(s.accepted_keyframe is None for s in plan.stale), len(plan.stale)))
-        count = 0
-
-        def tell(what: str, value: Any) -> None:
-            nonlocal count
-            if what == "take":
-                count += 1
-                progress.take(value.row)
-
-        studio = Studio(log.run, pool, catalog, writer, tell, _known_keyframes(catalog, plan))
-        return await _bounded(plan.stale, studio, LIVE_PER_DEVICE * info.devices), count
-
-
-async def _beat(writer: Writer, log: RunLog) -> None:
-    """Signs of life, for drivers on other machines."""
-    while True:
-        await asyncio.sleep(BEAT_SECONDS)
-        await writer.add("runs", log.row("alive"))
-
-
-def _known_keyframes(catalog: Catalog, plan: Plan) -> dict[str, int]:
-    kept = {s.accepted_keyframe.take: s.shot.id for s in plan.shots if s.accepted_keyframe}
-    rows = rows_of(catalog, list(kept), "take, measures")
-    return {kept[take]: keyframe_hash(row["measures"]) for take, row in rows.items()}
-
-
-async def _bounded(shots: list[ShotPlan], studio: Studio, limit: int) -> list[ShotOutcome]:
-    """All shots, at most `limit` alive at once, in the episode's order."""
-    todo, outcomes = iter(shots), []
-
-    async def worker() -> None:
-        for plan in todo:
-            outcomes.append(await render_shot(plan, studio))
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(limit, len(shots))):
-                group.create_task(worker())
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None  # the first fault is the cause; the others were cancelled for it
-    return outcomes
-
-
-async def _prepare(pool: Pool, plan: Plan) -> None:
-    """Load every model and LoRA that the plan needs, before the first picture: a bad one stops the run here."""
-    for spec, calls, name in _needed(plan):
-        try:
-            await pool.prepare(spec, *calls)
-        except (RequestFailed, ModelBroken) as error:
-            raise InputError(f"workflow {name}: {error}") from error
-
-
-def _needed(plan: Plan) -> list[tuple[ModelSpec, list[tuple[Any, ...]], str]]:
-    needed: dict[str, tuple[ModelSpec, list[tuple[Any, ...]], str]] = {}
-    for shot in plan.stale:
-        for stage in (shot.keyframe, shot.clip):
-            if stage is shot.keyframe and (shot.accepted_keyframe or shot.given_keyframe):
-                continue
-            encoder, spec = encoder_of(stage), spec_of(stage)
-            needed.setdefault(encoder.key, (encoder, [], stage.workflow.name))
-            calls = needed.setdefault(spec.key, (spec, [], stage.workflow.name))[1]
-            if stage.loras and (stage.loras,) not in calls:
-                calls.append((stage.loras,))
-    return list(needed.values())
+    return plan, lived.outcomes, lived.takes
 
 
 def _last_words(catalog: Catalog, row: Row) -> None:

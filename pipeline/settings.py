@@ -21,8 +21,10 @@ class Settings(BaseSettings):
 
     catalog_uri: str = Field("./catalog-data", description="where the catalog is: a folder, or s3://bucket/prefix")
     models_dir: Path = Field(PROJECT / "models", description="folder that workflows' model paths start from")
+    profile: str | None = Field(None, description="cluster profile: a name in configs/cluster, or a file")
     devices: int | None = Field(None, ge=1, le=1024, description="GPUs to use, or logical devices on a machine without")
     resident_models: int | None = Field(None, ge=1, description="models that a device may hold at once; 1 suits a 12 GB card")
+    log_seconds: float = Field(30.0, ge=0, description="without a terminal: seconds between lines; 0 is a line a take")
     dashboard_port: int | None = Field(None, ge=1, le=65535, description="port of Ray's dashboard; unset: Ray chooses")
 
     @property

@@ -62,6 +62,8 @@ async def render_shot(plan: ShotPlan, studio: Studio) -> ShotOutcome:
             take = await studio.clip(plan, *numbers.of("clip", clip_inputs(plan.clip, keyframe.media.digest)), keyframe)
         numbers.add(take)
 
+        if take.is_final:
+            return _exhausted(plan, keyframe, take.row["error"])
         if take.outcome == "error":
             errors[stage.stage] += 1
             if errors[stage.stage] >= MAX_ERRORS:

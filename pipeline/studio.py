@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections import OrderedDict
@@ -11,27 +12,29 @@ from datetime import UTC, datetime
 from fractions import Fraction
 from typing import Any
 
-from actors.values import ClipRequest, KeyframeRequest, ModelFiles, PromptRequest, Receipt
+from actors.values import ClipRequest, KeyframeRequest, PromptRequest, Receipt
 from catalog.media import Media
 from catalog.store import Catalog
 from catalog.writer import Writer
-from cluster.pool import DeviceLost, ModelBroken, ModelSpec, Part, Pool, RequestFailed
+from cluster.pool import Pool
+from cluster.specs import DeviceLost, ModelBroken, Part, RequestFailed
 from gates.image import keyframe_hash, nearest
 from gates.rules import judge
 from gates.video import Expectation
 
 from .errors import StorageError
-from .fingerprint import digest, seed_for
+from .fingerprint import seed_for
+from .hashes import KeyframeHashes
 from .judge import Judged, Standard, judge_clip, judge_given, judge_keyframe, keyframe_part
 from .plan import ShotPlan
 from .resolve import StagePlan, clip_inputs, parameters_json
 from .shot import Start
-from .workflow import MODELS, Lazy
+from .specs import Specs, identity_of
 
 # What a device does first when several things wait: texts are short and everything needs them; then what
 # is nearest to being finished, so that few shots are half-done at any time.
 PRIORITY = {"prompt": 3, "clip": 2, "keyframe": 1}
-REMEMBERED_PROMPTS = 256  # embeddings kept in the object store: negatives and retries hit, memory stays bounded
+REMEMBERED_PROMPTS = 512  # embeddings kept in the object store: negatives and retries hit, memory stays bounded
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,11 @@ class Take:
         return tuple(self.row["labels"])
 
     @property
+    def is_final(self) -> bool:
+        """Whether another attempt would fail the same way: its model killed device after device."""
+        return self.outcome == "error" and self.row["error"].startswith(ModelBroken.__name__)
+
+    @property
     def media(self) -> Media:
         return Media(self.row["media"], self.row["media_path"], self.row["media_bytes"])
 
@@ -65,9 +73,10 @@ class Studio:
     pool: Pool
     catalog: Catalog
     writer: Writer
+    specs: Specs
     tell: Callable[[str, Any], None] = lambda what, value: None
-    keyframes: dict[str, int] = field(default_factory=dict)  # shot -> hash of its accepted keyframe
-    prompts: OrderedDict[str, tuple[Part, str | None]] = field(default_factory=OrderedDict)
+    keyframes: KeyframeHashes = field(default_factory=lambda: KeyframeHashes({}))
+    prompts: OrderedDict[tuple[str, str], asyncio.Future[tuple[Part, str | None]]] = field(default_factory=OrderedDict)
 
     async def keyframe(self, plan: ShotPlan, attempt: int, variation: int) -> Take:
         """One take of a shot's keyframe: drawn, stored, judged, recorded."""
@@ -79,15 +88,15 @@ class Studio:
             if plan.given_keyframe:
                 row["seed"] = None
                 given = plan.given_keyframe, wanted.width, wanted.height, self.catalog.place, _standard(plan, stage)
-                return self._compared(plan, await self.pool.cpu(judge_given, *given))
+                return self._compared(plan, await self.pool.cpu(judge_given, *given, name=f"gate 1 {row['take']}"))
             request = KeyframeRequest(row["take"], seed, stage.loras, stage.parameters)
-            receipt, picture = await self._generate(stage, request, row, {}, together=(stage.loras, stage.parameters))
+            receipt, picture = await self._generate(plan, stage, request, row, {}, together=(stage.loras, stage.parameters))
             drawn = picture, receipt.finite, wanted.width, wanted.height, self.catalog.place, _standard(plan, stage)
-            return self._compared(plan, await self.pool.cpu(judge_keyframe, *drawn))
+            return self._compared(plan, await self.pool.cpu(judge_keyframe, *drawn, name=f"gate 1 {row['take']}"))
 
         take = await self._attempt(row, work)
         if take.outcome == "accepted":
-            self.keyframes[plan.shot.id] = keyframe_hash(take.row["measures"])
+            self.keyframes.set(plan.shot.id, keyframe_hash(take.row["measures"]))
         return take
 
     async def clip(self, plan: ShotPlan, attempt: int, variation: int, start: Start) -> Take:
@@ -101,50 +110,63 @@ class Studio:
         row.update(fps=float(fps), upstream=start.take)
 
         async def work() -> Judged:
-            still = self.pool.cpu_part(keyframe_part, keyframe, wanted.width, wanted.height, self.catalog.place)
+            start_of = keyframe, wanted.width, wanted.height, self.catalog.place
+            still = self.pool.cpu_part(keyframe_part, *start_of, name=f"keyframe of {row['take']}")
             request = ClipRequest(row["take"], seed, stage.loras, stage.parameters)
-            receipt, frames = await self._generate(stage, request, row, {"keyframe": still}, together=row["take"])
-            return await self.pool.cpu(judge_clip, frames, receipt.finite, keyframe, expect, self.catalog.place, _standard(plan, stage))
+            receipt, frames = await self._generate(plan, stage, request, row, {"keyframe": still}, together=row["take"])
+            made = frames, receipt.finite, keyframe, expect, self.catalog.place, _standard(plan, stage)
+            try:
+                return await self.pool.cpu(judge_clip, *made, name=f"gate 2 {row['take']}")
+            finally:
+                self.pool.release(frames)
 
         return await self._attempt(row, work)
 
     def _compared(self, plan: ShotPlan, judged: Judged) -> Judged:
         """The verdict with what only the driver knows: whether another shot has this very keyframe."""
         measures = judged.verdict.measures
-        others = [bits for shot, bits in self.keyframes.items() if shot != plan.shot.id]
+        others = self.keyframes.of_others(plan.shot.id)
         verdict = judge("image", measures | nearest(measures, others), plan.keyframe.profile, plan.shot.declares)
         return replace(judged, verdict=verdict)
 
     async def _generate(
-        self, stage: StagePlan, request: Any, row: dict[str, Any], parts: dict[str, Part], together: Any
+        self, plan: ShotPlan, stage: StagePlan, request: Any, row: dict[str, Any], parts: dict[str, Part], together: Any
     ) -> tuple[Receipt, Part]:
         """Run the model; its receipt must name this take, this seed and this workflow."""
-        prompt, row["prompt_cut"] = await self._prompt(stage, stage.prompt)
-        negative, _ = await self._prompt(stage, stage.negative_prompt)
-        asked = time.monotonic()
-        receipt, result = await self.pool.submit(
-            spec_of(stage), request, {"prompt": prompt, "negative": negative, **parts}, PRIORITY[stage.stage], together
-        )
+        first = plan.shot.priority
+        prompt, row["prompt_cut"] = await self._prompt(stage, stage.prompt, first)
+        negative, _ = await self._prompt(stage, stage.negative_prompt, first)
+        asked, spec = time.monotonic(), self.specs.model(stage)
+        given = {"prompt": prompt, "negative": negative, **parts}
+        receipt, result = await self.pool.submit(spec, request, given, (first, PRIORITY[stage.stage]), together, plan.shot.id)
         if (receipt.take, receipt.model, receipt.seed) != (request.take, identity_of(stage), request.seed):
+            self.pool.release(result)
             raise RequestFailed(
                 "WrongResult", f"asked for {request.take} from {identity_of(stage)}, got {receipt.take} from {receipt.model}"
             )
         row["queue_seconds"] = max(0.0, time.monotonic() - asked - receipt.seconds)
         row["device_seconds"], row["device"], row["peak_memory_bytes"] = receipt.seconds, receipt.device, receipt.peak_memory_bytes
-        row["node"] = receipt.node
+        row["node"], row["model_memory_bytes"] = receipt.node, self.pool.learned.memory.get(spec.key)
         return receipt, result
 
-    async def _prompt(self, stage: StagePlan, text: str) -> tuple[Part, str | None]:
-        """Each text is encoded once, for as long as it is remembered."""
-        spec = encoder_of(stage)
-        key = digest([spec.key, text])
-        if key not in self.prompts:
-            receipt, part = await self.pool.submit(spec, PromptRequest(text), priority=PRIORITY["prompt"])
-            self.prompts[key] = part, receipt.cut
+    async def _prompt(self, stage: StagePlan, text: str, first: int) -> tuple[Part, str | None]:
+        """Each text is encoded once, for as long as it is remembered; whoever asks meanwhile waits for the same."""
+        spec = self.specs.encoder(stage)
+        key = spec.key, text
+        if key not in self.prompts or self.prompts[key].cancelled():
+            self.prompts[key] = asyncio.ensure_future(self._encode(stage, text, first))
             while len(self.prompts) > REMEMBERED_PROMPTS:
                 self.prompts.popitem(last=False)
         self.prompts.move_to_end(key)
-        return self.prompts[key]
+        try:
+            return await asyncio.shield(self.prompts[key])
+        except Exception:
+            self.prompts.pop(key, None)  # the next one tries anew
+            raise
+
+    async def _encode(self, stage: StagePlan, text: str, first: int) -> tuple[Part, str | None]:
+        receipt, part = await self.pool.submit(self.specs.encoder(stage), PromptRequest(text), None, (first, PRIORITY["prompt"]))
+        return part, receipt.cut
 
     async def _attempt(self, row: dict[str, Any], work: Callable[[], Any]) -> Take:
         """Run the work and record what came of it. Media is on disk before its row is written."""
@@ -153,7 +175,8 @@ class Studio:
             judged: Judged = await work()
             row.update(_judged_columns(judged))
         except (DeviceLost, RequestFailed, ModelBroken) as error:
-            self.prompts.clear()  # what lay on a lost node is gone; texts are cheap to encode again
+            if isinstance(error, DeviceLost):
+                self.prompts.clear()  # what lay on a lost node is gone; texts are cheap to encode again
             row.update(outcome="error", error=f"{type(error).__name__}: {error}")
         except OSError as error:
             raise StorageError(f"media cannot be written to {self.catalog.place}: {error.strerror or error}") from error
@@ -214,20 +237,3 @@ def _judged_columns(judged: Judged) -> dict[str, Any]:
         "gate_seconds": judged.seconds,
         "encode_seconds": judged.encode_seconds,
     }
-
-
-def identity_of(stage: StagePlan) -> str:
-    """What the model calls itself on its receipts: workflow, version and the digest of settings and files."""
-    return f"{stage.workflow.name}@{stage.workflow.version}#{stage.workflow_digest[:12]}"
-
-
-def spec_of(stage: StagePlan) -> ModelSpec:
-    identity = identity_of(stage)
-    return ModelSpec(identity, stage.workflow.model, (identity, stage.files, stage.workflow.settings()), stage.workflow.batch_size)
-
-
-def encoder_of(stage: StagePlan) -> ModelSpec:
-    """Workflows on the same checkpoint share its encoder."""
-    files = ModelFiles(stage.files.checkpoint, dtype=stage.files.dtype)
-    key = f"prompts:{stage.files.checkpoint}:{stage.workflow.max_tokens}:{files.dtype}"
-    return ModelSpec(key, Lazy(MODELS["prompts"]), (key, files, stage.workflow.max_tokens), batch_size=8)

@@ -59,7 +59,7 @@ def test_a_planted_fault_is_found_in_a_still(label):
 def test_a_still_that_another_shot_has_already_is_a_warning():
     again = measure_image(Still(uint8(GOOD[0].astype(float) + 3)))
     other = measure_image(Still(draw(scenes.sample(3))[0]))
-    known = [keyframe_hash(measure_image(Still(GOOD[0])))]
+    known = np.array([keyframe_hash(measure_image(Still(GOOD[0])))], np.uint64)
     assert judge("image", again | nearest(again, known), ANIME).warnings == ("duplicate",)
     assert judge("image", other | nearest(other, known), ANIME).outcome == "pass"
 

@@ -13,6 +13,7 @@ from actors.values import ModelFiles
 from catalog.media import Media
 from gates.image import judge_image, keyframe_hash
 from pipeline.episode import Sequence, Shot
+from pipeline.hashes import KeyframeHashes
 from pipeline.judge import Judged
 from pipeline.past import Past
 from pipeline.plan import ShotPlan
@@ -168,6 +169,6 @@ def test_a_keyframe_that_another_shot_has_is_a_warning_and_the_shots_own_is_not(
     verdict = judge_image(png(GOOD[0]), ANIME)
     judged, bits = Judged(verdict, Media("d", "media/d.png", 1), 192, 128, 1, 0.0, 0.0), keyframe_hash(verdict.measures)
     for owner, warnings in (("SH0020", ("duplicate",)), ("SH0010", ())):
-        studio = Studio("run", None, None, None, keyframes={owner: bits})  # type: ignore[arg-type]
+        studio = Studio("run", None, None, None, None, keyframes=KeyframeHashes({owner: bits}))  # type: ignore[arg-type]
         compared = studio._compared(plan(), judged).verdict
         assert (compared.outcome != "fail", compared.warnings) == (True, warnings)

@@ -1,0 +1,234 @@
+"""Ray's job API: submit, list, follow and stop jobs on a cluster that runs somewhere. Knows nothing of what they do."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from .start import ClusterError  # first: it says how Ray is to be imported
+
+# isort: split
+import aiohttp
+import requests
+from ray.exceptions import AuthenticationError
+from ray.job_submission import JobDetails, JobSubmissionClient
+
+DEFAULT_ADDRESS = "http://127.0.0.1:8265"
+ANSWER_SECONDS = 10  # for the job API's first answer
+STOP_SECONDS = 30  # that a job has to end by itself once it is told to; then Ray kills it
+POLL_SECONDS = 0.5
+OVER = ("SUCCEEDED", "FAILED", "STOPPED")
+CHATTY = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "ray._private.runtime_env.packaging")
+ATTEMPTS = 8  # to win a number for a job that ran before; each is lost to another submitter of the very same thing
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as Ray tells of it. state: PENDING, RUNNING, or one of OVER. exit_code: None until its command has ended."""
+
+    id: str
+    state: str
+    message: str
+    started: datetime | None
+    ended: datetime | None
+    exit_code: int | None
+    metadata: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def over(self) -> bool:
+        return self.state in OVER
+
+
+def address_of(given: str | None) -> str:
+    """What was given, else RAY_API_SERVER_ADDRESS, else RAY_ADDRESS where it is one of the job API, else this machine's."""
+    named = {"--address": given, "RAY_API_SERVER_ADDRESS": os.environ.get("RAY_API_SERVER_ADDRESS")}
+    ray_address = os.environ.get("RAY_ADDRESS", "")
+    if ray_address.startswith(("http://", "https://")):
+        named["RAY_ADDRESS"] = ray_address
+    source, address = next(((name, value) for name, value in named.items() if value), ("", DEFAULT_ADDRESS))
+    if not address or not re.fullmatch(r"https?://[^/\s]\S*", address):
+        raise ClusterError(f"{source} {address} is no address of Ray's job API; give one such as {DEFAULT_ADDRESS}")
+    return address.rstrip("/")
+
+
+def connect(address: str) -> JobSubmissionClient:
+    """A client of the job API at that address.
+
+    Raises:
+        ClusterError: nobody answers there, or it wants another token; told within ANSWER_SECONDS.
+    """
+    headers = _headers(address)
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    os.environ["RAY_API_SERVER_ADDRESS"] = address  # Ray lets its variables win over what is passed
+    with _one_sentence(address):
+        return JobSubmissionClient(address, headers=headers)
+
+
+def submit(
+    client: JobSubmissionClient, wanted: str, command: str, folder: Path, env: dict[str, str], metadata: dict[str, str]
+) -> tuple[Job, bool]:
+    """Run a command on the cluster's head; gives its job, and whether it is a new one.
+
+    While a job of the wanted id is pending or running, that is the one. After it, the next is called ID-2, and so on.
+
+    Args:
+        folder: travels to every node and is where the command runs.
+    """
+    runtime = {"working_dir": str(folder), "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)} | env}
+    for _ in range(ATTEMPTS):
+        earlier = {number: job for job in jobs(client) if (number := _number(job.id, wanted))}
+        for job in earlier.values():
+            if not job.over:
+                return job, False
+        name = f"{wanted}-{max(earlier) + 1}" if earlier else wanted
+        try:
+            with _one_sentence(client.get_address()):
+                client.submit_job(entrypoint=command, submission_id=name, runtime_env=runtime, metadata=metadata)
+        except ClusterError as error:
+            if "already exists" not in str(error):
+                raise
+            continue  # another submitter was quicker; the next look finds its job
+        return find(client, name), True
+    raise ClusterError(f"{wanted}: others submit the same at the same time, and each of their jobs ends at once")
+
+
+def jobs(client: JobSubmissionClient, prefix: str = "") -> list[Job]:
+    """Submitted jobs whose ids begin so, oldest first."""
+    with _one_sentence(client.get_address()):
+        found = [_job(told) for told in client.list_jobs() if (told.submission_id or "").startswith(prefix) and told.submission_id]
+    return sorted(found, key=lambda job: job.started or datetime.max.replace(tzinfo=UTC))
+
+
+def find(client: JobSubmissionClient, name: str) -> Job:
+    """The job of that id.
+
+    Raises:
+        ClusterError: there is none.
+    """
+    if not re.fullmatch(r"[\w.-]+", name):  # it becomes part of an address
+        raise ClusterError(f"{name!r} is no job's id; `tower jobs` lists them")
+    try:
+        with _one_sentence(client.get_address()):
+            return _job(client.get_job_info(name))
+    except ClusterError as error:
+        if "does not exist" not in str(error):
+            raise
+        raise ClusterError(f"the Ray cluster at {client.get_address()} has no job {name}; `tower jobs` lists them") from error
+
+
+def log_of(client: JobSubmissionClient, name: str) -> str:
+    """What the job has printed so far."""
+    with _one_sentence(client.get_address()):
+        return client.get_job_logs(name)
+
+
+def follow(client: JobSubmissionClient, name: str, tell: Callable[[str], None]) -> Job:
+    """Tell what the job prints until it ends; gives how it ended."""
+
+    async def read() -> None:
+        async for lines in client.tail_job_logs(name):
+            tell(lines)
+
+    with _one_sentence(client.get_address()):
+        asyncio.run(read())
+    return _ended(client, name, float("inf"))
+
+
+def stop(client: JobSubmissionClient, name: str) -> Job:
+    """Tell a job to end, and wait until it has."""
+    with _one_sentence(client.get_address()):
+        client.stop_job(name)
+    return _ended(client, name, STOP_SECONDS + 30)
+
+
+def _ended(client: JobSubmissionClient, name: str, seconds: float) -> Job:
+    end = time.monotonic() + seconds
+    while not (job := find(client, name)).over:
+        if time.monotonic() > end:
+            raise ClusterError(f"job {name} is still {job.state} after {seconds:.0f} s")
+        time.sleep(POLL_SECONDS)
+    return job
+
+
+def _job(told: JobDetails) -> Job:
+    def moment(milliseconds: int | None) -> datetime | None:
+        return datetime.fromtimestamp(milliseconds / 1000, UTC) if milliseconds else None
+
+    return Job(
+        told.submission_id or "",
+        str(told.status),
+        told.message or "",
+        moment(told.start_time),
+        moment(told.end_time),
+        told.driver_exit_code,
+        told.metadata or {},
+    )
+
+
+def _number(name: str, wanted: str) -> int | None:
+    """1 for the wanted id, n for ID-n, None for any other."""
+    found = re.fullmatch(re.escape(wanted) + r"(?:-([2-9]|[1-9]\d+))?", name)
+    return int(found[1] or 1) if found else None
+
+
+def _headers(address: str) -> dict[str, str]:
+    """What lets us in. Asks first without a token, so that it goes only to a cluster that wants one.
+
+    Ray's client would keep trying, or wait without end for a port that accepts and says nothing.
+    """
+    token = {"Authorization": f"Bearer {_token()}"} if _token() else {}
+    for headers in ({}, token):
+        try:
+            answer = requests.get(f"{address}/api/version", headers=headers, timeout=ANSWER_SECONDS)
+            if answer.status_code in (401, 403):
+                continue
+            answer.json()["ray_version"]
+        except requests.exceptions.JSONDecodeError as error:
+            raise ClusterError(f"what answers at {address} is not Ray's job API; is it another port?") from error
+        except (requests.exceptions.RequestException, KeyError, TypeError, UnicodeError) as error:
+            raise ClusterError(f"no Ray cluster answers at {address} ({_reason(error)}); start one, or name it with --address") from error
+        return headers
+    if not token:
+        raise ClusterError(
+            f"the Ray cluster at {address} wants a token: put it into RAY_AUTH_TOKEN, or into the file that RAY_AUTH_TOKEN_PATH names"
+        )
+    raise ClusterError(f"the Ray cluster at {address} does not take this token: RAY_AUTH_TOKEN must be the one that it was started with")
+
+
+def _token() -> str:
+    """Where Ray itself looks for it."""
+    if os.environ.get("RAY_AUTH_TOKEN"):
+        return os.environ["RAY_AUTH_TOKEN"].strip()
+    try:
+        return Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token").read_text().strip()
+    except (OSError, RuntimeError, UnicodeError):
+        return ""
+
+
+@contextmanager
+def _one_sentence(address: str) -> Iterator[None]:
+    try:
+        yield
+    except (AuthenticationError, RuntimeError, ValueError, OSError, requests.exceptions.RequestException, aiohttp.ClientError) as error:
+        if isinstance(error, ClusterError):
+            raise
+        raise ClusterError(f"the Ray cluster at {address}: {_reason(error)}") from error
+
+
+def _reason(error: BaseException) -> str:
+    """What happened, without the names of the classes that it happened in."""
+    inner = getattr(error.args[0], "reason", None) if error.args else None  # of requests: the socket's own words
+    lines = [line.strip() for line in str(inner or error).splitlines() if line.strip(" .")]
+    if not lines:
+        return type(error).__name__
+    said = lines[-1] if "Traceback" in lines[0] else lines[0]  # the job API answers its own faults with its traceback
+    return re.sub(r"^\w*Connection\w*\(.*?\): ", "", said)[:300].rstrip(".")

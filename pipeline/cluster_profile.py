@@ -1,0 +1,65 @@
+"""Cluster profiles: what a person knows of the devices and Tower cannot find out, in configs/cluster/*.yaml."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from pydantic import Field
+
+from cluster.specs import PoolOptions
+
+from .episode import Name, Part
+from .errors import InputError
+from .settings import PROJECT, Settings
+from .yaml_file import read_yaml
+
+PROFILES = PROJECT / "configs" / "cluster"
+
+
+class ClusterProfile(Part):
+    """Everything has a default that fits one machine and a rack; a profile overrides."""
+
+    name: Name
+    description: str = ""
+    device_memory_gb: dict[str, float] = Field(
+        default_factory=dict,
+        description="accelerator type (Ray's label, `other` for all others) to GB that models may take there; measured where not given",
+    )
+    resident_models: int | None = Field(None, ge=1, description="models that a device may hold at once; as many as fit, if not given")
+    placement: dict[str, dict[str, str]] = Field(
+        default_factory=dict,
+        description="family or workflow to labels that its devices' nodes must have, as Ray's label selectors: x, !x, in(x,y), !in(x,y)",
+    )
+    wait_minutes: float = Field(0.0, ge=0, le=24 * 60, description="for devices that an autoscaler brings; 0 where there is none")
+    call_minutes: float = Field(60.0, gt=0, le=24 * 60, description="a call to a model that takes longer hangs: its device is replaced")
+    live_shots_per_device: int | None = Field(
+        None, ge=1, le=1000, description="shots that are under way at once; 4, or 64 where models take turns, if not given"
+    )
+
+    def labels(self, family: str, workflow: str) -> tuple[tuple[str, str], ...]:
+        """What the nodes of a workflow's devices must say; its own word counts, else its family's."""
+        return tuple(sorted((self.placement.get(workflow) or self.placement.get(family) or {}).items()))
+
+    def options(self, settings: Settings) -> PoolOptions:
+        memory = {("" if kind == "other" else kind): int(gb * 1e9) for kind, gb in self.device_memory_gb.items()}
+        resident = settings.resident_models or self.resident_models
+        return PoolOptions(settings.devices, resident, memory, self.call_minutes * 60, self.wait_minutes * 60)
+
+
+def cluster_profile(settings: Settings) -> ClusterProfile:
+    """The profile that TOWER_PROFILE names, or the defaults.
+
+    Raises:
+        InputError: there is none of that name, or it does not fit.
+    """
+    name = settings.profile
+    if name is None:
+        return ClusterProfile(name="defaults")
+    path = Path(name) if name.endswith((".yaml", ".yml")) else PROFILES / f"{name}.yaml"
+    if not path.is_file():
+        known = sorted(p.stem for p in PROFILES.glob("*.yaml"))
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        instead = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+        raise InputError(f"setting TOWER_PROFILE: no cluster profile {name!r}; {instead}")
+    return read_yaml(path, ClusterProfile)

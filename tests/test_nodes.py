@@ -1,0 +1,125 @@
+"""Nodes that join, leave and differ: several raylets on this machine, on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import ray
+from ray._raylet import GcsClient
+from ray.cluster_utils import Cluster
+
+from cluster.nodes import ACCELERATOR, nodes
+from cluster.pool import Pool
+from cluster.specs import ModelSpec, NothingCanRun, PoolOptions
+from cluster.start import ClusterInfo
+
+from .test_pool import ONE, Ask
+
+HEAD = "127.0.0.2"  # loopback, but not the address that Ray takes for this machine's own and replaces
+INFO = ClusterInfo(0, 2, True, "", 1)
+
+
+@dataclass
+class Machines:
+    """A cluster whose head has CPUs only; nodes with GPUs are added by tests."""
+
+    cluster: Any
+
+    def add(self, gpus: int = 1, accelerator: str = "") -> Any:
+        labels = {ACCELERATOR: accelerator} if accelerator else {}
+        return self.cluster.add_node(num_cpus=1, num_gpus=gpus, labels=labels, node_ip_address=f"127.0.0.{3 + len(self.cluster.worker_nodes)}", object_store_memory=100 * 2**20)
+
+    def drain(self, node: Any, seconds: float) -> None:
+        """What a cloud's notice of preemption becomes in Ray."""
+        ok, why = GcsClient(address=self.cluster.address).drain_node(node.node_id, 2, "spot notice", int((time.time() + seconds) * 1000))
+        assert ok, why
+
+
+@pytest.fixture
+def machines():
+    head = {"num_cpus": 2, "num_gpus": 0, "node_ip_address": HEAD, "object_store_memory": 100 * 2**20, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    os.environ.pop("RAY_ADDRESS", None)
+    ray.init(address=cluster.address, _node_ip_address=HEAD, log_to_driver=False, logging_level="ERROR")
+    try:
+        yield Machines(cluster)
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+def run(story: Any, **options: Any) -> Any:
+    async def inside() -> Any:
+        async with Pool(INFO, PoolOptions(**options)) as pool:
+            return await asyncio.wait_for(story(pool), 120)
+
+    return asyncio.run(inside())
+
+
+async def until(what: Any, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, "it never happened"
+        await asyncio.sleep(0.1)
+
+
+def test_nodes_that_join_are_used_and_one_that_leaves_costs_only_what_ran_on_it(machines):
+    first = machines.add()
+
+    async def story(pool: Pool) -> Any:
+        asks = [asyncio.create_task(pool.submit(ONE, Ask(n, sleep=0.4), owner=n)) for n in range(60)]
+        await until(lambda: pool.stats().busy == 1)
+        machines.add()  # Ray sets a signal handler, so not in a thread
+        await until(lambda: pool.stats().busy == 2)
+        begun = [t.done() for t in asks].count(True)
+        await asyncio.to_thread(machines.cluster.remove_node, first, False)
+        results = await asyncio.gather(*asks, return_exceptions=True)
+        return begun, results, [p.node.id for p in pool.fleet.posts]
+
+    begun, results, left = run(story)
+    assert begun < 50
+    assert [r[0]["number"] for r in results] == list(range(60)), "what ran there was moved, and nobody was told"
+    assert len(left) == 1 and left != [first.node_id]
+
+
+def test_a_notice_of_preemption_lets_what_runs_end_and_begins_nothing_there(machines):
+    spot, _ = machines.add(), machines.add()
+
+    async def story(pool: Pool) -> Any:
+        await until(lambda: pool.stats().devices == 2)
+        there = {p.node.id: pid for p in pool.fleet.posts for pid in [(await p.actor.describe.remote())[0]]}
+        asks = [asyncio.create_task(pool.submit(ONE, Ask(n, sleep=0.5))) for n in range(30)]
+        await until(lambda: pool.stats().busy == 2)
+        await asyncio.to_thread(machines.drain, spot, 60)
+        await until(lambda: pool.stats().devices == 1)
+        told = time.time()
+        receipts = [r for r, _ in await asyncio.gather(*asks)]
+        return told, [r["at"] for r in receipts if r["pid"] == there[spot.node_id]], receipts, pool.fleet.restarts
+
+    told, there, receipts, restarts = run(story)
+    assert len(receipts) == 30 and there and max(there) <= told and restarts == 0
+
+
+def test_work_goes_where_its_labels_say(machines):
+    machines.add(accelerator="H100")
+    machines.add(accelerator="L4")
+    clips = ModelSpec("clips", ONE.factory, ("clips",), labels=((ACCELERATOR, "in(H100,H200)"),))
+
+    async def story(pool: Pool) -> Any:
+        await until(lambda: pool.stats().devices == 2)
+        pids = {p.node.accelerator: (await p.actor.describe.remote())[0] for p in pool.fleet.posts}
+        made = await asyncio.gather(*(pool.submit((clips, ONE)[n % 2], Ask(n, sleep=0.1), priority=(1 - n % 2,)) for n in range(20)))
+        with pytest.raises(NothingCanRun, match="clips needs a device on a node with"):
+            h100 = next(n for n in machines.cluster.worker_nodes if n.node_id in {x.id for x in nodes() if x.accelerator == "H100"})
+            await asyncio.to_thread(machines.cluster.remove_node, h100, True)
+            await asyncio.gather(*(pool.submit(clips, Ask(n)) for n in range(2)))
+        return pids, [(r["model"], r["pid"]) for r, _ in made]
+
+    pids, made = run(story)
+    assert {pid for model, pid in made if model == "clips"} == {pids["H100"]}
+    assert pids["L4"] in {pid for model, pid in made if model == "one"}
