@@ -9,7 +9,7 @@ import random
 import re
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ class Catalog:
 
     place: Place
     was_version: int  # before it was opened: 0 for a new catalog
+    written: dict[str, DeltaTable] = field(default_factory=dict, repr=False, compare=False)  # kept open: reading a log costs more than a commit
 
     @classmethod
     def open(cls, where: Path | str | Place) -> Catalog:
@@ -79,10 +80,11 @@ class Catalog:
         table = pa.Table.from_pylist([_known(row, schema) for row in rows], schema=schema)
         for attempt in itertools.count(1):
             try:
-                delta = DeltaTable(self.place.table(name))
+                delta = self.written.pop(name, None) or DeltaTable(self.place.table(name))
                 write_deltalake(delta, table, mode="append")
                 if self.place.is_local:
                     _make_durable(self.place.folder / name, delta.version())
+                self.written[name] = delta  # as it is after this commit; after a failure it is read anew
                 return delta.version()
             except CommitFailedError as error:
                 if attempt == COMMIT_TRIES:

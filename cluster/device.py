@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gc
 import os
+import pickle
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -55,10 +57,13 @@ class Device:
         return self._answer(spec, evict, work)
 
     @ray.method(num_returns=2)
-    def run(
-        self, spec: ModelSpec, evict: Sequence[str], requests: list[Any], slots: list[tuple[int, str, int]], *values: Any
-    ) -> tuple[Answer, Any]:
-        """Fill each request's slots with items of the resolved values, and generate."""
+    def run(self, packed: bytes, *values: Any) -> tuple[Answer, Any]:
+        """Fill each request's slots with items of the resolved values, and generate.
+
+        Args:
+            packed: the spec, what to evict, the requests, and for each value (request, field, index).
+        """
+        spec, evict, requests, slots = unpack(packed)
         made: list[Any] = []
 
         def work(model: Any) -> list[Any]:
@@ -139,5 +144,28 @@ def _gpu_memory() -> int | None:
 
 # One more try for a worker that was lost; what crashes a decoder would crash it every time.
 @ray.remote(num_cpus=1, max_retries=1)
-def cpu_task(function: Callable[..., Any], indices: list[int | None], *values: Any) -> Any:
-    return function(*(v if i is None else v[i] for v, i in zip(values, indices, strict=True)))
+def cpu_task(packed: bytes, *values: Any) -> Any:
+    """packed: a function, and its arguments with (place among the values, index) where they lie in the object store."""
+    function, args = unpack(packed)
+    return function(*(values[a.value][a.index] if isinstance(a, Stored) else a for a in args))
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Stands for an argument that lies in the object store."""
+
+    value: int
+    index: int
+
+
+def pack(*values: Any) -> bytes:
+    """One plain pickle of everything: Ray would pickle each argument by itself, in Python, which costs a driver most of its time."""
+    with suppress(pickle.PicklingError, AttributeError, TypeError):
+        packed = pickle.dumps(values, pickle.HIGHEST_PROTOCOL)
+        if b"__main__" not in packed:
+            return packed
+    return ray.cloudpickle.dumps(values)  # with functions and classes that no module over there has
+
+
+def unpack(packed: bytes) -> Any:
+    return pickle.loads(packed)

@@ -19,7 +19,7 @@ from ray.autoscaler.sdk import request_resources
 from ray.exceptions import ActorUnavailableError, NodeDiedError, RayError, RayTaskError
 
 from .choose import Learned, Queue, Request, choose
-from .device import Answer, cpu_task
+from .device import Answer, Stored, cpu_task, pack
 from .fleet import START_SECONDS, WATCH_SECONDS, Fleet, Post
 from .nodes import nodes
 from .specs import DeviceLost, ModelBroken, ModelSpec, NothingCanRun, Part, PoolOptions, PoolStats, RequestFailed, Stopped
@@ -129,9 +129,11 @@ class Pool:
 
     def cpu_part(self, function: Callable[..., Any], *args: Any, name: str = "") -> Part:
         """Like `cpu`, but leaves the value in the object store. The function must return a list to be indexed."""
-        indices = [a.index if isinstance(a, Part) else None for a in args]
-        task = cpu_task.options(name=name) if name else cpu_task
-        return Part(task.remote(function, indices, *(a.ref if isinstance(a, Part) else a for a in args)))
+        parts = [a for a in args if isinstance(a, Part)]
+        places = itertools.count()
+        packed = pack(function, [Stored(next(places), a.index) if isinstance(a, Part) else a for a in args])
+        # `_remote`, since `options().remote()` makes a class for every call.
+        return Part(cpu_task._remote(args=(packed, *(part.ref for part in parts)), name=name or None))
 
     def pause(self) -> None:
         """Begin nothing more until `resume`; what executes goes on."""
@@ -317,7 +319,8 @@ class Pool:
         refs = [part.ref for r in batch for part in r.parts.values()]
         names = [str(getattr(r.work, "take", "") or spec.key) for r in batch]
         title = f"{spec.stage} {names[0]}" + (f" and {len(names) - 1} more" if names[1:] else "")
-        answer, results = post.actor.run.options(name=title).remote(spec, gone, [r.work for r in batch], places, *refs)
+        packed = pack(spec, gone, [r.work for r in batch], places)
+        answer, results = post.actor.run._remote(args=(packed, *refs), name=title, num_returns=2)
         return await answer, results
 
     def _settle(self, post: Post, batch: list[Request], answer: Answer, results: Any, switched: bool) -> bool:

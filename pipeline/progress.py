@@ -58,7 +58,8 @@ class Eta:
             self.shown = now if now is not None else self.shown
             return
         expected = max(0.0, self.shown - seconds)
-        self.shown = expected + (now - expected) * -math.expm1(-seconds / SMOOTHING)
+        slow = min(SMOOTHING, max(1.0, expected / 4))  # the nearer the end, the quicker
+        self.shown = expected + (now - expected) * -math.expm1(-seconds / slow)
 
 
 class RenderProgress:
@@ -221,7 +222,7 @@ class RenderProgress:
         facts.add_row(Text("devices", "bold"), self._devices().replace(" devices", "", 1))
         time_, paused = self._time(), bool(self.stats and self.stats.paused)
         facts.add_row(Text("time", "bold"), Text(time_, "bold reverse" if paused else ""))
-        for i, (take, why) in enumerate(self.last_rejected):
+        for i, (take, why) in enumerate(list(self.last_rejected)):  # drawn in a thread of its own
             facts.add_row(Text("" if i else "rejected", "bold"), Text.assemble(f"{take}  ", (why, "red")))
         return facts
 

@@ -1,0 +1,183 @@
+"""Hollow shots: everything that the driver does for a shot, and no pixels.
+
+The same `render_shot`, studio, pool, gates' rules, writer and catalog as in a render. Models sleep for as long as a
+`Work` says, or not at all; gate tasks look at four numbers in place of a picture; rows are committed, fsynced, as ever.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import pipeline.studio
+from actors.values import ClipRequest, KeyframeRequest, ModelFiles, PromptEmbedding, PromptReceipt, PromptRequest, Receipt
+from catalog.media import Media
+from catalog.store import Catalog
+from cluster.specs import ModelSpec
+from gates.rules import judge
+from pipeline.episode import Sequence, Shot
+from pipeline.judge import Judged
+from pipeline.live import let_live
+from pipeline.plan import ShotPlan
+from pipeline.profile import load_profile, profile_identity
+from pipeline.registry import Ready
+from pipeline.resolve import StagePlan
+from pipeline.shot import ShotOutcome
+from pipeline.specs import identity_of
+from pipeline.studio import Studio
+from pipeline.workflow import Retry, Workflow
+
+from .baselines import Stage, Work
+
+EPISODE = "E96"
+SIZE = (768, 512, 121)
+PATIENT = Retry(max_attempts=20)
+STILL = Workflow(
+    name="hollow_still", version=1, family="stable_diffusion", checkpoint="x", width=768, height=512, num_inference_steps=1,
+    guidance_scale=1, retry=PATIENT,
+)  # fmt: skip
+CLIP = Workflow(
+    name="hollow_clip", version=1, family="ltx_video", checkpoint="x", width=768, height=512, num_frames=121, fps=24,
+    num_inference_steps=1, guidance_scale=1, retry=PATIENT,
+)  # fmt: skip
+
+
+# --- on the devices --------------------------------------------------------------------------------------------------
+
+
+class HollowTexts:
+    def __init__(self, identity: str):
+        self.identity = identity
+
+    def prepare(self) -> None:
+        """There is nothing to load."""
+
+    def generate(self, requests: list[PromptRequest]) -> tuple[list[PromptReceipt], list[PromptEmbedding]]:
+        empty = PromptEmbedding(np.zeros((1, 1), np.float32), np.ones(1, bool))
+        return [PromptReceipt(self.identity, None, 0.0) for _ in requests], [empty for _ in requests]
+
+
+class Hollow:
+    """A model that sleeps, and gives the numbers that its gate reads.
+
+    Args:
+        frames: bytes of each result beside them, such as a clip's 143 MB; 0 for none.
+        load: seconds to build. memory: bytes that it claims to need.
+    """
+
+    def __init__(self, identity: str, stage: Stage, work: Work, log: str = "", frames: int = 0, load: float = 0.0, memory: int | None = None):
+        self.identity, self.stage, self.work, self.log, self.frames, self.memory_bytes = identity, stage, work, log, frames, memory
+        time.sleep(load)
+
+    def prepare(self, loras: tuple) -> None:
+        """There are none."""
+
+    def generate(self, requests: list[KeyframeRequest | ClipRequest]) -> tuple[list[Receipt], list[np.ndarray]]:
+        made = [self._one(r) for r in requests]
+        return [receipt for receipt, _ in made], [result for _, result in made]
+
+    def _one(self, request: Any) -> tuple[Receipt, np.ndarray]:
+        shot, attempt = shot_and_attempt(request.take)
+        seconds, began = self.work.seconds(shot, self.stage, attempt), time.time()
+        time.sleep(seconds)
+        if self.log:
+            with open(self.log, "a") as file:  # one short line, which appends whole
+                file.write(f"{began:.4f} {time.time():.4f} {os.getpid()} {request.take}\n")
+        passes = self.work.passes(shot, self.stage, attempt)
+        result = np.array([shot, attempt, passes, 0]) if not self.frames else np.full(self.frames, passes, np.uint8)
+        return Receipt(request.take, self.identity, request.seed, True, seconds, 0, "hollow"), result
+
+
+def shot_and_attempt(take: str) -> tuple[int, int]:
+    _, shot, _, version = take.split("/")
+    return int(shot[2:]), int(version[1:])
+
+
+# --- in the CPU tasks ------------------------------------------------------------------------------------------------
+
+
+def hollow_image_gate(image: np.ndarray, finite: bool, width: int, height: int, root: Any, standard: Any) -> Judged:
+    # A contrast that the rule for empty pictures accepts, or not; a hash of its own, so that no two stills are alike.
+    bits = int(image[0]) * 0x9E3779B97F4A7C15 % 2**64
+    measures = {"contrast": 60.0 if image[2] else 0.0, "hash_high": float(bits >> 32), "hash_low": float(bits % 2**32)}
+    return Judged(judge("image", measures, standard.profile), _media(f"{int(image[0])}k", ".png"), width, height, 1, 0.0, 0.0)
+
+
+def hollow_video_gate(frames: np.ndarray, finite: bool, keyframe: Media, expect: Any, root: Any, standard: Any) -> Judged:
+    passes = bool(frames[2])
+    verdict = judge("video", {"contrast": 60.0 if passes else 0.0}, standard.profile)
+    return Judged(verdict, _media(keyframe.digest, ".mp4"), expect.width, expect.height, expect.frames, 0.0, 0.0)
+
+
+def hollow_keyframe(media: Media, width: int, height: int, root: Any) -> list[np.ndarray]:
+    return [np.zeros(4, np.uint8)]
+
+
+def _media(name: str, suffix: str) -> Media:
+    digest = name.rjust(64, "0")[-64:]
+    return Media(digest, f"media/{digest[:2]}/{digest}{suffix}", 1)
+
+
+@contextmanager
+def hollow_gates() -> Iterator[None]:
+    """The studio's CPU tasks are hollow for the length of a `with` block."""
+    names = {"judge_keyframe": hollow_image_gate, "judge_clip": hollow_video_gate, "keyframe_part": hollow_keyframe}
+    before = {name: getattr(pipeline.studio, name) for name in names}
+    for name, function in names.items():
+        setattr(pipeline.studio, name, function)
+    try:
+        yield
+    finally:
+        for name, function in before.items():
+            setattr(pipeline.studio, name, function)
+
+
+# --- in the driver ---------------------------------------------------------------------------------------------------
+
+
+class HollowSpecs:
+    """In place of `pipeline.specs.Specs`."""
+
+    def __init__(self, work: Work, log: Path | None = None, **more: Any):
+        profile = load_profile("anime")
+        self.ready = {w.stage: Ready(w, "d" * 64, ModelFiles("x"), profile, profile_identity(profile)) for w in (STILL, CLIP)}
+        self.models: dict[str, ModelSpec] = {}
+        for stage, ready in self.ready.items():
+            identity = identity_of(self.stage(stage))
+            own = {k: v[stage] for k, v in more.items()}
+            args = (identity, stage, work, str(log or ""), own.get("frames", 0), own.get("load", 0.0), own.get("memory"))
+            self.models[identity] = ModelSpec(
+                identity, Hollow, args, 1, stage, own.get("memory"), (), own.get("frames", 0) and own["frames"]
+            )
+        self.texts = ModelSpec("texts", HollowTexts, ("texts",), 8, "prompt")
+
+    def stage(self, stage: Stage) -> StagePlan:
+        return StagePlan(stage, self.ready[stage], "a prompt", "", (), (), (), stage * 8)
+
+    def model(self, stage: StagePlan) -> ModelSpec:
+        return self.models[identity_of(stage)]
+
+    def encoder(self, stage: StagePlan) -> ModelSpec:
+        return self.texts
+
+    def plans(self, shots: int) -> Iterator[ShotPlan]:
+        """One after another, so that a hundred thousand are never there at once."""
+        keyframe, clip = self.stage("keyframe"), self.stage("clip")
+        for n in range(shots):
+            shot = Shot.model_construct(id=f"SH{n:06d}", frames=60, variation=0, priority=0, declares=())
+            sequence = Sequence.model_construct(id="S010", shots=[])
+            yield ShotPlan(EPISODE, sequence, shot, keyframe, clip, None, {"keyframe": (), "clip": ()}, None, None)
+
+
+async def live_hollow(
+    work: Work, specs: HollowSpecs, pool: Any, catalog: Catalog, writer: Any, live: int, ended: Callable[[ShotOutcome], None]
+) -> None:
+    """All shots of the work, `live` a device at once."""
+    studio = Studio("hollow", pool, catalog, writer, specs)  # type: ignore[arg-type]
+    await let_live(specs.plans(work.shots), studio, ended, lambda: live * max(1, len(pool.fleet.posts)))
