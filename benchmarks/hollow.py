@@ -6,8 +6,6 @@ The same `render_shot`, studio, pool, gates' rules, writer and catalog as in a r
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +14,7 @@ from typing import Any
 import numpy as np
 
 import pipeline.studio
-from actors.values import ClipRequest, KeyframeRequest, ModelFiles, PromptEmbedding, PromptReceipt, PromptRequest, Receipt
+from actors.values import ModelFiles
 from catalog.media import Media
 from catalog.store import Catalog
 from cluster.specs import ModelSpec
@@ -33,7 +31,8 @@ from pipeline.specs import identity_of
 from pipeline.studio import Studio
 from pipeline.workflow import Retry, Workflow
 
-from .baselines import Stage, Work
+from .hollow_models import Hollow, HollowTexts
+from .work import Stage, Work
 
 EPISODE = "E96"
 SIZE = (768, 512, 121)
@@ -46,57 +45,6 @@ CLIP = Workflow(
     name="hollow_clip", version=1, family="ltx_video", checkpoint="x", width=768, height=512, num_frames=121, fps=24,
     num_inference_steps=1, guidance_scale=1, retry=PATIENT,
 )  # fmt: skip
-
-
-# --- on the devices --------------------------------------------------------------------------------------------------
-
-
-class HollowTexts:
-    def __init__(self, identity: str):
-        self.identity = identity
-
-    def prepare(self) -> None:
-        """There is nothing to load."""
-
-    def generate(self, requests: list[PromptRequest]) -> tuple[list[PromptReceipt], list[PromptEmbedding]]:
-        empty = PromptEmbedding(np.zeros((1, 1), np.float32), np.ones(1, bool))
-        return [PromptReceipt(self.identity, None, 0.0) for _ in requests], [empty for _ in requests]
-
-
-class Hollow:
-    """A model that sleeps, and gives the numbers that its gate reads.
-
-    Args:
-        frames: bytes of each result beside them, such as a clip's 143 MB; 0 for none.
-        load: seconds to build. memory: bytes that it claims to need.
-    """
-
-    def __init__(self, identity: str, stage: Stage, work: Work, log: str = "", frames: int = 0, load: float = 0.0, memory: int | None = None):
-        self.identity, self.stage, self.work, self.log, self.frames, self.memory_bytes = identity, stage, work, log, frames, memory
-        time.sleep(load)
-
-    def prepare(self, loras: tuple) -> None:
-        """There are none."""
-
-    def generate(self, requests: list[KeyframeRequest | ClipRequest]) -> tuple[list[Receipt], list[np.ndarray]]:
-        made = [self._one(r) for r in requests]
-        return [receipt for receipt, _ in made], [result for _, result in made]
-
-    def _one(self, request: Any) -> tuple[Receipt, np.ndarray]:
-        shot, attempt = shot_and_attempt(request.take)
-        seconds, began = self.work.seconds(shot, self.stage, attempt), time.time()
-        time.sleep(seconds)
-        if self.log:
-            with open(self.log, "a") as file:  # one short line, which appends whole
-                file.write(f"{began:.4f} {time.time():.4f} {os.getpid()} {request.take}\n")
-        passes = self.work.passes(shot, self.stage, attempt)
-        result = np.array([shot, attempt, passes, 0]) if not self.frames else np.full(self.frames, passes, np.uint8)
-        return Receipt(request.take, self.identity, request.seed, True, seconds, 0, "hollow"), result
-
-
-def shot_and_attempt(take: str) -> tuple[int, int]:
-    _, shot, _, version = take.split("/")
-    return int(shot[2:]), int(version[1:])
 
 
 # --- in the CPU tasks ------------------------------------------------------------------------------------------------
@@ -148,7 +96,7 @@ class HollowSpecs:
         profile = load_profile("anime")
         self.ready = {w.stage: Ready(w, "d" * 64, ModelFiles("x"), profile, profile_identity(profile)) for w in (STILL, CLIP)}
         self.models: dict[str, ModelSpec] = {}
-        for stage, ready in self.ready.items():
+        for stage in self.ready:
             identity = identity_of(self.stage(stage))
             own = {k: v[stage] for k, v in more.items()}
             args = (identity, stage, work, str(log or ""), own.get("frames", 0), own.get("load", 0.0), own.get("memory"))
@@ -169,9 +117,9 @@ class HollowSpecs:
     def plans(self, shots: int) -> Iterator[ShotPlan]:
         """One after another, so that a hundred thousand are never there at once."""
         keyframe, clip = self.stage("keyframe"), self.stage("clip")
+        first, sequence = Shot(id="SH0000", frames=60), Sequence.model_construct(id="S010", shots=[])
         for n in range(shots):
-            shot = Shot.model_construct(id=f"SH{n:06d}", frames=60, variation=0, priority=0, declares=())
-            sequence = Sequence.model_construct(id="S010", shots=[])
+            shot = first.model_copy(update={"id": f"SH{n:06d}"})
             yield ShotPlan(EPISODE, sequence, shot, keyframe, clip, None, {"keyframe": (), "clip": ()}, None, None)
 
 

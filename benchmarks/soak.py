@@ -93,7 +93,8 @@ class Site:
     def environment(self) -> dict[str, str]:
         mine = {k: v for k, v in os.environ.items() if not k.startswith("TOWER_") and k != "RAY_ADDRESS"}
         ours = {"PYTHONPATH": PROJECT, "TOWER_CATALOG_URI": self.catalog, "TMPDIR": self.temp, EXECUTIONS: self.executions}
-        return mine | {k: str(v) for k, v in ours.items()}
+        told = {"TOWER_LOG_SECONDS": "0"}
+        return mine | told | {k: str(v) for k, v in ours.items()}
 
 
 class Life:
@@ -117,6 +118,15 @@ class Life:
     @property
     def text(self) -> str:
         return self.log.read_text()
+
+    def run_for(self, seconds: float) -> bool:
+        """Listen for so long. True: it goes on."""
+        end = time.monotonic() + seconds
+        while self.process.poll() is None and time.monotonic() < end:
+            self._listen()
+            time.sleep(POLL_SECONDS)
+        self._listen()
+        return self.process.poll() is None
 
     def run(self, moment: Moment | None) -> bool:
         """Listen until it ends, or its moment has come. True: it goes on, and is to be killed."""

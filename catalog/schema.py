@@ -274,4 +274,23 @@ BENCHMARKS = Table(
     since=3,
 )
 
-TABLES = {t.name: t for t in (MIGRATIONS, RUNS, CONTROLS, TAKES, JUDGEMENTS, REVIEWS, CALIBRATIONS, WORKFLOWS, PROMOTIONS, BENCHMARKS)}
+MEASUREMENTS = Table(
+    "measurements",
+    "One row a figure that a benchmark job of this repository measured.",
+    (
+        Column("job", TEXT, "the job: orchestration …"),
+        Column("run", TEXT, "id of its run"),
+        Column("at", TIME, "when it began"),
+        Column("device", TEXT, "the hardware's name"),
+        Column("cores", INT, "of the machine"),
+        Column("what", TEXT, "what was measured"),
+        Column("value", REAL, "the figure"),
+        Column("unit", TEXT, "its unit"),
+        Column("least", REAL, "what it must reach; null where nothing is promised"),
+        Column("most", REAL, "what it must not exceed; null where nothing is promised"),
+    ),
+    since=4,
+)
+
+ALL = (MIGRATIONS, RUNS, CONTROLS, TAKES, JUDGEMENTS, REVIEWS, CALIBRATIONS, WORKFLOWS, PROMOTIONS, BENCHMARKS, MEASUREMENTS)
+TABLES = {t.name: t for t in ALL}

@@ -38,7 +38,8 @@ class Catalog:
 
     place: Place
     was_version: int  # before it was opened: 0 for a new catalog
-    written: dict[str, DeltaTable] = field(default_factory=dict, repr=False, compare=False)  # kept open: reading a log costs more than a commit
+    # Kept open after a commit: to read the log again costs more than the next one.
+    written: dict[str, DeltaTable] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def open(cls, where: Path | str | Place) -> Catalog:

@@ -15,7 +15,7 @@ Waiting = tuple[str, dict[str, Any], "asyncio.Future[None]"]
 class Writer:
     """Use as an async context manager; leaving it commits what is left."""
 
-    def __init__(self, catalog: Catalog, gather_seconds: float = 0.15):
+    def __init__(self, catalog: Catalog, gather_seconds: float = 0.25):
         self.catalog, self.gather_seconds = catalog, gather_seconds
         self.queue: asyncio.Queue[Waiting | None] = asyncio.Queue()
 

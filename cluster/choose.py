@@ -26,7 +26,7 @@ class Request:
     """One thing to be run, until its future is settled. order: smaller goes first.
 
     alone: nothing runs with it or waits behind it, so that if the device dies again, it is known by whom.
-    moved: how often it was taken to another device because its own was lost without its doing.
+    moved: how often it was taken to another device because its own was lost without its doing. waits: it is in the queue.
     """
 
     spec: ModelSpec
@@ -39,6 +39,7 @@ class Request:
     calls: tuple[Any, ...] | None = None  # to prepare the model with, where nothing is to be generated
     alone: bool = False
     moved: int = 0
+    waits: bool = False
 
     def __lt__(self, other: Request) -> bool:
         return self.order < other.order
@@ -57,14 +58,15 @@ class Queue:
         return (request for lane in self.lanes.values() for request in lane)
 
     def push(self, request: Request) -> None:
+        request.waits = True
         insort(self.lanes.setdefault(request.spec.key, []), request)
 
     def remove(self, request: Request) -> None:
-        lane = self.lanes.get(request.spec.key, [])
-        if request in lane:
-            lane.remove(request)
+        request.waits = False
+        lane = self.lanes[request.spec.key]
+        lane.remove(request)
         if not lane:
-            self.lanes.pop(request.spec.key, None)
+            del self.lanes[request.spec.key]
 
     def take(self, key: str) -> list[Request]:
         """The lane's first request, and those that may share its batch."""
@@ -79,6 +81,8 @@ class Queue:
 
     def clear(self) -> list[Request]:
         all_of_them = list(self)
+        for request in all_of_them:
+            request.waits = False
         self.lanes.clear()
         return all_of_them
 

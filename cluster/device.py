@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import gc
 import os
-import pickle
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
 
-from .specs import ModelSpec
+from .specs import ModelSpec, pack, unpack
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class Device:
         """Process id, and the bytes of the device's memory; None where it is no GPU."""
         return os.getpid(), _gpu_memory()
 
-    def prepare(self, spec: ModelSpec, evict: Sequence[str], calls: Sequence[tuple[Any, ...]]) -> Answer:
+    def prepare(self, key: str, written: bytes, evict: Sequence[str], calls: Sequence[tuple[Any, ...]]) -> bytes:
         """Build the model, and call its `prepare` with each of `calls`: whatever is wrong with its files is told now."""
 
         def work(model: Any) -> list[Any]:
@@ -54,16 +52,16 @@ class Device:
                 model.prepare(*args)
             return []
 
-        return self._answer(spec, evict, work)
+        return pack(self._answer(key, written, evict, work))
 
     @ray.method(num_returns=2)
-    def run(self, packed: bytes, *values: Any) -> tuple[Answer, Any]:
-        """Fill each request's slots with items of the resolved values, and generate.
+    def run(self, packed: bytes, *values: Any) -> tuple[bytes, Any]:
+        """Fill each request's slots with items of the resolved values, and generate; gives its packed Answer, and the results.
 
         Args:
-            packed: the spec, what to evict, the requests, and for each value (request, field, index).
+            packed: the model's key and its packed spec, what to evict, the requests, and for each value (request, field, index).
         """
-        spec, evict, requests, slots = unpack(packed)
+        key, written, evict, requests, slots = unpack(packed)
         made: list[Any] = []
 
         def work(model: Any) -> list[Any]:
@@ -72,23 +70,23 @@ class Device:
                 filled[request][name] = value[index]
             receipts, results = model.generate([replace(r, **f) if f else r for r, f in zip(requests, filled, strict=True)])
             if not len(receipts) == len(results) == len(requests):
-                raise ValueError(f"{spec.key} gave {len(results)} results for {len(requests)} requests")
+                raise ValueError(f"{key} gave {len(results)} results for {len(requests)} requests")
             made.append(results)
             return receipts
 
-        answer = self._answer(spec, evict, work)
-        return answer, made[0] if made else None
+        answer = self._answer(key, written, evict, work)
+        return pack(answer), made[0] if made else None
 
-    def _answer(self, spec: ModelSpec, evict: Sequence[str], work: Callable[[Any], list[Any]]) -> Answer:
+    def _answer(self, key: str, written: bytes, evict: Sequence[str], work: Callable[[Any], list[Any]]) -> Answer:
         began, loaded = time.monotonic(), 0.0
         try:
             self._evict(evict)
-            if spec.key not in self.models:
-                self._build(spec)
+            if key not in self.models:
+                self._build(*unpack(written))
                 loaded = time.monotonic() - began
-            memory = _PeakMemory(self.weights.get(spec.key))
-            receipts = work(self.models[spec.key])
-            told = getattr(self.models[spec.key], "memory_bytes", None)
+            memory = _PeakMemory(self.weights[key])
+            receipts = work(self.models[key])
+            told = getattr(self.models[key], "memory_bytes", None)
             return Answer(receipts, None, time.monotonic() - began - loaded, loaded, told or memory.needed())
         except Exception as error:  # noqa: BLE001 - travels as data: not every exception survives pickling
             return Answer(None, (type(error).__name__, str(error)), time.monotonic() - began - loaded, loaded, None)
@@ -110,8 +108,8 @@ class Device:
 class _PeakMemory:
     """What a call needs beside what lay on the device before it."""
 
-    def __init__(self, weights: int | None):
-        self.weights, self.before = weights or 0, _allocated()
+    def __init__(self, weights: int):
+        self.weights, self.before = weights, _allocated()
         if (cuda := _cuda()) is not None:
             cuda.reset_peak_memory_stats()
 
@@ -145,9 +143,10 @@ def _gpu_memory() -> int | None:
 # One more try for a worker that was lost; what crashes a decoder would crash it every time.
 @ray.remote(num_cpus=1, max_retries=1)
 def cpu_task(packed: bytes, *values: Any) -> Any:
-    """packed: a function, and its arguments with (place among the values, index) where they lie in the object store."""
-    function, args = unpack(packed)
-    return function(*(values[a.value][a.index] if isinstance(a, Stored) else a for a in args))
+    """packed: a function, its arguments, `Stored` where they lie in the object store, and whether to pack what it gives."""
+    function, args, packs = unpack(packed)
+    result = function(*(values[a.value][a.index] if isinstance(a, Stored) else a for a in args))
+    return pack(result) if packs else result
 
 
 @dataclass(frozen=True)
@@ -156,16 +155,3 @@ class Stored:
 
     value: int
     index: int
-
-
-def pack(*values: Any) -> bytes:
-    """One plain pickle of everything: Ray would pickle each argument by itself, in Python, which costs a driver most of its time."""
-    with suppress(pickle.PicklingError, AttributeError, TypeError):
-        packed = pickle.dumps(values, pickle.HIGHEST_PROTOCOL)
-        if b"__main__" not in packed:
-            return packed
-    return ray.cloudpickle.dumps(values)  # with functions and classes that no module over there has
-
-
-def unpack(packed: bytes) -> Any:
-    return pickle.loads(packed)

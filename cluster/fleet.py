@@ -28,9 +28,11 @@ class Post(Seat):
     """A seat with its actor. batches: what was sent there, oldest first; the first executes, the other waits behind it."""
 
     actor: Any = None
+    pid: int = 0
     life: int = 0  # how many actors it has had
     up: bool = False
     batches: list[list[Request]] = field(default_factory=list)
+    asked: float = 0.0  # when the actor was asked for
     up_since: float = 0.0
     busy_since: float = 0.0
 
@@ -121,7 +123,7 @@ class Fleet:
             self.posts.remove(post)
 
     async def _start(self, post: Post) -> None:
-        life = post.life
+        life, post.asked = post.life, time.monotonic()
         # num_cpus=0: a device that held a CPU for life would starve the gates on a small machine.
         # max_restarts=0: Ray would send a retry to the same, perhaps broken, place and blame the wrong take.
         options: dict[str, Any] = {"num_gpus": 1, "num_cpus": 0, "max_restarts": 0, "max_task_retries": 0, "max_concurrency": 1}
@@ -129,7 +131,7 @@ class Fleet:
         name = post.name + (f", actor {post.life + 1}" if post.life else "")
         try:
             post.actor = ray.remote(Device).options(name=name, scheduling_strategy=where, **options).remote(self.threads)
-            _, memory = await asyncio.wait_for(_reply(post.actor.describe.remote()), START_SECONDS)
+            post.pid, memory = await asyncio.wait_for(_reply(post.actor.describe.remote()), START_SECONDS)
         except (RayError, TimeoutError, ValueError):
             if post.life == life:
                 self._drop(post)  # the next look at the nodes tries again, where the node still offers it

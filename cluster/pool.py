@@ -19,10 +19,10 @@ from ray.autoscaler.sdk import request_resources
 from ray.exceptions import ActorUnavailableError, NodeDiedError, RayError, RayTaskError
 
 from .choose import Learned, Queue, Request, choose
-from .device import Answer, Stored, cpu_task, pack
+from .device import Answer, Stored, cpu_task
 from .fleet import START_SECONDS, WATCH_SECONDS, Fleet, Post
 from .nodes import nodes
-from .specs import DeviceLost, ModelBroken, ModelSpec, NothingCanRun, Part, PoolOptions, PoolStats, RequestFailed, Stopped
+from .specs import DeviceLost, ModelBroken, ModelSpec, NothingCanRun, Part, PoolOptions, PoolStats, RequestFailed, Stopped, pack, unpack
 from .start import ClusterError, ClusterInfo
 
 BREAKER = 3  # devices that a model may kill in a row, without one success, before it is refused
@@ -119,7 +119,8 @@ class Pool:
     async def cpu(self, function: Callable[..., Any], *args: Any, name: str = "") -> Any:
         """Run a function as a CPU task; `Part` arguments arrive as their values. Its exceptions are raised here."""
         try:
-            return await self.cpu_part(function, *args, name=name).ref
+            (value,) = unpack(await self._task(function, args, name, True))
+            return value
         except RayTaskError as error:
             if isinstance(error.cause, RayError):  # its argument was lost with the node that held it
                 raise DeviceLost(f"a CPU task's input was lost ({type(error.cause).__name__})") from error
@@ -129,11 +130,13 @@ class Pool:
 
     def cpu_part(self, function: Callable[..., Any], *args: Any, name: str = "") -> Part:
         """Like `cpu`, but leaves the value in the object store. The function must return a list to be indexed."""
-        parts = [a for a in args if isinstance(a, Part)]
-        places = itertools.count()
-        packed = pack(function, [Stored(next(places), a.index) if isinstance(a, Part) else a for a in args])
+        return Part(self._task(function, args, name, False))
+
+    def _task(self, function: Callable[..., Any], args: tuple[Any, ...], name: str, packs: bool) -> ray.ObjectRef:
+        parts, places = [a for a in args if isinstance(a, Part)], itertools.count()
+        packed = pack(function, [Stored(next(places), a.index) if isinstance(a, Part) else a for a in args], packs)
         # `_remote`, since `options().remote()` makes a class for every call.
-        return Part(cpu_task._remote(args=(packed, *(part.ref for part in parts)), name=name or None))
+        return cpu_task._remote(args=(packed, *(part.ref for part in parts)), name=name or None)
 
     def pause(self) -> None:
         """Begin nothing more until `resume`; what executes goes on."""
@@ -156,10 +159,6 @@ class Pool:
             if (post.most or len(mine)) < len(mine) or (post.memory is not None and sum(need for _, need in mine) > post.memory):
                 return True
         return False
-
-    async def pids(self) -> list[int]:
-        """Process ids of the devices that are up, in order."""
-        return [(await p.actor.describe.remote())[0] for p in self.fleet.posts if p.up]
 
     def stats(self) -> PoolStats:
         busy = [p for p in self.fleet.posts if p.batches]
@@ -202,7 +201,8 @@ class Pool:
         try:
             return await future
         finally:
-            self.queue.remove(request)  # where the caller was cancelled
+            if request.waits:  # the caller was cancelled
+                self.queue.remove(request)
 
     def _refuse_broken(self, spec: ModelSpec) -> None:
         killers = self.deaths.get(spec.key, [])
@@ -295,7 +295,8 @@ class Pool:
         """Whatever goes wrong, the batch hears of it or is moved: nobody may wait for nothing."""
         made, began = False, time.monotonic()
         try:
-            answer, results = await asyncio.wait_for(self._call(post, batch, gone), self.options.call_seconds)
+            async with asyncio.timeout(self.options.call_seconds):
+                answer, results = await self._call(post, batch, gone)
             made = self._settle(post, batch, answer, results, bool(gone))
         except RayTaskError as error:  # an input could not be made, or was lost; the actor's own errors come as data
             lost = DeviceLost(f"an input of {batch[0].spec.key} was lost ({type(error.cause).__name__})")
@@ -314,14 +315,15 @@ class Pool:
     async def _call(self, post: Post, batch: list[Request], gone: list[str]) -> tuple[Answer, Any]:
         spec, first = batch[0].spec, batch[0]
         if first.calls is not None:
-            return await post.actor.prepare.options(name=f"load {spec.key}").remote(spec, gone, first.calls), None
+            answer = post.actor.prepare._remote(args=(spec.key, spec.written, gone, first.calls), name=f"load {spec.key}")
+            return unpack(await answer)[0], None
         places = [(i, name, part.index) for i, r in enumerate(batch) for name, part in r.parts.items()]
         refs = [part.ref for r in batch for part in r.parts.values()]
         names = [str(getattr(r.work, "take", "") or spec.key) for r in batch]
         title = f"{spec.stage} {names[0]}" + (f" and {len(names) - 1} more" if names[1:] else "")
-        packed = pack(spec, gone, [r.work for r in batch], places)
+        packed = pack(spec.key, spec.written, gone, [r.work for r in batch], places)
         answer, results = post.actor.run._remote(args=(packed, *refs), name=title, num_returns=2)
-        return await answer, results
+        return unpack(await answer)[0], results
 
     def _settle(self, post: Post, batch: list[Request], answer: Answer, results: Any, switched: bool) -> bool:
         """Hand out what the device answered; whether results are there now."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import ray
@@ -51,6 +54,24 @@ class ModelSpec:
     memory_bytes: int | None = None
     labels: tuple[tuple[str, str], ...] = ()
     result_bytes: int = 0
+
+    @cached_property
+    def written(self) -> bytes:
+        """The spec, packed once: it goes with every call, and is read where the model is not yet built."""
+        return pack(self)
+
+
+def pack(*values: Any) -> bytes:
+    """One plain pickle of everything: Ray would pickle each argument by itself, in Python, which costs a driver most of its time."""
+    with suppress(pickle.PicklingError, AttributeError, TypeError):
+        packed = pickle.dumps(values, pickle.HIGHEST_PROTOCOL)
+        if b"__main__" not in packed:
+            return packed
+    return ray.cloudpickle.dumps(values)  # with functions and classes that no module over there has
+
+
+def unpack(packed: bytes) -> Any:
+    return pickle.loads(packed)
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import pickle
 import tempfile
 import time
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -29,6 +32,28 @@ class Standard:
 
     profile: Profile
     declared: tuple[str, ...] = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """It goes with every task, with sixty rules in it: they are written once here, and read once by each worker."""
+        return _standard, (_written(self.profile), self.declared)
+
+
+WRITTEN: dict[int, tuple[Profile, bytes]] = {}  # by identity; each is kept, so that its identity stays its own
+
+
+def _written(profile: Profile) -> bytes:
+    if id(profile) not in WRITTEN:
+        WRITTEN[id(profile)] = profile, pickle.dumps(profile)
+    return WRITTEN[id(profile)][1]
+
+
+def _standard(written: bytes, declared: tuple[str, ...]) -> Standard:
+    return Standard(_profile(written), declared)
+
+
+@lru_cache
+def _profile(written: bytes) -> Profile:
+    return pickle.loads(written)
 
 
 @dataclass(frozen=True)

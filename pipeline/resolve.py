@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import asdict, dataclass, replace
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from actors.values import Lora, ModelFiles
+from actors.values import ClipSettings, KeyframeSettings, Lora, ModelFiles
 from catalog.registry import Row
 from gates.rules import Profile
 
 from .episode import Episode, Sequence, Shot
 from .errors import InputError
 from .files import inside, lora_file
-from .fingerprint import FileDigests, digest, file_digest, text_digest
+from .fingerprint import FileDigests, canonical, digest, file_digest, text_digest
 from .prompt import compose, compose_negative
 from .registry import Ready, Registry
 from .settings import Settings
@@ -182,11 +182,12 @@ def changes(row: Row, stage: StagePlan, variation: int) -> list[tuple[str, str]]
 
 def parameters_json(stage: StagePlan) -> str:
     """The settings of a take as they were used."""
-    from dataclasses import asdict, replace
+    return _settings_json(stage.workflow.settings(), stage.parameters)
 
-    from .fingerprint import canonical
 
-    return canonical(asdict(replace(stage.workflow.settings(), **dict(stage.parameters))))
+@lru_cache(maxsize=4096)
+def _settings_json(settings: KeyframeSettings | ClipSettings, parameters: tuple[tuple[str, Any], ...]) -> str:
+    return canonical(asdict(replace(settings, **dict(parameters))))
 
 
 def _word_difference(before: str, after: str) -> str:

@@ -6,13 +6,20 @@ import json
 
 from pydantic import BaseModel
 
+from .cluster_profile import ClusterProfile
 from .episode import Episode
 from .profile import GateProfile
 from .settings import PROJECT
 from .suite import Suite
 from .workflow import Workflow
 
-SCHEMAS: dict[str, type[BaseModel]] = {"episode": Episode, "workflow": Workflow, "gates": GateProfile, "suite": Suite}
+SCHEMAS: dict[str, type[BaseModel]] = {
+    "episode": Episode,
+    "workflow": Workflow,
+    "gates": GateProfile,
+    "suite": Suite,
+    "cluster": ClusterProfile,
+}
 
 
 def schema_text(name: str) -> str:

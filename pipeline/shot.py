@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from catalog.media import Media
+from cluster.specs import Part
 
 from .plan import ShotPlan
 from .resolve import clip_inputs
@@ -31,10 +32,11 @@ class ShotOutcome:
 
 @dataclass(frozen=True)
 class Start:
-    """The accepted keyframe that a clip starts from."""
+    """The accepted keyframe that a clip starts from. picture: its pixels in the object store, where they were drawn just now."""
 
     take: str
     media: Media
+    picture: Part | None = None
 
 
 async def render_shot(plan: ShotPlan, studio: Studio) -> ShotOutcome:
@@ -66,6 +68,7 @@ async def render_shot(plan: ShotPlan, studio: Studio) -> ShotOutcome:
             return _exhausted(plan, keyframe, take.row["error"])
         if take.outcome == "error":
             errors[stage.stage] += 1
+            keyframe = keyframe and replace(keyframe, picture=None)  # it may be what was lost; the stored file is not
             if errors[stage.stage] >= MAX_ERRORS:
                 return _exhausted(plan, keyframe, f"{stage.stage} failed {MAX_ERRORS} times: {take.row['error']}")
         elif take.outcome == "rejected":
@@ -78,7 +81,7 @@ async def render_shot(plan: ShotPlan, studio: Studio) -> ShotOutcome:
                 keyframe = None
                 numbers.give_up(plan.keyframe.inputs)
         elif keyframe is None:
-            keyframe = Start(take.id, take.media)
+            keyframe = Start(take.id, take.media, take.picture)
             if plan.until == "keyframe":
                 return ShotOutcome(plan.shot.id, "accepted", keyframe.take, None)
         else:

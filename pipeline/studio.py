@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from fractions import Fraction
@@ -39,9 +39,10 @@ REMEMBERED_PROMPTS = 512  # embeddings kept in the object store: negatives and r
 
 @dataclass(frozen=True)
 class Take:
-    """One attempt, as its row tells it."""
+    """One attempt, as its row tells it. picture: a keyframe's pixels, where they still lie in the object store."""
 
     row: dict[str, Any]
+    picture: Part | None = None
 
     @property
     def id(self) -> str:
@@ -84,6 +85,8 @@ class Studio:
         seed = seed_for(plan.episode, plan.shot.id, "keyframe", plan.shot.variation, variation)
         row = self._row(plan, stage, attempt, variation, seed, stage.inputs, None)
 
+        drawn: list[Part] = []
+
         async def work() -> Judged:
             if plan.given_keyframe:
                 row["seed"] = None
@@ -91,10 +94,11 @@ class Studio:
                 return self._compared(plan, await self.pool.cpu(judge_given, *given, name=f"gate 1 {row['take']}"))
             request = KeyframeRequest(row["take"], seed, stage.loras, stage.parameters)
             receipt, picture = await self._generate(plan, stage, request, row, {}, together=(stage.loras, stage.parameters))
-            drawn = picture, receipt.finite, wanted.width, wanted.height, self.catalog.place, _standard(plan, stage)
-            return self._compared(plan, await self.pool.cpu(judge_keyframe, *drawn, name=f"gate 1 {row['take']}"))
+            drawn.append(picture)
+            made = picture, receipt.finite, wanted.width, wanted.height, self.catalog.place, _standard(plan, stage)
+            return self._compared(plan, await self.pool.cpu(judge_keyframe, *made, name=f"gate 1 {row['take']}"))
 
-        take = await self._attempt(row, work)
+        take = await self._attempt(row, work, drawn)
         if take.outcome == "accepted":
             self.keyframes.set(plan.shot.id, keyframe_hash(take.row["measures"]))
         return take
@@ -110,8 +114,10 @@ class Studio:
         row.update(fps=float(fps), upstream=start.take)
 
         async def work() -> Judged:
-            start_of = keyframe, wanted.width, wanted.height, self.catalog.place
-            still = self.pool.cpu_part(keyframe_part, *start_of, name=f"keyframe of {row['take']}")
+            still = start.picture
+            if still is None or (plan.keyframe.workflow.width, plan.keyframe.workflow.height) != (wanted.width, wanted.height):
+                start_of = keyframe, wanted.width, wanted.height, self.catalog.place
+                still = self.pool.cpu_part(keyframe_part, *start_of, name=f"keyframe of {row['take']}")
             request = ClipRequest(row["take"], seed, stage.loras, stage.parameters)
             receipt, frames = await self._generate(plan, stage, request, row, {"keyframe": still}, together=row["take"])
             made = frames, receipt.finite, keyframe, expect, self.catalog.place, _standard(plan, stage)
@@ -158,8 +164,11 @@ class Studio:
             while len(self.prompts) > REMEMBERED_PROMPTS:
                 self.prompts.popitem(last=False)
         self.prompts.move_to_end(key)
+        known = self.prompts[key]
+        if known.done() and not known.exception():
+            return known.result()
         try:
-            return await asyncio.shield(self.prompts[key])
+            return await asyncio.shield(known)
         except Exception:
             self.prompts.pop(key, None)  # the next one tries anew
             raise
@@ -168,7 +177,7 @@ class Studio:
         receipt, part = await self.pool.submit(self.specs.encoder(stage), PromptRequest(text), None, (first, PRIORITY["prompt"]))
         return part, receipt.cut
 
-    async def _attempt(self, row: dict[str, Any], work: Callable[[], Any]) -> Take:
+    async def _attempt(self, row: dict[str, Any], work: Callable[[], Any], drawn: Sequence[Part] = ()) -> Take:
         """Run the work and record what came of it. Media is on disk before its row is written."""
         self.tell("begin", row["stage"])
         try:
@@ -182,7 +191,7 @@ class Studio:
             raise StorageError(f"media cannot be written to {self.catalog.place}: {error.strerror or error}") from error
         row["at"] = datetime.now(UTC)
         await self.writer.add("takes", row)
-        take = Take(row)
+        take = Take(row, drawn[0] if drawn else None)
         self.tell("take", take)
         return take
 

@@ -67,7 +67,10 @@ def tower(*args: str | Path, cwd: Path, timeout: float = 300, **env: str) -> Don
 def environment(cwd: Path, **extra: str) -> dict[str, str]:
     mine = {k: v for k, v in os.environ.items() if not k.startswith("TOWER_") and k != "RAY_ADDRESS"}
     return (
-        mine | {"PYTHONPATH": str(PROJECT), "TOWER_CATALOG_URI": str(cwd / "catalog-data"), "TOWER_MODELS_DIR": str(cwd / "models")} | extra
+        mine
+        | {"PYTHONPATH": str(PROJECT), "TOWER_CATALOG_URI": str(cwd / "catalog-data"), "TOWER_MODELS_DIR": str(cwd / "models")}
+        | {"TOWER_LOG_SECONDS": "0"}
+        | extra
     )
 
 

@@ -92,7 +92,7 @@ def test_a_notice_of_preemption_lets_what_runs_end_and_begins_nothing_there(mach
 
     async def story(pool: Pool) -> Any:
         await until(lambda: pool.stats().devices == 2)
-        there = {p.node.id: pid for p in pool.fleet.posts for pid in [(await p.actor.describe.remote())[0]]}
+        there = {p.node.id: p.pid for p in pool.fleet.posts}
         asks = [asyncio.create_task(pool.submit(ONE, Ask(n, sleep=0.5))) for n in range(30)]
         await until(lambda: pool.stats().busy == 2)
         await asyncio.to_thread(machines.drain, spot, 60)
@@ -112,7 +112,7 @@ def test_work_goes_where_its_labels_say(machines):
 
     async def story(pool: Pool) -> Any:
         await until(lambda: pool.stats().devices == 2)
-        pids = {p.node.accelerator: (await p.actor.describe.remote())[0] for p in pool.fleet.posts}
+        pids = {p.node.accelerator: p.pid for p in pool.fleet.posts}
         made = await asyncio.gather(*(pool.submit((clips, ONE)[n % 2], Ask(n, sleep=0.1), priority=(1 - n % 2,)) for n in range(20)))
         with pytest.raises(NothingCanRun, match="clips needs a device on a node with"):
             h100 = next(n for n in machines.cluster.worker_nodes if n.node_id in {x.id for x in nodes() if x.accelerator == "H100"})

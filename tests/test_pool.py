@@ -74,7 +74,7 @@ async def all_up(pool: Pool) -> list[int]:
     """Process ids, once every device is there."""
     while not all(post.up for post in pool.fleet.posts):  # noqa: ASYNC110 - the pool has no event for it
         await asyncio.sleep(0.05)
-    return await pool.pids()
+    return [post.pid for post in pool.fleet.posts]
 
 
 def double(value: int) -> int:
