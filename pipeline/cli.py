@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from .cli_catalog import catalog_app
+from .cli_doctor import doctor
 from .cli_gate import gate_app
 from .cli_jobs import cancel, list_jobs, logs, submit
 from .cli_workflows import benchmark, docs, workflows_app
@@ -31,6 +32,7 @@ app.command()(submit)
 app.command("jobs")(list_jobs)
 app.command()(logs)
 app.command()(cancel)
+app.command()(doctor)
 err = Console(stderr=True)
 
 EpisodeFile = Annotated[Path, typer.Argument(metavar="EPISODE", help="episode file (YAML)")]
