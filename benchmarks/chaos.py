@@ -73,7 +73,7 @@ class Machines:
 
     def processes(self, kind: str) -> list[psutil.Process]:
         """Devices, or workers that run CPU tasks, at work just now."""
-        marks = {"actor": ("keyframe E", "clip E", "texts", "load "), "worker": ("gate ", "keyframe of ")}[kind]
+        marks = {"actor": ("keyframe ", "clip ", "prompt ", "load "), "worker": ("gate ", "still ")}[kind]
         found = []
         for child in psutil.Process().children(recursive=True):
             try:

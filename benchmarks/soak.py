@@ -151,7 +151,7 @@ class Life:
         ours = [_title(p) for p in self.others()]
         if "rendered" in self.seen:
             return "Ray stop" if any("raylet" in title for title in ours) else "assembly"
-        if any(title.startswith(("ray::keyframe E", "ray::clip E")) for title in ours):
+        if any(title.startswith(("ray::keyframe ", "ray::clip ")) for title in ours):
             return "during a take"
         if self.takes:
             return "between takes: gates and commits"

@@ -26,6 +26,7 @@ from .place import Place
 from .schema import TABLES
 
 COMMIT_TRIES = 12
+KEPT_COMMITS = 32
 
 
 class CatalogError(RuntimeError):
@@ -38,8 +39,8 @@ class Catalog:
 
     place: Place
     was_version: int  # before it was opened: 0 for a new catalog
-    # Kept open after a commit: to read the log again costs more than the next one.
-    written: dict[str, DeltaTable] = field(default_factory=dict, repr=False, compare=False)
+    # Kept open for some commits: to read the log again costs more than one of them, and each adds to what is held.
+    written: dict[str, tuple[DeltaTable, int]] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def open(cls, where: Path | str | Place) -> Catalog:
@@ -81,11 +82,12 @@ class Catalog:
         table = pa.Table.from_pylist([_known(row, schema) for row in rows], schema=schema)
         for attempt in itertools.count(1):
             try:
-                delta = self.written.pop(name, None) or DeltaTable(self.place.table(name))
+                delta, commits = self.written.pop(name) if name in self.written else (DeltaTable(self.place.table(name)), 0)
                 write_deltalake(delta, table, mode="append")
                 if self.place.is_local:
                     _make_durable(self.place.folder / name, delta.version())
-                self.written[name] = delta  # as it is after this commit; after a failure it is read anew
+                if commits < KEPT_COMMITS:  # as it is after this commit; after a failure it is read anew
+                    self.written[name] = delta, commits + 1
                 return delta.version()
             except CommitFailedError as error:
                 if attempt == COMMIT_TRIES:

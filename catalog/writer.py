@@ -9,14 +9,17 @@ from typing import Any
 
 from .store import Catalog
 
+GATHER_FEW, GATHER_MANY = 0.05, 0.25  # seconds: shots wait for their rows; where many come, a commit for few of them costs too much
+MANY = 16  # rows of a commit
+
 Waiting = tuple[str, dict[str, Any], "asyncio.Future[None]"]
 
 
 class Writer:
     """Use as an async context manager; leaving it commits what is left."""
 
-    def __init__(self, catalog: Catalog, gather_seconds: float = 0.25):
-        self.catalog, self.gather_seconds = catalog, gather_seconds
+    def __init__(self, catalog: Catalog):
+        self.catalog = catalog
         self.queue: asyncio.Queue[Waiting | None] = asyncio.Queue()
 
     async def __aenter__(self) -> Writer:
@@ -34,14 +37,14 @@ class Writer:
         await done
 
     async def _run(self) -> None:
-        open_ = True
+        open_, many = True, False
         while open_:
             items = [await self.queue.get()]
             if items[0] is not None:
-                await asyncio.sleep(self.gather_seconds)
+                await asyncio.sleep(GATHER_MANY if many else GATHER_FEW)
             while not self.queue.empty():
                 items.append(self.queue.get_nowait())
-            open_ = None not in items
+            open_, many = None not in items, len(items) > MANY
             await self._commit([i for i in items if i is not None])
 
     async def _commit(self, items: list[Waiting]) -> None:

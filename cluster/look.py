@@ -23,7 +23,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from .nodes import ACCELERATOR, Node, nodes
 
-JOIN_SECONDS = 25  # for a cluster to answer: Ray itself may try for minutes
+JOIN_SECONDS = 40  # for a cluster to answer: Ray itself may try for minutes
 PROBE_SECONDS = 8  # for its nodes to say what they are
 SMI_SECONDS = 10  # nvidia-smi hangs where the driver does
 SMI = ["nvidia-smi", "--query-gpu=index,uuid,memory.total,name", "--format=csv,noheader,nounits"]
@@ -74,9 +74,7 @@ def _cluster(address: str) -> Sight:
         )
         told = json.loads(done.stdout.splitlines()[-1])
     except subprocess.TimeoutExpired:
-        raise ClusterError(
-            f"{where} did not answer within {JOIN_SECONDS} s, although its port is open: is it the port of Ray's head?"
-        ) from None
+        raise ClusterError(f"{where} did not answer within {JOIN_SECONDS} s, although its port is open") from None
     except (OSError, ValueError, IndexError):
         raise ClusterError(f"could not join {where}: Ray ended without an answer") from None
     if "error" in told:
@@ -97,12 +95,12 @@ def _this_machine(devices: int | None) -> Sight:
         number, logical, fault = devices or min(2, _cores()), True, f"nvidia-smi fails: {_first_line(error)}"
     kind = "" if logical or not gpus else NvidiaGPUAcceleratorManager._gpu_name_to_accelerator_type(gpus[0][3])
     node = Node("", "this machine", number, _cores(), ((ACCELERATOR, kind),) if kind else (), False)
-    memory = None if logical or not gpus else min(size for _, _, size, _ in gpus)
+    memory = None if logical else _smallest(gpus)
     store = ray._private.utils.resolve_object_store_memory(ray._private.utils.estimate_available_memory())
     return Sight((Machine(node, memory, store, _shm(free=True)),), logical, fault, Path(ray._common.utils.get_default_ray_temp_dir()))
 
 
-Gpu = tuple[str, str, int, str]  # index, unique id, bytes of memory, name
+Gpu = tuple[str, str, int, str]  # index, unique id, bytes of memory (0 where it shares the machine's), name
 
 
 def _smi() -> tuple[list[Gpu], str]:
@@ -119,7 +117,11 @@ def _smi() -> tuple[list[Gpu], str]:
         said = (done.stdout + done.stderr).strip().splitlines() or ["it says nothing"]
         return [], f"nvidia-smi ends with {done.returncode}: {said[0][:200].rstrip('. ')}"
     rows = [[cell.strip() for cell in line.split(",", 3)] for line in done.stdout.splitlines()]
-    return [(row[0], row[1], int(row[2]) * 2**20, row[3]) for row in rows if len(row) == 4 and row[2].isdigit()], ""
+    return [(row[0], row[1], int(row[2]) * 2**20 if row[2].isdigit() else 0, row[3]) for row in rows if len(row) == 4], ""
+
+
+def _smallest(gpus: list[Gpu]) -> int | None:
+    return min((size for _, _, size, _ in gpus), default=0) or None
 
 
 def _visible(gpus: list[Gpu], fault: str) -> tuple[list[Gpu], str]:
@@ -145,7 +147,7 @@ def _shm(free: bool) -> int | None:
 
 def _probe() -> tuple[int | None, int | None]:
     """Runs on a node: bytes of its smallest GPU's memory, and of /dev/shm."""
-    return min((size for _, _, size, _ in _smi()[0]), default=None), _shm(free=False)
+    return _smallest(_smi()[0]), _shm(free=False)
 
 
 def _ask_cluster() -> dict[str, Any]:

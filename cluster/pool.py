@@ -260,13 +260,18 @@ class Pool:
                 pass
         for post in working:  # the next batch is there already when this one ends: only where enough waits for all
             if len(post.batches) == 1 and len(self.queue) > len(working) and not post.batches[0][0].alone:
-                self._send_next(post, working, behind=post.batches[0][0].spec.key)
+                self._send_next(post, working, behind=True)
 
-    def _send_next(self, post: Post, working: list[Post], behind: str | None = None) -> bool:
-        """Send a batch, or refuse one; False where nothing is to be done. behind: the model that executes there now."""
-        allowed = [k for k, lane in self.queue.lanes.items() if behind in (None, k) and self._has_room(lane[0].spec)]
+    def _send_next(self, post: Post, working: list[Post], behind: bool = False) -> bool:
+        """Send a batch, or refuse one; False where nothing is to be done.
+
+        Args:
+            behind: something executes there now, so only models that are there already come into question.
+        """
+        lanes = self.queue.lanes.items()
+        allowed = [k for k, lane in lanes if self._has_room(lane[0].spec) and not (behind and (lane[0].alone or k not in post.resident))]
         key = choose(post, self.queue, working, self.learned, allowed) if allowed else None
-        if key is None or (behind and (self.queue.lanes[key][0].alone or key not in post.resident)):
+        if key is None:
             return False
         batch = self.queue.take(key)
         try:
@@ -315,14 +320,12 @@ class Pool:
     async def _call(self, post: Post, batch: list[Request], gone: list[str]) -> tuple[Answer, Any]:
         spec, first = batch[0].spec, batch[0]
         if first.calls is not None:
-            answer = post.actor.prepare._remote(args=(spec.key, spec.written, gone, first.calls), name=f"load {spec.key}")
+            answer = post.actor.prepare._remote(args=(spec.key, spec.written, gone, first.calls), name=f"load {spec.title}")
             return unpack(await answer)[0], None
         places = [(i, name, part.index) for i, r in enumerate(batch) for name, part in r.parts.items()]
         refs = [part.ref for r in batch for part in r.parts.values()]
-        names = [str(getattr(r.work, "take", "") or spec.key) for r in batch]
-        title = f"{spec.stage} {names[0]}" + (f" and {len(names) - 1} more" if names[1:] else "")
         packed = pack(spec.key, spec.written, gone, [r.work for r in batch], places)
-        answer, results = post.actor.run._remote(args=(packed, *refs), name=title, num_returns=2)
+        answer, results = post.actor.run._remote(args=(packed, *refs), name=spec.title, num_returns=2)
         return unpack(await answer)[0], results
 
     def _settle(self, post: Post, batch: list[Request], answer: Answer, results: Any, switched: bool) -> bool:

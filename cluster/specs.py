@@ -55,6 +55,11 @@ class ModelSpec:
     labels: tuple[tuple[str, str], ...] = ()
     result_bytes: int = 0
 
+    @property
+    def title(self) -> str:
+        """What Ray's dashboard calls its work. Never of a single take: Ray counts by name, and keeps every name that it ever saw."""
+        return f"{self.stage} {self.key.partition('#')[0]}".strip()
+
     @cached_property
     def written(self) -> bytes:
         """The spec, packed once: it goes with every call, and is read where the model is not yet built."""

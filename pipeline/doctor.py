@@ -33,7 +33,7 @@ def examine(settings: Settings) -> list[Finding]:
     Raises:
         InputError: a setting or the cluster profile does not hold.
     """
-    profile = cluster_profile(settings)
+    profile = _its_profile(settings)
     registry, specs, of_catalog = _read(settings, profile)
     sight, of_devices = devices(settings, profile)
     judge = Judge(on_paper(sight, profile.options(settings)), profile, specs)
@@ -46,6 +46,13 @@ def examine(settings: Settings) -> list[Finding]:
 def can_render(findings: list[Finding]) -> bool:
     """Whether at least one keyframe workflow and one clip workflow can render here."""
     return findings[-1].state != "problem"
+
+
+def _its_profile(settings: Settings) -> ClusterProfile:
+    try:
+        return cluster_profile(settings)
+    except OSError as error:
+        raise InputError(f"setting TOWER_PROFILE: {settings.profile} cannot be read: {error.strerror}") from error
 
 
 def _profile(profile: ClusterProfile) -> Finding:
@@ -85,7 +92,8 @@ def _as_it_is(place: Place) -> tuple[Catalog | None, Finding]:
     if had == VERSION and (workflows := Catalog(place, had).dataset("workflows").count_rows()):
         catalog = Catalog(place, had)
         takes = catalog.dataset("takes").count_rows()
-        return catalog, Finding("catalog", "ok", f"catalog {place} has version {had}, {workflows} workflows and {takes} takes")
+        told = f"catalog {place} has version {had}, {count(workflows, 'workflow')} and {count(takes, 'take')}"
+        return catalog, Finding("catalog", "ok", told)
     if had and had < VERSION:
         told = f"catalog {place} has version {had}, and the next render brings it to {VERSION}"
         return None, Finding("catalog", "note", f"{told}; until then workflows are those of this project's files")
@@ -101,9 +109,10 @@ def _known(catalog: Catalog, settings: Settings, profile: ClusterProfile) -> tup
 
 
 def _digests(settings: Settings) -> Path:
-    """Where model files' digests are remembered. Only read here: `digest_memory` would make the folder."""
+    """Where model files' digests are remembered, if it can be read. `digest_memory` would make the folder."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tower"
-    return (settings.place.folder if settings.place.is_local else cache) / "model-digests.json"
+    memory = (settings.place.folder if settings.place.is_local else cache) / "model-digests.json"
+    return memory if os.access(memory, os.R_OK) else Path(os.devnull)
 
 
 def _chosen(found: list[Finding], workflows: list[Judged], judge: Judge, sight: Sight) -> Finding:

@@ -180,7 +180,7 @@ def store(sight: Sight, devices: int) -> list[Finding]:
         return []
     size = sum(m.store for m in staying)
     clips = max(1, int(STORE_SHARE * size / CLIP_BYTES))  # one is always let through
-    told = f"object store of {gb(size)}: up to {count(clips, 'clip')} of 121x768x512 ({gb(CLIP_BYTES)} each) may be made or wait for their gate"
+    told = f"object store of {gb(size)}: up to {count(clips, 'clip')} of 121x768x512 ({gb(CLIP_BYTES)} each) may be made or wait for gates"
     few = clips < devices
     do = "give the machine more memory, or start Ray with a larger --object-store-memory" if few else ""
     found = [Finding("store", "note" if few else "ok", told + (f", fewer than the {devices} devices" if few else ""), do)]

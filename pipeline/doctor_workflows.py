@@ -88,7 +88,7 @@ def _seen(registry: Registry, workflow: Workflow) -> Seen:
     except InputError as error:
         return Seen(workflow, None, _status_without_files(last), str(error).removeprefix(f"workflow {workflow.name}: "))
     except OSError as error:
-        why = f"{error.filename or 'its files'} cannot be read: {error.strerror or error}"
+        why = f"{error.filename or 'its files'} cannot be read: {error.strerror or error}; correct its rights"
         return Seen(workflow, None, _status_without_files(last), why)
 
 

@@ -69,6 +69,10 @@ class Judged:
     encode_seconds: float  # of `seconds`, writing the file
 
 
+def warm() -> None:
+    """Nothing but the imports of this module, which take a worker seconds: done while models load, not before the first verdict."""
+
+
 def judge_keyframe(image: np.ndarray, finite: bool, width: int, height: int, root: Place, standard: Standard) -> Judged:
     """Store a still as PNG and judge the stored bytes.
 

@@ -9,13 +9,13 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from cluster.metrics import Metrics
 from rich.console import Console
 
 from catalog.store import Catalog
 from catalog.writer import Writer
+from cluster.metrics import Metrics
 from cluster.pool import Pool
-from cluster.specs import ModelBroken, ModelSpec, RequestFailed, Stopped
+from cluster.specs import DeviceLost, ModelBroken, ModelSpec, RequestFailed, Stopped
 from cluster.start import cluster
 from gates.image import keyframe_hash
 
@@ -23,6 +23,7 @@ from .cluster_profile import ClusterProfile, cluster_profile
 from .controls import Controls
 from .errors import InputError
 from .hashes import KeyframeHashes
+from .judge import warm
 from .past import rows_of
 from .plan import Plan, ShotPlan
 from .progress import RenderProgress
@@ -34,6 +35,7 @@ from .studio import Studio
 
 LIVE_PER_DEVICE = 4  # shots in flight for each device: enough to fill a batch of stills, few enough to bound frames in memory
 LIVE_IN_TURNS = 64  # the same where models take turns: the longer a turn, the fewer the switches
+WARM_GATES = 16  # workers of gates that are started beforehand; more come as they are needed
 LOOK_SECONDS = 1.0  # between looks at the pool, for the display and the charts
 
 
@@ -152,10 +154,17 @@ async def _prepare(pool: Pool, specs: Specs, plan: Plan) -> None:
 
     try:
         async with asyncio.TaskGroup() as group:
+            group.create_task(warm_gates(pool))
             for spec, calls, name in _needed(specs, plan):
                 group.create_task(load(spec, calls, name))
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None
+
+
+async def warm_gates(pool: Pool) -> None:
+    """Workers for the gates, started while models load."""
+    with suppress(DeviceLost):
+        await asyncio.gather(*(pool.cpu(warm, name="gates start") for _ in range(min(pool.info.cpus, WARM_GATES))))
 
 
 def _needed(specs: Specs, plan: Plan) -> list[tuple[ModelSpec, list[tuple[Any, ...]], str]]:

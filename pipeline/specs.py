@@ -62,7 +62,7 @@ class Specs:
     def encoder(self, stage: StagePlan) -> ModelSpec:
         """Workflows on the same checkpoint share its encoder."""
         files, tokens = stage.files, stage.workflow.max_tokens
-        key = f"prompts:{files.checkpoint}:{tokens}:{files.dtype}"
+        key = f"{Path(files.checkpoint).name}#{files.checkpoint}:{tokens}:{files.dtype}"
         if key not in self.models:
             args = (key, ModelFiles(files.checkpoint, dtype=files.dtype), tokens)
             memory = int(weights([files.checkpoint], text=True) * TEXT_GUESS)

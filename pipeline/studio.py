@@ -91,12 +91,12 @@ class Studio:
             if plan.given_keyframe:
                 row["seed"] = None
                 given = plan.given_keyframe, wanted.width, wanted.height, self.catalog.place, _standard(plan, stage)
-                return self._compared(plan, await self.pool.cpu(judge_given, *given, name=f"gate 1 {row['take']}"))
+                return self._compared(plan, await self.pool.cpu(judge_given, *given, name="gate 1"))
             request = KeyframeRequest(row["take"], seed, stage.loras, stage.parameters)
             receipt, picture = await self._generate(plan, stage, request, row, {}, together=(stage.loras, stage.parameters))
             drawn.append(picture)
             made = picture, receipt.finite, wanted.width, wanted.height, self.catalog.place, _standard(plan, stage)
-            return self._compared(plan, await self.pool.cpu(judge_keyframe, *made, name=f"gate 1 {row['take']}"))
+            return self._compared(plan, await self.pool.cpu(judge_keyframe, *made, name="gate 1"))
 
         take = await self._attempt(row, work, drawn)
         if take.outcome == "accepted":
@@ -117,12 +117,12 @@ class Studio:
             still = start.picture
             if still is None or (plan.keyframe.workflow.width, plan.keyframe.workflow.height) != (wanted.width, wanted.height):
                 start_of = keyframe, wanted.width, wanted.height, self.catalog.place
-                still = self.pool.cpu_part(keyframe_part, *start_of, name=f"keyframe of {row['take']}")
+                still = self.pool.cpu_part(keyframe_part, *start_of, name="still for a clip")
             request = ClipRequest(row["take"], seed, stage.loras, stage.parameters)
             receipt, frames = await self._generate(plan, stage, request, row, {"keyframe": still}, together=row["take"])
             made = frames, receipt.finite, keyframe, expect, self.catalog.place, _standard(plan, stage)
             try:
-                return await self.pool.cpu(judge_clip, *made, name=f"gate 2 {row['take']}")
+                return await self.pool.cpu(judge_clip, *made, name="gate 2")
             finally:
                 self.pool.release(frames)
 
@@ -144,7 +144,9 @@ class Studio:
         negative, _ = await self._prompt(stage, stage.negative_prompt, first)
         asked, spec = time.monotonic(), self.specs.model(stage)
         given = {"prompt": prompt, "negative": negative, **parts}
-        receipt, result = await self.pool.submit(spec, request, given, (first, PRIORITY[stage.stage]), together, plan.shot.id)
+        # What was rejected before goes before what was not, so that the end of an episode is not one long chain of retries.
+        priority = first, PRIORITY[stage.stage], row["attempt"]
+        receipt, result = await self.pool.submit(spec, request, given, priority, together, plan.shot.id)
         if (receipt.take, receipt.model, receipt.seed) != (request.take, identity_of(stage), request.seed):
             self.pool.release(result)
             raise RequestFailed(

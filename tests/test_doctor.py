@@ -113,7 +113,7 @@ def test_a_cluster_that_nobody_answers_for_is_a_problem_in_one_sentence(here: He
         monkeypatch.setenv("RAY_ADDRESS", address)
         for listens in (False, True):  # nobody is there; somebody is who is no Ray, and says nothing
             if listens:
-                monkeypatch.setattr("cluster.look.JOIN_SECONDS", 3)
+                monkeypatch.setattr("cluster.look.JOIN_SECONDS", 2)
                 listener.listen()
             done = here("doctor", "--json")
             (problem,) = of(done, "devices")
@@ -169,7 +169,7 @@ def test_what_takes_needed_counts_more_than_a_guess(here: Here, tmp_path: Path, 
     done = here("doctor", "--json")
     (memory,) = of(done, "memory", LTX)
     assert "20.0 GB of a device (measured here)" in memory["told"] and word(done, LTX) == "cannot run"
-    assert "1 takes" in of(done, "catalog")[0]["told"]
+    assert "and 1 take" in of(done, "catalog")[0]["told"]
     assert everything(tmp_path) == before
 
 
@@ -199,6 +199,14 @@ def test_an_old_catalog_is_not_upgraded_by_looking(here: Here, tmp_path: Path):
     assert everything(tmp_path) == before and found_version(Place.of(tmp_path / "catalog-data")) == 1
 
 
+def test_a_catalog_that_can_never_be_made_there_is_a_problem(here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("TOWER_CATALOG_URI", str(tmp_path / "file" / "catalog"))
+    done = here("doctor", "--json")
+    (problem,) = (f for f in of(done, "disk") if f["state"] == "problem")
+    assert done.code == 1 and f"{tmp_path / 'file'} is not a folder" in problem["told"] and problem["do"]
+
+
 def test_shared_memory_that_is_smaller_than_the_object_store_is_a_problem_with_the_option_for_docker():
     node = Node("", "this machine", 1, 4, (), False)
     small = store(Sight((Machine(node, None, 7 * 2**30, 64 * 2**20),)), 1)
@@ -207,18 +215,17 @@ def test_shared_memory_that_is_smaller_than_the_object_store_is_a_problem_with_t
     assert [f.state for f in few] == ["note"] and "up to 1 clip of 121x768x512 (143 MB each)" in few[0].told
 
 
-def test_a_cluster_is_told_node_by_node_and_holds_what_its_labels_allow(here: Here, monkeypatch: pytest.MonkeyPatch):
-    head = {"num_cpus": 1, "num_gpus": 0, "node_ip_address": HEAD, "object_store_memory": 100 * 2**20, "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
+def test_a_cluster_is_told_with_its_devices_and_holds_what_its_labels_allow(here: Here, monkeypatch: pytest.MonkeyPatch):
+    head = {"num_cpus": 1, "num_gpus": 2, "labels": {"ray.io/accelerator-type": "L4"}, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=head | {"node_ip_address": HEAD, "object_store_memory": 100 * 2**20})
     try:
-        cluster.add_node(num_cpus=1, num_gpus=2, labels={"ray.io/accelerator-type": "L4"}, node_ip_address="127.0.0.3", object_store_memory=100 * 2**20)
         monkeypatch.setenv("RAY_ADDRESS", cluster.address)
         monkeypatch.setenv("TOWER_PROFILE", "mixed-rack")
         done = here("doctor", "--json")
     finally:
         monkeypatch.delenv("RAY_ADDRESS", raising=False)
         cluster.shutdown()
-    told = sorted(f["told"] for f in of(done, "devices"))
-    assert len(told) == 2 and "0 GPUs, 1 CPU" in told[0] and "2 GPUs L4" in told[1] and "object store 105 MB" in told[1]
+    (node,) = of(done, "devices")
+    assert node["state"] == "ok" and "2 GPUs L4, 1 CPU, object store 105 MB" in node["told"]
     assert (done.code, word(done, ANIMATEDIFF), word(done, LTX)) == (0, "ready", "cannot run")
     assert "ray.io/accelerator-type=in(H100" in of(done, "memory", LTX)[0]["told"]

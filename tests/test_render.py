@@ -52,7 +52,7 @@ def devices_at_work(process: subprocess.Popen[str], seconds: float = 60) -> list
         busy = []
         for child in psutil.Process(process.pid).children(recursive=True):
             try:
-                if " ".join(child.cmdline()).startswith(("ray::keyframe E", "ray::clip E")):
+                if " ".join(child.cmdline()).startswith(("ray::keyframe ", "ray::clip ")):
                     busy.append(child)
             except psutil.Error:
                 continue
