@@ -1,7 +1,7 @@
 """Many machines: does a render survive what happens to the network between machines?
 
-    python -m benchmarks.many_machines            150 shots with stand-in models; four minutes on two cores
-    python -m benchmarks.many_machines --quick    80 shots
+    python -m benchmarks.many_machines            200 shots with stand-in models; four minutes on two cores
+    python -m benchmarks.many_machines --quick    100 shots
 
 Each machine is a network namespace with a name, an address and a Ray node of its own; a bridge in one more namespace is the
 switch between them, and nothing else can reach them. The head has CPUs only; a, b and later c have a device each. The disk
@@ -198,10 +198,10 @@ class Story:
 
     def happen(self, environment: dict[str, str]) -> None:
         rack = self.rack
-        self._after(0.25)
+        self._after(0.1)
         with self._event(f"link of a: {SLOW}"):
             rack.slow("a")
-            self._after(0.6)
+            self._after(0.4)
             rack.fast("a")
         with self._event("c joins"):
             rack.add("c", environment)
@@ -372,14 +372,14 @@ def try_it(folder: Path, shots: int, console: Console) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shots", type=int, default=150)
-    parser.add_argument("--quick", action="store_true", help="80 shots")
+    parser.add_argument("--shots", type=int, default=200)
+    parser.add_argument("--quick", action="store_true", help="100 shots")
     options = parser.parse_args()
     console = Console(width=150)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="rack-"))
     try:
-        good = try_it(folder, 80 if options.quick else options.shots, console)
+        good = try_it(folder, 100 if options.quick else options.shots, console)
     except NoNetwork as error:
         console.print(f"error: {error}", highlight=False, markup=False, soft_wrap=True)
         sys.exit(2)
