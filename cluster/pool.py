@@ -154,7 +154,8 @@ class Pool:
     def takes_turns(self, specs: Iterable[ModelSpec]) -> bool:
         """Whether some device cannot hold all of these models that it may run: stages will take turns there."""
         wanted = list(specs)
-        for post in self.fleet.posts:
+        kinds = {(p.memory, p.most, p.node.labels): p for p in self.fleet.posts}  # a rack has few
+        for post in kinds.values():
             mine = [(s, need) for s in wanted if post.could_ever(s, need := self.learned.need(s, post))]
             if (post.most or len(mine)) < len(mine) or (post.memory is not None and sum(need for _, need in mine) > post.memory):
                 return True
@@ -189,10 +190,10 @@ class Pool:
         owner: Hashable,
         calls: tuple[Any, ...] | None,
     ) -> Any:
-        if self.stopping:
-            raise Stopped("the render was told to stop")
-        self._refuse_broken(spec)
         await self._wait_for_a_place(spec)
+        self._refuse_broken(spec)
+        if self.stopping:  # asked last: nothing is queued once the queue was emptied
+            raise Stopped("the render was told to stop")
         order = (*(-p for p in priority), next(self.count))
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         request = Request(spec, work, parts, together, owner, order, future, calls, alone=owner in self.suspects)

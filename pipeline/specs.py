@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
 
 from actors.values import ModelFiles
 from catalog.store import Catalog
@@ -13,7 +16,7 @@ from .errors import InputError
 from .resolve import StagePlan
 from .workflow import MODELS, Lazy, Workflow
 
-FIRST_GUESS = 1.6  # times the size of its weights' files: activations of a clip at full size take about half of the weights again
+FIRST_GUESS = 1.6  # times the size of its weights: activations of a clip at full size take about half of the weights again
 TEXT_GUESS = 1.1  # a text is short: its encoder needs little beside its weights
 
 MEASURED = "SELECT workflow_digest, max(model_memory_bytes) AS bytes FROM takes WHERE model_memory_bytes IS NOT NULL GROUP BY ALL"
@@ -46,7 +49,7 @@ class Specs:
         identity = identity_of(stage)
         if identity not in self.models:
             flow, files = stage.workflow, stage.files
-            guess = weights([files.checkpoint, *([files.motion_adapter] if files.motion_adapter else [])], text=False) * FIRST_GUESS
+            guess = weights([files.checkpoint, *([files.motion_adapter] if files.motion_adapter else [])], False, files.dtype) * FIRST_GUESS
             self.models[identity] = ModelSpec(
                 identity,
                 flow.model,
@@ -65,7 +68,7 @@ class Specs:
         key = f"{Path(files.checkpoint).name}#{files.checkpoint}:{tokens}:{files.dtype}"
         if key not in self.models:
             args = (key, ModelFiles(files.checkpoint, dtype=files.dtype), tokens)
-            memory = int(weights([files.checkpoint], text=True) * TEXT_GUESS)
+            memory = int(weights([files.checkpoint], True, files.dtype) * TEXT_GUESS)
             labels = self.profile.labels("prompts", "prompts")
             self.models[key] = ModelSpec(key, Lazy(MODELS["prompts"]), args, 8, "prompt", memory, labels)
         return self.models[key]
@@ -81,7 +84,20 @@ def frame_bytes(flow: Workflow) -> int:
     return flow.width * flow.height * 3 * flow.num_frames if flow.num_frames else 0
 
 
-def weights(folders: list[str], text: bool) -> int:
-    """Bytes of safetensors files; of the text encoders' folders, or of all others."""
+def weights(folders: list[str], text: bool, dtype: str) -> int:
+    """Bytes that safetensors files take once they are loaded; of the text encoders' folders, or of all others.
+
+    Args:
+        dtype: as in a workflow. On a GPU "auto" has two bytes a number, however the file stores them.
+    """
     files = [(p.relative_to(f).parts[0].startswith("text_encoder"), p) for f in folders for p in Path(f).rglob("*.safetensors")]
-    return sum(p.stat().st_size for is_text, p in files if is_text == text)
+    return sum(_numbers(p) for is_text, p in files if is_text == text) * (4 if dtype == "float32" else 2)
+
+
+def _numbers(file: Path) -> int:
+    """Only the file's head is read."""
+    try:
+        with safe_open(file, "np") as tensors:
+            return sum(prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118 - it is no dictionary
+    except (OSError, SafetensorError):
+        return file.stat().st_size // 2  # whoever loads it will say what is wrong

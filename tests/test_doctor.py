@@ -123,7 +123,7 @@ def test_a_cluster_that_nobody_answers_for_is_a_problem_in_one_sentence(here: He
 
 
 def test_a_card_that_holds_one_stage_takes_turns_and_a_smaller_one_refuses(here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    needs = weights([str(DEMO / "ltx-video")], text=False) * FIRST_GUESS / 1e9
+    needs = weights([str(DEMO / "ltx-video")], False, "auto") * FIRST_GUESS / 1e9
     profile(monkeypatch, tmp_path, device_memory_gb={"other": needs * 1.05})
     done = here("doctor", "--json")
     assert (done.code, word(done, LTX), word(done, ANIMATEDIFF)) == (0, "takes turns", "ready")
