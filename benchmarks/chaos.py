@@ -156,7 +156,7 @@ def disturb(site: ClusterSite, machines: Machines, options: argparse.Namespace, 
                 life = happened.start(site)
             if todo and life.takes and time.monotonic() > due:
                 what = kill(todo[-1], machines, life, rng)
-                due = time.monotonic() + (rng.uniform(0.2, 1.5) if what else 0.05)
+                due = time.monotonic() + (rng.uniform(0.1, 0.9) if what else 0.05)
                 if what:
                     killed[todo.pop()] += 1
                     happened.phases[what] += 1
