@@ -107,7 +107,8 @@ def run(folder: Path, options: argparse.Namespace, console: Console) -> bool:
     write_episode(calm.folder, options.shots)
     right = Soak()
     first = right.undisturbed(calm)
-    console.print(f"undisturbed: {first.age:.0f} s, {len(first.takes)} takes", highlight=False)
+    calm_seconds = first.age
+    console.print(f"undisturbed: {calm_seconds:.0f} s, {len(first.takes)} takes", highlight=False)
     machines = Machines(Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp")))
     try:
         site = ClusterSite(folder / "killed", temp, "stand-in", machines.cluster.address)
@@ -121,7 +122,7 @@ def run(folder: Path, options: argparse.Namespace, console: Console) -> bool:
     table = Table("", "count", "of, or limit", "", title=title)
     for what, count in killed.most_common():
         table.add_row(f"killed: {what}", str(count))
-    table.add_row("seconds", f"{seconds:.0f}", f"{first.age:.0f} undisturbed, on a machine of its own")
+    table.add_row("seconds", f"{seconds:.0f}", f"{calm_seconds:.0f} undisturbed, on one node")
     for outcome, count in Counter(t["outcome"] for t in found.takes).items():
         table.add_row(f"takes {outcome}", str(count))
     table.add_section()
