@@ -123,7 +123,10 @@ def _gpus() -> int:
         return len([x for x in visible.split(",") if x.strip() not in ("", "-1")])
     if not shutil.which("nvidia-smi"):
         return 0
-    listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, timeout=30, check=False)
+    try:
+        listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, timeout=30, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise ClusterError("nvidia-smi did not answer within 30 s: the GPU's driver hangs; `tower doctor` tells more") from error
     return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
 
 

@@ -57,7 +57,11 @@ def cluster_profile(settings: Settings) -> ClusterProfile:
     if name is None:
         return ClusterProfile(name="defaults")
     path = Path(name) if name.endswith((".yaml", ".yml")) else PROFILES / f"{name}.yaml"
-    if not path.is_file():
+    try:
+        there = path.is_file()
+    except OSError as error:
+        raise InputError(f"setting TOWER_PROFILE: {name} cannot be read: {error.strerror}") from error
+    if not there:
         known = sorted(p.stem for p in PROFILES.glob("*.yaml"))
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         instead = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
