@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -144,28 +143,6 @@ def ray_data_gates_inside(work: Work, devices: int, pools: int = 1) -> Trial:
     return _trial(f"Ray Data, gates inside {'two pools' if pools == 2 else 'one pool'}", work, devices, rows.take_all(), started)
 
 
-def ray_data_fed_back(work: Work, devices: int) -> Trial:
-    """No rounds and gates apart: the gate hands what it rejects to an actor of ours, from which an endless source reads.
-
-    One pool that serves both stages. That is Ray Data used against its grain: which take is next is decided outside of it;
-    the source is a task that must never be run again, and the gate a task with effects, so that Ray Data's own retries would
-    lose or double takes; and every row must be a block of its own, whatever is in it.
-    """
-    _quiet()
-    context = ray.data.DataContext.get_current()
-    usual, context.target_max_block_size = context.target_max_block_size, 1
-    started = time.time()
-    loop = ray.remote(num_cpus=0)(_Loop).remote(work.shots)
-    try:
-        rows = ray.data.range(1, override_num_blocks=1).flat_map(_feed, fn_kwargs={"loop": loop})
-        rows = rows.map(_Device, fn_constructor_args=(work, None), num_gpus=1, num_cpus=0, compute=_actors(devices))
-        made = rows.map(_judge_and_feed_back, fn_kwargs={"work": work, "loop": loop}).take_all()
-    finally:
-        context.target_max_block_size = usual
-        ray.kill(loop)
-    return _trial("Ray Data, fed back", work, devices, made, started)
-
-
 def _trial(contender: str, work: Work, devices: int, rows: list[Row], started: float, starts: Sequence[float] = ()) -> Trial:
     ended, first = time.time(), _first(rows)
     takes = sum(row["takes"] for row in rows)
@@ -182,13 +159,13 @@ def _row(shot: int, stage: Stage, attempt: int = 1) -> Row:
 
 
 class _Device:
-    """Makes one take of its stage, or of any; a row that another stage must make, or that was rejected, passes through."""
+    """Makes one take of its stage; a row that another stage must make, or that was rejected, passes through."""
 
-    def __init__(self, work: Work, stage: Stage | None):
+    def __init__(self, work: Work, stage: Stage):
         self.work, self.stage = work, stage
 
     def __call__(self, row: Row) -> Row:
-        if row["rejected"] or self.stage not in (None, row["stage"]):
+        if row["rejected"] or self.stage != row["stage"]:
             return row
         began = time.time()
         time.sleep(self.work.seconds(row["shot"], row["stage"], row["attempt"]))
@@ -203,35 +180,6 @@ class _UntilAccepted:
         began = time.time()
         takes = make_until_accepted(self.work, row["shot"], self.stages)
         return {**row, "takes": row["takes"] + takes, "began": row["began"] or began}
-
-
-class _Loop:
-    """The actor that rejected rows come back to."""
-
-    def __init__(self, shots: int):
-        self.left = shots
-        self.rows: asyncio.Queue[Row | None] = asyncio.Queue()
-        for shot in range(shots):
-            self.rows.put_nowait(_row(shot, "keyframe"))
-
-    async def next(self) -> Row | None:
-        return await self.rows.get()
-
-    async def back(self, row: Row) -> None:
-        self.left -= row["stage"] == "done"
-        if row["stage"] != "done" or not self.left:
-            self.rows.put_nowait(_row(row["shot"], row["stage"], row["attempt"]) if self.left else None)
-
-
-def _feed(_: Row, loop: Any) -> Iterator[Row]:
-    while (row := ray.get(loop.next.remote())) is not None:
-        yield row
-
-
-def _judge_and_feed_back(row: Row, work: Work, loop: Any) -> Row:
-    judged = _judge(row, work, row["stage"])
-    ray.get(loop.back.remote(judged))
-    return judged
 
 
 def _judge(row: Row, work: Work, stage: Stage) -> Row:

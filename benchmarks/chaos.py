@@ -13,8 +13,6 @@ from __future__ import annotations
 import argparse
 import os
 import random
-import shutil
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -30,7 +28,7 @@ from ray.cluster_utils import Cluster
 from rich.console import Console
 from rich.table import Table
 
-from .soak import LIFE_SECONDS, Check, Found, Life, Site, Soak, checks, write_episode
+from .soak import LIFE_SECONDS, Check, Found, Life, Site, Soak, checks, leave, tell_checks, write_episode
 from .stand_ins import cpu_name
 
 HEAD = "127.0.0.2"  # loopback, but not the address that Ray takes for this machine's own and replaces
@@ -125,12 +123,7 @@ def run(folder: Path, options: argparse.Namespace, console: Console) -> bool:
     table.add_row("seconds", f"{seconds:.0f}", f"{calm_seconds:.0f} undisturbed, on one node")
     for outcome, count in Counter(t["outcome"] for t in found.takes).items():
         table.add_row(f"takes {outcome}", str(count))
-    table.add_section()
-    for check in made:
-        table.add_row(check.what, str(check.count), check.of, "ok" if check.holds else "WRONG")
-    console.print(table)
-    for failure in happened.failed:
-        console.print(failure, highlight=False, markup=False, soft_wrap=True)
+    tell_checks(table, made, happened, console)
     return all(check.holds for check in made)
 
 
@@ -186,10 +179,7 @@ def main() -> None:
     console = Console(width=150)
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     console.print(f"seed {options.seed}, in {folder}", highlight=False)
-    good = run(folder, options, console)
-    if good:
-        shutil.rmtree(folder, ignore_errors=True)
-    sys.exit(0 if good else 1)
+    leave(folder, run(folder, options, console), console)
 
 
 if __name__ == "__main__":

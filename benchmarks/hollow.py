@@ -35,7 +35,6 @@ from .hollow_models import Hollow, HollowTexts
 from .work import Stage, Work
 
 EPISODE = "E96"
-SIZE = (768, 512, 121)
 PATIENT = Retry(max_attempts=20)
 STILL = Workflow(
     name="hollow_still", version=1, family="stable_diffusion", checkpoint="x", width=768, height=512, num_inference_steps=1,

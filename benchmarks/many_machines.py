@@ -16,7 +16,6 @@ import argparse
 import os
 import re
 import secrets
-import shutil
 import signal
 import subprocess
 import sys
@@ -36,7 +35,7 @@ from rich.table import Table
 
 from pipeline.live import LIVE_PER_DEVICE
 
-from .soak import TAKE, Check, Found, Life, Site, Soak, checks, write_episode
+from .soak import TAKE, Check, Found, Life, Site, Soak, checks, leave, tell_checks, write_episode
 from .stand_ins import EXECUTIONS
 
 CARDS = {"a": "large", "b": "small", "c": "large"}  # their nodes' label `card`
@@ -312,7 +311,7 @@ def _counted(takes: list[dict[str, Any]]) -> str:
     return ", ".join(f"{name} {n}" for name, n in sorted(Counter(t["node"] for t in takes).items()))
 
 
-def report(calm: Found, found: Found, story: Story, made: list[Check], title: str, console: Console) -> None:
+def report(calm: Found, found: Found, story: Story, made: list[Check], happened: Soak, title: str, console: Console) -> None:
     usual = sorted(end - begin for begin, end, _ in spans(calm))
     typical, longest = usual[len(usual) // 2], usual[-1]
     heads = ("event", "s after the start", "it took, s", "longest silence, s", "takes under way", "slowest, s", "executed again")
@@ -331,10 +330,7 @@ def report(calm: Found, found: Found, story: Story, made: list[Check], title: st
     told = Table("", "count", "of, or limit", "")
     for outcome, n in Counter(t["outcome"] for t in found.takes).items():
         told.add_row(f"takes {outcome}", str(n), "")
-    told.add_section()
-    for check in made:
-        told.add_row(check.what, str(check.count), check.of, "ok" if check.holds else "WRONG")
-    console.print(told)
+    tell_checks(told, made, happened, console)
 
 
 def try_it(folder: Path, shots: int, console: Console) -> bool:
@@ -364,9 +360,7 @@ def try_it(folder: Path, shots: int, console: Console) -> bool:
         happened.phases["link cut"] = 1  # the only event that may cost takes in flight
         made = [*checks(tried, undisturbed, found, happened, len(CARDS) * LIVE_PER_DEVICE), *promises(rack, found, stories[0])]
     title = f"{shots} shots, {seconds:.0f} s; all of it {time.monotonic() - began:.0f} s"
-    report(undisturbed, found, stories[0], made, title, console)
-    for failure in happened.failed:
-        console.print(failure, highlight=False, markup=False, soft_wrap=True)
+    report(undisturbed, found, stories[0], made, happened, title, console)
     return all(check.holds for check in made)
 
 
@@ -383,11 +377,7 @@ def main() -> None:
     except NoNetwork as error:
         console.print(f"error: {error}", highlight=False, markup=False, soft_wrap=True)
         sys.exit(2)
-    if good:
-        shutil.rmtree(folder, ignore_errors=True)
-    else:
-        console.print(f"kept: {folder}", highlight=False)
-    sys.exit(0 if good else 1)
+    leave(folder, good, console)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import psutil
 import yaml
@@ -472,12 +472,26 @@ def report(made: list[Check], told: list[tuple[str, int, str]], happened: Soak, 
     table.add_section()
     for what, amount, detail in told:
         table.add_row(what, str(amount), detail)
+    tell_checks(table, made, happened, console)
+
+
+def tell_checks(table: Table, made: list[Check], happened: Soak, console: Console) -> None:
+    """The table with every check below what it has, then what failed."""
     table.add_section()
     for check in made:
         table.add_row(check.what, str(check.count), check.of, "ok" if check.holds else "WRONG")
     console.print(table)
     for failure in happened.failed:
         console.print(failure, highlight=False, markup=False, soft_wrap=True)
+
+
+def leave(folder: Path, good: bool, console: Console) -> NoReturn:
+    """End with the exit code; the folder is kept where something is wrong."""
+    if good:
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        console.print(f"kept: {folder}", highlight=False)
+    sys.exit(0 if good else 1)
 
 
 def main() -> None:
@@ -493,12 +507,7 @@ def main() -> None:
     console = Console(width=150)
     folder = Path(tempfile.mkdtemp(prefix="soak-"))
     console.print(f"seed {options.seed}, in {folder}", highlight=False)
-    good = soak(folder, options, console)
-    if good:
-        shutil.rmtree(folder, ignore_errors=True)
-    else:
-        console.print(f"kept: {folder}", highlight=False)
-    sys.exit(0 if good else 1)
+    leave(folder, soak(folder, options, console), console)
 
 
 if __name__ == "__main__":

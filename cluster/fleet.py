@@ -144,6 +144,14 @@ class Fleet:
         self.first_up.set()
         self.changed()
 
+    @staticmethod
+    def is_there(node: Node) -> bool:
+        """Whether Ray still counts on it, asked now: the last look may be older than what has just happened."""
+        try:
+            return any(n.id == node.id for n in nodes())
+        except (RayError, RuntimeError):
+            return False  # the head does not answer, so nobody knows better
+
     async def watch(self, after: Callable[[], None]) -> None:
         """Follow the cluster for ever; `after` each look."""
         while True:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .start import ClusterError, _check_reachable, _cores, _first_line, _local_devices, _project  # first: it says how Ray is to be imported
+from .start import ClusterError, check_reachable, cores, first_line, local_devices, project  # first: it says how Ray is to be imported
 
 # isort: split
 import ray
@@ -66,11 +66,11 @@ def _cluster(address: str) -> Sight:
     """Asked by a process of its own: what is no Ray, or another Ray, may hang the one that joins it, or end it."""
     if address == "local":
         raise ClusterError("RAY_ADDRESS is local, which starts a Ray without devices for every render; unset it")
-    _check_reachable(address)
+    check_reachable(address)
     where = f"the Ray cluster at RAY_ADDRESS {address}"
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "cluster.look"], cwd=_project(), capture_output=True, text=True, timeout=JOIN_SECONDS, check=False
+            [sys.executable, "-m", "cluster.look"], cwd=project(), capture_output=True, text=True, timeout=JOIN_SECONDS, check=False
         )
         told = json.loads(done.stdout.splitlines()[-1])
     except subprocess.TimeoutExpired:
@@ -90,11 +90,11 @@ def _read(told: dict[str, Any]) -> Machine:
 def _this_machine(devices: int | None) -> Sight:
     gpus, fault = _visible(*_smi())
     try:
-        number, logical = (devices or min(2, _cores()), True) if fault and not gpus else _local_devices(devices)
+        number, logical = (devices or min(2, cores()), True) if fault and not gpus else local_devices(devices)
     except (OSError, subprocess.SubprocessError) as error:
-        number, logical, fault = devices or min(2, _cores()), True, f"nvidia-smi fails: {_first_line(error)}"
+        number, logical, fault = devices or min(2, cores()), True, f"nvidia-smi fails: {first_line(error)}"
     kind = "" if logical or not gpus else NvidiaGPUAcceleratorManager._gpu_name_to_accelerator_type(gpus[0][3])
-    node = Node("", "this machine", number, _cores(), ((ACCELERATOR, kind),) if kind else (), False)
+    node = Node("", "this machine", number, cores(), ((ACCELERATOR, kind),) if kind else (), False)
     memory = None if logical else _smallest(gpus)
     store = ray._private.utils.resolve_object_store_memory(ray._private.utils.estimate_available_memory())
     return Sight((Machine(node, memory, store, _shm(free=True)),), logical, fault, Path(ray._common.utils.get_default_ray_temp_dir()))

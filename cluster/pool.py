@@ -31,7 +31,6 @@ STORE_SHARE = 0.25  # of the object store, for results that are large: the rest 
 AT_ONCE = 0.5  # seconds: a call that is lost sooner found a device that was dead before, as far as anybody can tell
 DOUBTS = 2  # times that a request is given the benefit of that doubt
 GONE = (ActorUnavailableError, NodeDiedError)  # what is told of an actor whose node cannot be reached any more
-WITH_ITS_NODE = ("node has died", "node was terminated")  # a cut link: Ray tells only in words that the actor's machine went
 SICK = ("AcceleratorError", "OutOfMemoryError", "MemoryError")  # errors after which a process is not to be trusted
 
 
@@ -368,7 +367,7 @@ class Pool:
             return  # the first of its batches has told already
         first, moved = post.batches[0], post.requests
         key, why = first[0].spec.key, _why(error)
-        with_its_node = isinstance(error, GONE) or post.node.leaving or any(mark in why for mark in WITH_ITS_NODE)
+        with_its_node = isinstance(error, GONE) or post.node.leaving or not self.fleet.is_there(post.node)
         found_dead = seconds < AT_ONCE and first[0].moved < DOUBTS
         if len(first) == 1 and not with_its_node and not found_dead:
             moved.remove(first[0])

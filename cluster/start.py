@@ -56,16 +56,16 @@ def cluster(
     logical = False
     try:
         if address:
-            _check_reachable(address)
+            check_reachable(address)
             # A job has brought its code already, and Ray allows no second working directory.
-            brought = {} if IN_A_JOB in os.environ else {"working_dir": str(_project()), "excludes": EXCLUDES}
+            brought = {} if IN_A_JOB in os.environ else {"working_dir": str(project()), "excludes": EXCLUDES}
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=brought)
         else:
-            devices, logical = _local_devices(devices)
+            devices, logical = local_devices(devices)
             _check_port(dashboard_port)
             ray.init(
                 address="local",  # never a cluster that happens to run on this machine
-                num_cpus=_cores(),
+                num_cpus=cores(),
                 num_gpus=devices,
                 include_dashboard=True,
                 dashboard_host="127.0.0.1",
@@ -79,7 +79,7 @@ def cluster(
         raise
     except Exception as error:
         where = f"join the Ray cluster at {address}" if address else "start Ray on this machine"
-        raise ClusterError(f"could not {where}: {_first_line(error)}") from error
+        raise ClusterError(f"could not {where}: {first_line(error)}") from error
     try:
         yield _info(logical, devices, waits)
     finally:
@@ -103,18 +103,18 @@ def _info(logical: bool, wanted: int | None, waits: bool) -> ClusterInfo:
     return ClusterInfo(devices, cpus, logical, f"http://{url}" if url else "", threads)
 
 
-def _cores() -> int:
+def cores() -> int:
     return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
-def _local_devices(wanted: int | None) -> tuple[int, bool]:
+def local_devices(wanted: int | None) -> tuple[int, bool]:
     """GPUs if there are any; else as many logical devices as cores, two at most."""
     gpus = _gpus()
     if gpus:
         if wanted and wanted > gpus:
             raise ClusterError(f"{wanted} devices were asked for, but this machine has {gpus} GPU{'s' if gpus > 1 else ''}")
         return wanted or gpus, False
-    return wanted or min(2, _cores()), True
+    return wanted or min(2, cores()), True
 
 
 def _gpus() -> int:
@@ -143,7 +143,7 @@ def _check_port(port: int | None) -> None:
             ) from error
 
 
-def _check_reachable(address: str) -> None:
+def check_reachable(address: str) -> None:
     """Ask the port first: Ray itself keeps trying for minutes before it says that nobody is there."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit():
@@ -154,10 +154,10 @@ def _check_reachable(address: str) -> None:
         raise ClusterError(f"could not join the Ray cluster at RAY_ADDRESS {address}: {error}") from error
 
 
-def _project() -> Path:
+def project() -> Path:
     return Path(__file__).resolve().parent.parent
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[0] if lines else type(error).__name__)[:300]

@@ -124,10 +124,7 @@ def named_files(episode: Episode, file: Path) -> dict[str, Path]:
     Raises:
         InputError: one is missing, cannot be read, or its path means nothing on another machine.
     """
-    from gates.decode import Undecodable, read_still
-
-    from .files import inside
-    from .resolve import font_of
+    from .resolve import font_of, given_keyframe
     from .title import check_title
 
     found: dict[str, Path] = {}
@@ -140,14 +137,7 @@ def named_files(episode: Episode, file: Path) -> dict[str, Path]:
             check_title(shot.title, font, where)
         if shot.keyframe is None:
             continue
-        path = inside(file.absolute().parent, shot.keyframe, f"{where}: keyframe")
-        if not path.is_file():
-            raise InputError(f"{where}: keyframe: file {path} does not exist")
-        try:
-            read_still(path)
-        except Undecodable as error:
-            raise InputError(f"{where}: keyframe: file {path} is not a picture that can be read: {error}") from error
-        found[_relative(shot.keyframe, f"{where}: keyframe")] = path
+        found[_relative(shot.keyframe, f"{where}: keyframe")] = given_keyframe(file, shot.keyframe, where)
     return found
 
 

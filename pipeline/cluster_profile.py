@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-from pathlib import Path
-
 from pydantic import Field
 
 from cluster.specs import PoolOptions
 
 from .episode import Name, Part
-from .errors import InputError
 from .settings import PROJECT, Settings
-from .yaml_file import read_yaml
+from .yaml_file import named_file, read_yaml
 
 PROFILES = PROJECT / "configs" / "cluster"
 
@@ -53,17 +49,6 @@ def cluster_profile(settings: Settings) -> ClusterProfile:
     Raises:
         InputError: there is none of that name, or it does not fit.
     """
-    name = settings.profile
-    if name is None:
+    if settings.profile is None:
         return ClusterProfile(name="defaults")
-    path = Path(name) if name.endswith((".yaml", ".yml")) else PROFILES / f"{name}.yaml"
-    try:
-        there = path.is_file()
-    except OSError as error:
-        raise InputError(f"setting TOWER_PROFILE: {name} cannot be read: {error.strerror}") from error
-    if not there:
-        known = sorted(p.stem for p in PROFILES.glob("*.yaml"))
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        instead = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
-        raise InputError(f"setting TOWER_PROFILE: no cluster profile {name!r}; {instead}")
-    return read_yaml(path, ClusterProfile)
+    return read_yaml(named_file(settings.profile, PROFILES, "cluster profile", "setting TOWER_PROFILE"), ClusterProfile)

@@ -33,7 +33,7 @@ def examine(settings: Settings) -> list[Finding]:
     Raises:
         InputError: a setting or the cluster profile does not hold.
     """
-    profile = _its_profile(settings)
+    profile = cluster_profile(settings)
     registry, specs, of_catalog = _read(settings, profile)
     sight, of_devices = devices(settings, profile)
     judge = Judge(on_paper(sight, profile.options(settings)), profile, specs)
@@ -46,13 +46,6 @@ def examine(settings: Settings) -> list[Finding]:
 def can_render(findings: list[Finding]) -> bool:
     """Whether at least one keyframe workflow and one clip workflow can render here."""
     return findings[-1].state != "problem"
-
-
-def _its_profile(settings: Settings) -> ClusterProfile:
-    try:
-        return cluster_profile(settings)
-    except OSError as error:
-        raise InputError(f"setting TOWER_PROFILE: {settings.profile} cannot be read: {error.strerror}") from error
 
 
 def _profile(profile: ClusterProfile) -> Finding:

@@ -31,7 +31,7 @@ from .run_log import BEAT_SECONDS, RunLog
 from .settings import Settings
 from .shot import ShotOutcome, render_shot
 from .specs import Specs
-from .studio import Studio
+from .studio import Studio, Take
 
 LIVE_PER_DEVICE = 4  # shots in flight for each device: enough to fill a batch of stills, few enough to bound frames in memory
 LIVE_IN_TURNS = 64  # the same where models take turns: the longer a turn, the fewer the switches
@@ -92,11 +92,10 @@ async def _live(
             stack.callback(asyncio.create_task(beside).cancel)
         _stop_politely_on(signal.SIGINT, pool, progress)
 
-        def tell(what: str, value: Any) -> None:
-            if what == "take":
-                lived.takes += 1
-                progress.take(value.row)
-                _measure(metrics, value.row)
+        def tell(take: Take) -> None:
+            lived.takes += 1
+            progress.take(take.row)
+            _measure(metrics, take.row)
 
         def ended(outcome: ShotOutcome) -> None:
             lived.outcomes.append(outcome)

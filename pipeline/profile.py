@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from functools import cache
-from pathlib import Path
 
 from pydantic import Field, model_validator
 
@@ -12,10 +11,9 @@ from gates.measures import IMAGE, VIDEO, WANTED
 from gates.rules import Profile, Rule
 
 from .episode import Name, Part
-from .errors import InputError
 from .fingerprint import digest
 from .settings import PROJECT
-from .yaml_file import read_yaml
+from .yaml_file import named_file, read_yaml
 
 PROFILES = PROJECT / "configs" / "gates"
 DEFAULT = "anime"
@@ -47,14 +45,7 @@ def load_profile(name: str, where: str = "profile") -> Profile:
     Raises:
         InputError: there is none, or it does not fit.
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else PROFILES / f"{name}.yaml"
-    if not path.is_file():
-        known = sorted(p.stem for p in PROFILES.glob("*.yaml"))
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        raise InputError(
-            f"{where}: no gate profile {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}")
-        )
-    written = read_yaml(path, GateProfile)
+    written = read_yaml(named_file(name, PROFILES, "gate profile", where), GateProfile)
     return Profile(written.name, tuple(written.image), tuple(written.video))
 
 

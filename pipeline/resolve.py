@@ -83,7 +83,7 @@ class Resolver:
         prompt = compose(self.episode, sequence, shot)
         if not prompt:
             raise InputError(f"{where}: the prompt is empty; give the shot an action, characters or a location")
-        given = self._given(where, shot.keyframe) if shot.keyframe else None
+        given = given_keyframe(self.file, shot.keyframe, where) if shot.keyframe else None
         drawn_by = shot.keyframe_workflow or self.episode.keyframe_workflow
         moved_by = shot.clip_workflow or self.episode.clip_workflow
         keyframe = self._stage("keyframe", drawn_by, where, shot, prompt, loras, given)
@@ -123,18 +123,6 @@ class Resolver:
         assert lora
         return lora_file(f"{where}: character {character}: lora", self.settings, lora.file, lora.weight)
 
-    def _given(self, where: str, name: str) -> Path:
-        from gates.decode import Undecodable, read_still
-
-        path = inside(self.file.absolute().parent, name, f"{where}: keyframe")
-        if not path.is_file():
-            raise InputError(f"{where}: keyframe: file {path} does not exist")
-        try:
-            read_still(path)
-        except Undecodable as error:
-            raise InputError(f"{where}: keyframe: file {path} is not a picture that can be read: {error}") from error
-        return path
-
     def _check_length(self, where: str, shot: Shot, workflow: Workflow) -> None:
         assert workflow.num_frames and workflow.fps
         have = workflow.num_frames / workflow.fps * self.episode.fps
@@ -143,6 +131,20 @@ class Resolver:
                 f"{where}: frames {shot.frames} are more than the {have:.0f} that workflow {workflow.name} makes; "
                 f"shorten the shot, or set fit: hold or fit: stretch"
             )
+
+
+def given_keyframe(file: Path, name: str, where: str) -> Path:
+    """The still that a person gave in an episode file, proven to be a picture."""
+    from gates.decode import Undecodable, read_still
+
+    path = inside(file.absolute().parent, name, f"{where}: keyframe")
+    if not path.is_file():
+        raise InputError(f"{where}: keyframe: file {path} does not exist")
+    try:
+        read_still(path)
+    except Undecodable as error:
+        raise InputError(f"{where}: keyframe: file {path} is not a picture that can be read: {error}") from error
+    return path
 
 
 def font_of(episode: Episode, file: Path) -> Path | None:

@@ -17,7 +17,7 @@ from catalog.media import Media
 from catalog.store import Catalog
 from catalog.writer import Writer
 from cluster.pool import Pool
-from cluster.specs import DeviceLost, ModelBroken, Part, RequestFailed
+from cluster.specs import DeviceLost, ModelBroken, ModelSpec, Part, RequestFailed
 from gates.image import keyframe_hash, nearest
 from gates.rules import judge
 from gates.video import Expectation
@@ -75,7 +75,7 @@ class Studio:
     catalog: Catalog
     writer: Writer
     specs: Specs
-    tell: Callable[[str, Any], None] = lambda what, value: None
+    tell: Callable[[Take], None] = lambda take: None
     keyframes: KeyframeHashes = field(default_factory=lambda: KeyframeHashes({}))
     prompts: OrderedDict[tuple[str, str], asyncio.Future[tuple[Part, str | None]]] = field(default_factory=OrderedDict)
 
@@ -162,7 +162,7 @@ class Studio:
         spec = self.specs.encoder(stage)
         key = spec.key, text
         if key not in self.prompts or self.prompts[key].cancelled():
-            self.prompts[key] = asyncio.ensure_future(self._encode(stage, text, first))
+            self.prompts[key] = asyncio.ensure_future(self._encode(spec, text, first))
             while len(self.prompts) > REMEMBERED_PROMPTS:
                 self.prompts.popitem(last=False)
         self.prompts.move_to_end(key)
@@ -175,13 +175,12 @@ class Studio:
             self.prompts.pop(key, None)  # the next one tries anew
             raise
 
-    async def _encode(self, stage: StagePlan, text: str, first: int) -> tuple[Part, str | None]:
-        receipt, part = await self.pool.submit(self.specs.encoder(stage), PromptRequest(text), None, (first, PRIORITY["prompt"]))
+    async def _encode(self, spec: ModelSpec, text: str, first: int) -> tuple[Part, str | None]:
+        receipt, part = await self.pool.submit(spec, PromptRequest(text), None, (first, PRIORITY["prompt"]))
         return part, receipt.cut
 
     async def _attempt(self, row: dict[str, Any], work: Callable[[], Any], drawn: Sequence[Part] = ()) -> Take:
         """Run the work and record what came of it. Media is on disk before its row is written."""
-        self.tell("begin", row["stage"])
         try:
             judged: Judged = await work()
             row.update(_judged_columns(judged))
@@ -194,7 +193,7 @@ class Studio:
         row["at"] = datetime.now(UTC)
         await self.writer.add("takes", row)
         take = Take(row, drawn[0] if drawn else None)
-        self.tell("take", take)
+        self.tell(take)
         return take
 
     def _row(

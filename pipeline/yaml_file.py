@@ -55,6 +55,23 @@ def read_yaml(path: Path, model: type[Model]) -> Model:
         raise InputError(_sentence(path, root, plain, model, error)) from error
 
 
+def named_file(name: str, folder: Path, what: str, where: str) -> Path:
+    """The YAML file that a name means in a folder, or the file itself.
+
+    Raises:
+        InputError: there is none, or it cannot be reached.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
+    try:
+        if path.is_file():
+            return path
+    except OSError as error:
+        raise InputError(f"{where}: {name} cannot be read: {error.strerror}") from error
+    known = sorted(p.stem for p in folder.glob("*.yaml"))
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    raise InputError(f"{where}: no {what} {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"))
+
+
 def _read_json(path: Path, model: type[Model]) -> Model:
     """As `read_yaml`. The lines of faults are looked up only when there are any, and the file is not too large for it."""
     text = _text(path, MAX_JSON_BYTES)
