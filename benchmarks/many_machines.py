@@ -45,7 +45,7 @@ PORT = 6379
 TOKEN = secrets.token_hex(32)  # Ray locks a cluster that several machines can reach
 SLOW = "4mbit"  # a clip's frames, 2.9 MB, take six seconds on it
 GAP_SECONDS = 5.0  # in which a link is gone; TCP bridges it, and Ray's health checks wait longer
-RENDER_SECONDS = 280.0  # of which a cut link may cost two minutes, and the assembly of 100 shots half a minute
+RENDER_SECONDS = 280.0  # of which a cut link may cost a minute, and the assembly of 100 shots half a minute
 POLL_SECONDS = 0.01
 
 
@@ -110,7 +110,7 @@ class Rack:
             told += [f"--address={ADDRESSES['head']}:{PORT}", "--num-cpus=1", "--num-gpus=1", f"--labels=card={CARDS[name]}"]
         temp = self.temp / name
         temp.mkdir()
-        mine = {"TMPDIR": str(temp), EXECUTIONS: str(self.executions(name))}
+        mine = {"TMPDIR": str(temp), EXECUTIONS: str(self.executions(name)), "RAY_health_check_timeout_ms": "3000"}  # as in cluster/deploy
         ray = [sys.executable, "-m", "ray.scripts.scripts", "start", f"--temp-dir={temp}", *told]
         command(*self.inside(name, ray), env=environment | mine, stdin=subprocess.DEVNULL)
 

@@ -52,12 +52,13 @@ class Fleet:
 
     Args:
         threads: of each device, where devices share a machine's cores; 0 for no limit.
-        changed: called when a device came. lost: called with the requests of one that went with its node.
+        changed: called when a device came. lost: called when nodes are gone, with the requests that were on their devices.
     """
 
     def __init__(self, threads: int, options: PoolOptions, changed: Callable[[], None], lost: Callable[[list[Request]], None]):
         self.threads, self.options, self.changed, self.lost = threads, options, changed, lost
         self.posts: list[Post] = []
+        self.seen: set[str] = set()  # nodes, at the last look
         self.numbers = itertools.count()
         self.tasks: set[asyncio.Task[None]] = set()
         self.first_up = asyncio.Event()
@@ -166,15 +167,12 @@ class Fleet:
     def look(self, found: list[Node]) -> None:
         """Take note of nodes that came, that leave, and that are gone."""
         alive = {n.id: n for n in found}
+        if gone := self.seen - alive.keys():
+            self._leave(gone)
+        self.seen = set(alive)
         for post in list(self.posts):
-            node = alive.get(post.node.id)
-            if node is None:
-                requests = post.requests
-                self._drop(post)
-                self.lost(requests)
-                continue
-            post.node = node
-            if node.leaving and not post.batches:
+            post.node = alive[post.node.id]
+            if post.node.leaving and not post.batches:
                 self._drop(post)
         for node in found:
             have = sum(p.node.id == node.id for p in self.posts)
@@ -183,6 +181,13 @@ class Fleet:
                     post = Post(next(self.numbers), node, self.options.resident)
                     self.posts.append(post)
                     self.spawn(self._start(post))
+
+    def _leave(self, gone: set[str]) -> None:
+        posts = [p for p in self.posts if p.node.id in gone]
+        requests = [r for p in posts for r in p.requests]
+        for post in posts:
+            self._drop(post)
+        self.lost(requests)
 
 
 async def _reply(ref: Any) -> Any:

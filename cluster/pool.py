@@ -39,10 +39,11 @@ class Pool:
 
     def __init__(self, info: ClusterInfo, options: PoolOptions | None = None):
         self.info, self.options = info, options or PoolOptions()
-        self.fleet = Fleet(info.threads_per_device, self.options, self._dispatch, self._requeue)
+        self.fleet = Fleet(info.threads_per_device, self.options, self._dispatch, self._lose)
         self.queue, self.learned = Queue(), Learned()
         self.deaths: dict[str, list[tuple[Hashable, str]]] = {}  # model to those that killed a device, since its last success
         self.suspects: set[Hashable] = set()  # owners whose request has killed a device
+        self.cpu_calls: set[asyncio.Future[bytes]] = set()  # that are under way
         self.crowded: set[str] = set()  # models that ran out of memory beside others
         self.count = itertools.count()
         self.paused = self.stopping = self.dispatching = False
@@ -119,7 +120,7 @@ class Pool:
     async def cpu(self, function: Callable[..., Any], *args: Any, name: str = "") -> Any:
         """Run a function as a CPU task; `Part` arguments arrive as their values. Its exceptions are raised here."""
         try:
-            (value,) = unpack(await self._task(function, args, name, True))
+            (value,) = unpack(await self._answer(lambda: self._task(function, args, name, True)))
             return value
         except RayTaskError as error:
             if isinstance(error.cause, RayError):  # its argument was lost with the node that held it
@@ -131,6 +132,20 @@ class Pool:
     def cpu_part(self, function: Callable[..., Any], *args: Any, name: str = "") -> Part:
         """Like `cpu`, but leaves the value in the object store. The function must return a list to be indexed."""
         return Part(self._task(function, args, name, False))
+
+    async def _answer(self, send: Callable[[], ray.ObjectRef]) -> bytes:
+        """Of a CPU task, which is sent again when `_lose` has cancelled it."""
+        while True:
+            call = asyncio.wrap_future(send().future())
+            self.cpu_calls.add(call)
+            try:
+                return await call
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if call in self.cpu_calls or (task and task.cancelling()):
+                    raise  # it was the caller who was cancelled
+            finally:
+                self.cpu_calls.discard(call)
 
     def _task(self, function: Callable[..., Any], args: tuple[Any, ...], name: str, packs: bool) -> ray.ObjectRef:
         parts, places = [a for a in args if isinstance(a, Part)], itertools.count()
@@ -378,6 +393,17 @@ class Pool:
             request.alone |= not with_its_node
         self.fleet.replace(post)
         self._requeue(moved)
+
+    def _lose(self, requests: list[Request]) -> None:
+        """Nodes are gone, and what was on their devices is moved.
+
+        Any CPU task may have been there too. Where a link was cut, Ray gives it up only when TCP does, minutes later; so all are
+        sent again, which harms nothing: what they store is named by its contents.
+        """
+        self._requeue(requests)
+        calls, self.cpu_calls = self.cpu_calls, set()
+        for call in calls:
+            call.cancel()
 
     def _requeue(self, requests: list[Request]) -> None:
         for request in requests:

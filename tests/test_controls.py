@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import signal
 import time
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -15,7 +17,7 @@ from pipeline.errors import InputError
 from pipeline.settings import Settings
 from pipeline.specs import Specs
 
-from .conftest import refused, takes_of, tower
+from .conftest import EPISODE, refused, takes_of, tower
 from .test_render import read_until, start
 
 
@@ -23,36 +25,51 @@ def settings(**values) -> Settings:
     return Settings(_env_file=None, **values)  # type: ignore[call-arg]
 
 
-def test_a_paused_render_begins_nothing_and_goes_on_when_told(episode):
-    process = start(episode)
+@dataclass(frozen=True)
+class Story:
+    """A render that was paused, resumed, and interrupted once while its clips were being made."""
+
+    takes: dict[str, int]  # of the catalog: when the pause had settled, and seconds later
+    told: str
+    code: int
+    clips: list[dict[str, Any]]
+    last: str
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory) -> Story:
+    file = tmp_path_factory.mktemp("told") / "episode.yaml"
+    file.write_text(EPISODE)
+    process, catalog = start(file), lambda: Catalog.open(file.parent / "catalog-data")
     try:
-        read_until(process, r"^Ray: ")
-        assert tower("pause", "E90", cwd=episode.parent).code == 0
-        read_until(process, r"paused by \w+: what executes ends")
+        told = read_until(process, r"^Ray: ")
+        assert tower("pause", "E90", cwd=file.parent).code == 0
+        told += read_until(process, r"paused by \w+: what executes ends")
         time.sleep(4.0)
-        before = len(Catalog.open(episode.parent / "catalog-data").rows("takes"))
+        takes = {"settled": len(catalog().rows("takes"))}
         time.sleep(3.0)
-        assert len(Catalog.open(episode.parent / "catalog-data").rows("takes")) == before < 6
-        assert tower("resume", "E90", cwd=episode.parent).code == 0
-        rest, _ = process.communicate(timeout=240)
-    finally:
-        process.kill()
-    assert process.returncode == 0 and "resumed by" in rest, rest
-
-
-def test_ctrl_c_lets_what_executes_end_and_commits_it(episode):
-    process = start(episode)
-    try:
-        read_until(process, r"keyframe/v\d+ accepted \(3/3")
+        takes["later"] = len(catalog().rows("takes"))
+        assert tower("resume", "E90", cwd=file.parent).code == 0
+        told += read_until(process, r"keyframe/v\d+ accepted \(3/3")
         time.sleep(0.5)  # clips are being made
         process.send_signal(signal.SIGINT)
-        rest, _ = process.communicate(timeout=120)
+        told += process.communicate(timeout=120)[0]
     finally:
         process.kill()
-    assert process.returncode == 130 and re.search(r"stopping: [12] devices finish", rest) and "Traceback" not in rest, rest
-    clips = [t for t in takes_of(episode.parent) if t["stage"] == "clip"]
-    assert clips and all(t["outcome"] == "accepted" for t in clips), "what was executing is recorded, nothing else was begun"
-    assert Catalog.open(episode.parent / "catalog-data").rows("runs")[-1]["event"] == "interrupted"
+    clips = [t for t in takes_of(file.parent) if t["stage"] == "clip"]
+    return Story(takes, told, process.returncode, clips, catalog().rows("runs")[-1]["event"])
+
+
+def test_a_paused_render_begins_nothing_and_goes_on_when_told(story):
+    assert story.takes["later"] == story.takes["settled"] < 6
+    assert "resumed by" in story.told and story.clips, story.told
+
+
+def test_ctrl_c_lets_what_executes_end_and_commits_it(story):
+    assert story.code == 130 and re.search(r"stopping: [12] devices finish", story.told) and "Traceback" not in story.told, story.told
+    assert story.clips and all(t["outcome"] == "accepted" for t in story.clips), "what was executing is recorded"
+    assert len(story.clips) < 3, "and nothing else was begun"
+    assert story.last == "interrupted"
 
 
 def test_nobody_who_renders_can_be_told_nothing(here, tmp_path):

@@ -1,13 +1,17 @@
-"""Nodes that join, leave and differ: several raylets on this machine, on loopback."""
+"""Nodes that join, leave, differ and fall silent: several raylets on this machine, on loopback."""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
+import signal
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import ray
 from ray._raylet import GcsClient
@@ -24,33 +28,55 @@ HEAD = "127.0.0.2"  # loopback, but not the address that Ray takes for this mach
 INFO = ClusterInfo(0, 2, True, "", 1)
 
 
+HEALTH = {"health_check_period_ms": 500, "health_check_timeout_ms": 1500, "health_check_failure_threshold": 3}  # Ray's own: 65 s
+
+
 @dataclass
 class Machines:
     """A cluster whose head has CPUs only; nodes with GPUs are added by tests."""
 
     cluster: Any
+    numbers: Any = field(default_factory=lambda: itertools.count(3))
 
-    def add(self, gpus: int = 1, accelerator: str = "") -> Any:
+    def add(self, gpus: int = 1, accelerator: str = "", cpus: int = 1) -> Any:
         labels = {ACCELERATOR: accelerator} if accelerator else {}
-        return self.cluster.add_node(num_cpus=1, num_gpus=gpus, labels=labels, node_ip_address=f"127.0.0.{3 + len(self.cluster.worker_nodes)}", object_store_memory=100 * 2**20)
+        address = f"127.0.0.{next(self.numbers)}"
+        return self.cluster.add_node(num_cpus=cpus, num_gpus=gpus, labels=labels, node_ip_address=address, object_store_memory=100 * 2**20)
 
     def drain(self, node: Any, seconds: float) -> None:
         """What a cloud's notice of preemption becomes in Ray."""
         ok, why = GcsClient(address=self.cluster.address).drain_node(node.node_id, 2, "spot notice", int((time.time() + seconds) * 1000))
         assert ok, why
 
+    def silence(self, node: Any) -> list[psutil.Process]:
+        """Nobody there answers any more, and no connection breaks: a cut link. Gives what must be ended in the end."""
+        raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+        mute = [raylet, *raylet.children(recursive=True)]
+        for process in mute:
+            process.send_signal(signal.SIGSTOP)
+        return mute
 
-@pytest.fixture
-def machines():
+
+@pytest.fixture(scope="module")
+def cluster():
     head = {"num_cpus": 2, "num_gpus": 0, "node_ip_address": HEAD, "object_store_memory": 100 * 2**20, "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
+    cluster = Cluster(initialize_head=True, head_node_args=head | {"_system_config": HEALTH})
     os.environ.pop("RAY_ADDRESS", None)
     ray.init(address=cluster.address, _node_ip_address=HEAD, log_to_driver=False, logging_level="ERROR")
     try:
-        yield Machines(cluster)
+        yield cluster
     finally:
         ray.shutdown()
         cluster.shutdown()
+
+
+@pytest.fixture
+def machines(cluster):
+    try:
+        yield Machines(cluster)
+    finally:
+        for node in list(cluster.worker_nodes):
+            cluster.remove_node(node, allow_graceful=False)
 
 
 def run(story: Any, **options: Any) -> Any:
@@ -72,7 +98,7 @@ def test_nodes_that_join_are_used_and_one_that_leaves_costs_only_what_ran_on_it(
     first = machines.add()
 
     async def story(pool: Pool) -> Any:
-        asks = [asyncio.create_task(pool.submit(ONE, Ask(n, sleep=0.4), owner=n)) for n in range(60)]
+        asks = [asyncio.create_task(pool.submit(ONE, Ask(n, sleep=0.25), owner=n)) for n in range(60)]
         await until(lambda: pool.stats().busy == 1)
         machines.add()  # Ray sets a signal handler, so not in a thread
         await until(lambda: pool.stats().busy == 2)
@@ -93,7 +119,7 @@ def test_a_notice_of_preemption_lets_what_runs_end_and_begins_nothing_there(mach
     async def story(pool: Pool) -> Any:
         await until(lambda: pool.stats().devices == 2)
         there = {p.node.id: p.pid for p in pool.fleet.posts}
-        asks = [asyncio.create_task(pool.submit(ONE, Ask(n, sleep=0.5))) for n in range(30)]
+        asks = [asyncio.create_task(pool.submit(ONE, Ask(n, sleep=0.4))) for n in range(24)]
         await until(lambda: pool.stats().busy == 2)
         await asyncio.to_thread(machines.drain, spot, 60)
         await until(lambda: pool.stats().devices == 1)
@@ -102,7 +128,7 @@ def test_a_notice_of_preemption_lets_what_runs_end_and_begins_nothing_there(mach
         return told, [r["at"] for r in receipts if r["pid"] == there[spot.node_id]], receipts, pool.fleet.restarts
 
     told, there, receipts, restarts = run(story)
-    assert len(receipts) == 30 and there and max(there) <= told and restarts == 0
+    assert len(receipts) == 24 and there and max(there) <= told and restarts == 0
 
 
 def test_work_goes_where_its_labels_say(machines):
@@ -123,3 +149,36 @@ def test_work_goes_where_its_labels_say(machines):
     pids, made = run(story)
     assert {pid for model, pid in made if model == "clips"} == {pids["H100"]}
     assert pids["L4"] in {pid for model, pid in made if model == "one"}
+
+
+def begin(folder: Path, number: int) -> int:
+    """A CPU task that tells where it began, and takes as long as a gate."""
+    (folder / f"{number} {os.getpid()}").touch()
+    time.sleep(1.0)
+    return number
+
+
+def test_cpu_tasks_on_a_machine_that_falls_silent_are_run_elsewhere(machines, tmp_path):
+    machines.add()
+    cut = machines.add(gpus=0, cpus=2)
+    mute: list[psutil.Process] = []
+
+    def there() -> list[int]:
+        raylet = psutil.Process(cut.all_processes["raylet"][0].process.pid)
+        pids = {p.pid for p in raylet.children(recursive=True)}
+        return [int(n) for n, pid in (file.name.split() for file in tmp_path.iterdir()) if int(pid) in pids]
+
+    async def story(pool: Pool) -> Any:
+        asks = [asyncio.create_task(pool.cpu(begin, tmp_path, n)) for n in range(30)]
+        await until(lambda: len(there()) > 1)
+        mute.extend(machines.silence(cut))
+        lost = set(there()) - {n for n, ask in enumerate(asks) if ask.done()}
+        return lost, await asyncio.wait_for(asyncio.gather(*asks), 60)
+
+    try:
+        lost, answers = run(story)
+    finally:
+        for process in mute:
+            process.kill()
+    assert lost, "the machine was not at any task when it fell silent"
+    assert answers == list(range(30))

@@ -211,7 +211,7 @@ def test_a_shot_whose_attempts_are_spent_is_told_and_the_rest_is_kept(episode: P
     ]
 
 
-def test_an_interrupted_render_exits_130_and_leaves_no_processes(episode: Path):
+def test_ctrl_c_twice_ends_a_render_at_once_with_130_and_leaves_no_processes(episode: Path):
     process = start(episode)
     try:
         text = read_until(process, r"dashboard http")
@@ -221,7 +221,9 @@ def test_an_interrupted_render_exits_130_and_leaves_no_processes(episode: Path):
         devices_at_work(process, 120)
         children = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGINT)
-        rest, _ = process.communicate(timeout=90)
+        rest = read_until(process, r"stopping: ")
+        process.send_signal(signal.SIGINT)
+        rest += process.communicate(timeout=90)[0]
     finally:
         process.kill()
     assert process.returncode == 130, rest
