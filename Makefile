@@ -11,7 +11,7 @@ demo: $(READY)
 	$(BIN)/tower render configs/episodes/demo.yaml --out out
 
 test: $(READY) lint types
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -18,7 +18,7 @@ from pipeline.settings import Settings
 from pipeline.specs import Specs
 
 from .conftest import EPISODE, refused, takes_of, tower
-from .test_render import read_until, start
+from .test_faults import read_until, start
 
 
 def settings(**values) -> Settings:

@@ -18,7 +18,7 @@ from pipeline.errors import InputError
 from pipeline.run_log import DEAD_AFTER, RunLog, living
 
 from .conftest import refused, takes_of, tower
-from .test_render import read_until, start
+from .test_faults import read_until, start
 
 
 def log(catalog: Catalog, episode: str = "E90") -> RunLog:
