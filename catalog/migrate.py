@@ -58,16 +58,19 @@ def found_version(place: Place) -> int:
 
 
 def _bring(place: Place, table: Table) -> None:
-    """The table as this version has it: created, or with the columns that it lacks. Their old rows are null there."""
+    """The table as this version has it: created, or with the columns and properties that it lacks. Their old rows are null there."""
     try:
         delta = DeltaTable(place.table(table.name))
     except TableNotFoundError:
-        DeltaTable.create(place.table(table.name), schema=table.schema, mode="ignore", name=table.name, description=table.doc)
+        where, properties = place.table(table.name), dict[str, str | None](table.properties)
+        DeltaTable.create(where, table.schema, "ignore", name=table.name, description=table.doc, configuration=properties)
         return
     have = _names(delta)
     lacking = [f for f in table.schema if f.name not in have]
     if lacking:
         delta.alter.add_columns([Field.from_arrow(f) for f in lacking])
+    if not table.properties.items() <= delta.metadata().configuration.items():
+        delta.alter.set_table_properties(table.properties)
 
 
 def _names(table: DeltaTable) -> list[str]:

@@ -121,7 +121,7 @@ async def let_live(
 ) -> None:
     """Every shot's life, begun in order, at most `limit()` at once. Once the pool stops, no other begins."""
     room, alive = asyncio.Event(), 0
-    gc.freeze()  # what was imported stays until the end: to look through it for garbage again and again takes 5 % of the driver's time
+    gc.freeze()  # what was imported stays: to look through it for garbage again and again takes 5 % of the driver's time
 
     async def one(plan: ShotPlan) -> None:
         nonlocal alive
@@ -142,6 +142,8 @@ async def let_live(
                 group.create_task(one(plan))
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None  # the first fault is the cause; the others were cancelled for it
+    finally:
+        gc.unfreeze()  # C++ libraries complain where it is left behind at the end
 
 
 async def _prepare(pool: Pool, specs: Specs, plan: Plan) -> None:

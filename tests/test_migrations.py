@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import tarfile
 from datetime import UTC, datetime
@@ -47,11 +48,21 @@ def test_a_catalog_of_each_version_opens_upgrades_and_keeps_every_row(tmp_path, 
     ]
     assert [dict(b["measures"]) for b in before] == [r["measures"] for r in after]
     for name, table in TABLES.items():
-        assert sorted(f.name for f in DeltaTable(str(folder / name)).schema().fields) == sorted(table.schema.names)
+        upgraded = DeltaTable(str(folder / name))
+        assert sorted(f.name for f in upgraded.schema().fields) == sorted(table.schema.names)
+        assert table.properties.items() <= upgraded.metadata().configuration.items()
     assert list(verify(catalog)) == [] and len(all_takes(catalog)) == 2
     catalog.append("takes", [row(9, parameters="{}", shot_variation=1, reference_files={"a.png": "f" * 64})])
     assert catalog.rows("takes")[-1]["reference_files"] == {"a.png": "f" * 64}
     assert episodes(catalog)[-1]["episode"] == "E01"
+    assert looked_up_by(folder / "takes") == {"episode"}
+
+
+def looked_up_by(table: Path) -> set[str]:
+    """Columns of which the newest commit says what is least in its file."""
+    newest = max((table / "_delta_log").glob("*.json"))
+    (added,) = [json.loads(line)["add"] for line in newest.read_text().splitlines() if "add" in json.loads(line)]
+    return set(json.loads(added["stats"])["minValues"])
 
 
 @pytest.mark.parametrize("version", sorted(OLD))
