@@ -7,6 +7,7 @@ import re
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import psutil
@@ -72,20 +73,37 @@ def _hollow(story: Callable[[Pool, Catalog, Writer], Any], devices: int = DEVICE
         return asyncio.run(inside(info, folder))
 
 
-def shots_a_second(shots: int) -> float:
+@dataclass(frozen=True)
+class Pace:
+    """shots: a second. driver, all_of_it: processor milliseconds a shot, of the driver, and of every process of its Ray too."""
+
+    shots: float
+    driver: float
+    all_of_it: float
+
+
+def shots_a_second(shots: int) -> Pace:
     """Hollow shots through the whole driver, every take's row committed."""
 
-    async def story(pool: Pool, catalog: Catalog, writer: Writer) -> float:
+    async def story(pool: Pool, catalog: Catalog, writer: Writer) -> Pace:
         work, ends = Work(shots, rejected=0.0, pace=0.0), list[Any]()
         specs = HollowSpecs(work)
         await live_hollow(Work(WARM, rejected=0.0, pace=0.0), specs, pool, catalog, writer, LIVE, ends.append)
-        began = time.monotonic()
+        began, spent = time.monotonic(), _processor_seconds()
         await live_hollow(work, specs, pool, catalog, writer, LIVE, ends.append)
-        seconds = time.monotonic() - began
+        seconds, spent_now = time.monotonic() - began, _processor_seconds()
         assert catalog.dataset("takes").count_rows() == 2 * (shots + WARM), "a row was lost"
-        return shots / seconds
+        driver, all_of_it = ((now - before) * 1000 / shots for now, before in zip(spent_now, spent, strict=True))
+        return Pace(shots / seconds, driver, all_of_it)
 
     return _hollow(story)
+
+
+def _processor_seconds() -> tuple[float, float]:
+    """Of this process, and of it with its Ray's."""
+    me = psutil.Process()
+    each = [sum(p.cpu_times()[:2]) for p in (me, *me.children(recursive=True)) if p.is_running()]
+    return each[0], sum(each)
 
 
 def memory_growth(shots: int) -> int:

@@ -180,7 +180,10 @@ def rate(quick: bool) -> Iterator[Figure]:
     """Hollow shots a second: what the driver could feed."""
     shots = 1000 if quick else 6000
     yield Figure("bare Ray: 2 actor calls and 2 tasks a shot, nothing else", bare_shots_a_second(shots), "shots/s")
-    yield Figure("no-op shots through the whole driver, rows committed", shots_a_second(shots), "shots/s", 300)
+    pace = shots_a_second(shots)
+    yield Figure("no-op shots through the whole driver, rows committed", pace.shots, "shots/s", 300)
+    yield Figure("processor time of the driver", pace.driver, "ms a shot")
+    yield Figure("processor time of the driver, its devices, gates and Ray", pace.all_of_it, "ms a shot")
 
 
 def memory(quick: bool) -> Iterator[Figure]:
