@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,17 +95,19 @@ def shots_a_second(shots: int) -> Pace:
         await live_hollow(work, specs, pool, catalog, writer, LIVE, ends.append)
         seconds, spent_now = time.monotonic() - began, _processor_seconds()
         assert catalog.dataset("takes").count_rows() == 2 * (shots + WARM), "a row was lost"
-        driver, all_of_it = ((now - before) * 1000 / shots for now, before in zip(spent_now, spent, strict=True))
-        return Pace(shots / seconds, driver, all_of_it)
+        each = {pid: (now - spent.get(pid, 0.0)) * 1000 / shots for pid, now in spent_now.items()}
+        return Pace(shots / seconds, each[os.getpid()], sum(each.values()))
 
     return _hollow(story)
 
 
-def _processor_seconds() -> tuple[float, float]:
-    """Of this process, and of it with its Ray's."""
-    me = psutil.Process()
-    each = [sum(p.cpu_times()[:2]) for p in (me, *me.children(recursive=True)) if p.is_running()]
-    return each[0], sum(each)
+def _processor_seconds() -> dict[int, float]:
+    """Of this process and its Ray's, by process id."""
+    spent = {}
+    for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            spent[process.pid] = sum(process.cpu_times()[:2])
+    return spent
 
 
 def memory_growth(shots: int) -> int:

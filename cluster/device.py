@@ -1,4 +1,4 @@
-"""What runs on the machines: the device actor, which holds models, and the CPU task. Neither knows what it works on."""
+"""What runs on a device: the actor, which holds models and does not know what they make."""
 
 from __future__ import annotations
 
@@ -138,20 +138,3 @@ def _gpu_memory() -> int | None:
         return int(told[0]) * 2**20
     except (OSError, subprocess.SubprocessError, ValueError, IndexError):
         return None
-
-
-# One more try for a worker that was lost; what crashes a decoder would crash it every time.
-@ray.remote(num_cpus=1, max_retries=1)
-def cpu_task(packed: bytes, *values: Any) -> Any:
-    """packed: a function, its arguments, `Stored` where they lie in the object store, and whether to pack what it gives."""
-    function, args, packs = unpack(packed)
-    result = function(*(values[a.value][a.index] if isinstance(a, Stored) else a for a in args))
-    return pack(result) if packs else result
-
-
-@dataclass(frozen=True)
-class Stored:
-    """Stands for an argument that lies in the object store."""
-
-    value: int
-    index: int

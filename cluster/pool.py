@@ -19,7 +19,8 @@ from ray.autoscaler.sdk import request_resources
 from ray.exceptions import ActorUnavailableError, NodeDiedError, RayError, RayTaskError
 
 from .choose import Learned, Queue, Request, choose
-from .device import Answer, Stored, cpu_task
+from .cpu import CpuTasks
+from .device import Answer
 from .fleet import START_SECONDS, WATCH_SECONDS, Fleet, Post
 from .nodes import nodes
 from .specs import DeviceLost, ModelBroken, ModelSpec, NothingCanRun, Part, PoolOptions, PoolStats, RequestFailed, Stopped, pack, unpack
@@ -40,10 +41,9 @@ class Pool:
     def __init__(self, info: ClusterInfo, options: PoolOptions | None = None):
         self.info, self.options = info, options or PoolOptions()
         self.fleet = Fleet(info.threads_per_device, self.options, self._dispatch, self._lose)
-        self.queue, self.learned = Queue(), Learned()
+        self.queue, self.learned, self.cpu_tasks = Queue(), Learned(), CpuTasks()
         self.deaths: dict[str, list[tuple[Hashable, str]]] = {}  # model to those that killed a device, since its last success
         self.suspects: set[Hashable] = set()  # owners whose request has killed a device
-        self.cpu_calls: set[asyncio.Future[bytes]] = set()  # that are under way
         self.crowded: set[str] = set()  # models that ran out of memory beside others
         self.count = itertools.count()
         self.paused = self.stopping = self.dispatching = False
@@ -118,40 +118,12 @@ class Pool:
         self._dispatch()
 
     async def cpu(self, function: Callable[..., Any], *args: Any, name: str = "") -> Any:
-        """Run a function as a CPU task; `Part` arguments arrive as their values. Its exceptions are raised here."""
-        try:
-            (value,) = unpack(await self._answer(lambda: self._task(function, args, name, True)))
-            return value
-        except RayTaskError as error:
-            if isinstance(error.cause, RayError):  # its argument was lost with the node that held it
-                raise DeviceLost(f"a CPU task's input was lost ({type(error.cause).__name__})") from error
-            raise error.cause from None
-        except RayError as error:
-            raise DeviceLost(f"a CPU task was lost ({type(error).__name__})") from error
+        """Run a function as a CPU task; `Part` arguments arrive as their values. Raises what it raises, or DeviceLost."""
+        return await self.cpu_tasks.run(function, args, name)
 
-    def cpu_part(self, function: Callable[..., Any], *args: Any, name: str = "") -> Part:
+    async def cpu_part(self, function: Callable[..., Any], *args: Any, name: str = "") -> Part:
         """Like `cpu`, but leaves the value in the object store. The function must return a list to be indexed."""
-        return Part(self._task(function, args, name, False))
-
-    async def _answer(self, send: Callable[[], ray.ObjectRef]) -> bytes:
-        """Of a CPU task, which is sent again when `_lose` has cancelled it."""
-        while True:
-            call = asyncio.wrap_future(send().future())
-            self.cpu_calls.add(call)
-            try:
-                return await call
-            except asyncio.CancelledError:
-                task = asyncio.current_task()
-                if call in self.cpu_calls or (task and task.cancelling()):
-                    raise  # it was the caller who was cancelled
-            finally:
-                self.cpu_calls.discard(call)
-
-    def _task(self, function: Callable[..., Any], args: tuple[Any, ...], name: str, packs: bool) -> ray.ObjectRef:
-        parts, places = [a for a in args if isinstance(a, Part)], itertools.count()
-        packed = pack(function, [Stored(next(places), a.index) if isinstance(a, Part) else a for a in args], packs)
-        # `_remote`, since `options().remote()` makes a class for every call.
-        return cpu_task._remote(args=(packed, *(part.ref for part in parts)), name=name or None)
+        return await self.cpu_tasks.keep(function, args, name)
 
     def pause(self) -> None:
         """Begin nothing more until `resume`; what executes goes on."""
@@ -323,7 +295,9 @@ class Pool:
             lost = DeviceLost(f"an input of {batch[0].spec.key} was lost ({type(error.cause).__name__})")
             _fail(batch, lost if isinstance(error.cause, RayError) else error.cause)
         except (RayError, TimeoutError) as error:
-            self._bury(post, life, error, time.monotonic() - began)
+            seconds = time.monotonic() - began
+            there = await asyncio.to_thread(self.fleet.is_there, post.node)
+            self._bury(post, life, error, seconds, there)
         except Exception as error:  # noqa: BLE001 - handed to everyone in the batch
             _fail(batch, RequestFailed(type(error).__name__, str(error)))
         finally:
@@ -372,17 +346,17 @@ class Pool:
 
     # --- devices that are lost -----------------------------------------------------------------------------
 
-    def _bury(self, post: Post, life: int, error: BaseException, seconds: float) -> None:
+    def _bury(self, post: Post, life: int, error: BaseException, seconds: float, there: bool) -> None:
         """A device is gone. Who executed there by itself is told; all others run again elsewhere, each by itself.
 
         Args:
-            seconds: since the call was sent.
+            seconds: from when the call was sent. there: whether its node is.
         """
         if post.life != life:
             return  # the first of its batches has told already
         first, moved = post.batches[0], post.requests
         key, why = first[0].spec.key, _why(error)
-        with_its_node = isinstance(error, GONE) or post.node.leaving or not self.fleet.is_there(post.node)
+        with_its_node = isinstance(error, GONE) or post.node.leaving or not there
         found_dead = seconds < AT_ONCE and first[0].moved < DOUBTS
         if len(first) == 1 and not with_its_node and not found_dead:
             moved.remove(first[0])
@@ -395,15 +369,9 @@ class Pool:
         self._requeue(moved)
 
     def _lose(self, requests: list[Request]) -> None:
-        """Nodes are gone, and what was on their devices is moved.
-
-        Any CPU task may have been there too. Where a link was cut, Ray gives it up only when TCP does, minutes later; so all are
-        sent again, which harms nothing: what they store is named by its contents.
-        """
+        """Nodes are gone, with the devices on which these requests were."""
         self._requeue(requests)
-        calls, self.cpu_calls = self.cpu_calls, set()
-        for call in calls:
-            call.cancel()
+        self.cpu_tasks.send_again()
 
     def _requeue(self, requests: list[Request]) -> None:
         for request in requests:

@@ -117,7 +117,7 @@ class Studio:
             still = start.picture
             if still is None or (plan.keyframe.workflow.width, plan.keyframe.workflow.height) != (wanted.width, wanted.height):
                 start_of = keyframe, wanted.width, wanted.height, self.catalog.place
-                still = self.pool.cpu_part(keyframe_part, *start_of, name="still for a clip")
+                still = await self.pool.cpu_part(keyframe_part, *start_of, name="still for a clip")
             request = ClipRequest(row["take"], seed, stage.loras, stage.parameters)
             receipt, frames = await self._generate(plan, stage, request, row, {"keyframe": still}, together=row["take"])
             made = frames, receipt.finite, keyframe, expect, self.catalog.place, _standard(plan, stage)

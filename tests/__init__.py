@@ -9,5 +9,7 @@
 | test_shot.py | which take follows which verdict |
 | test_assemble.py | exact frames from any clips |
 | test_input.py | bad input is one sentence |
-| test_render.py | the whole path, killed and resumed |
+| test_nodes.py | machines that come, leave, differ and fall silent |
+| test_render.py | the whole path |
+| test_faults.py | the whole path killed, interrupted, misled |
 """

@@ -7,6 +7,7 @@ import itertools
 import os
 import signal
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,8 @@ class Machines:
         raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
         mute = [raylet, *raylet.children(recursive=True)]
         for process in mute:
-            process.send_signal(signal.SIGSTOP)
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(signal.SIGSTOP)
         return mute
 
 
@@ -98,7 +100,7 @@ def test_nodes_that_join_are_used_and_one_that_leaves_costs_only_what_ran_on_it(
     first = machines.add()
 
     async def story(pool: Pool) -> Any:
-        asks = [asyncio.create_task(pool.submit(ONE, Ask(n, sleep=0.25), owner=n)) for n in range(60)]
+        asks = [asyncio.create_task(pool.submit(ONE, Ask(n, sleep=0.25), owner=n)) for n in range(80)]
         await until(lambda: pool.stats().busy == 1)
         machines.add()  # Ray sets a signal handler, so not in a thread
         await until(lambda: pool.stats().busy == 2)
@@ -108,8 +110,8 @@ def test_nodes_that_join_are_used_and_one_that_leaves_costs_only_what_ran_on_it(
         return begun, results, [p.node.id for p in pool.fleet.posts]
 
     begun, results, left = run(story)
-    assert begun < 50
-    assert [r[0]["number"] for r in results] == list(range(60)), "what ran there was moved, and nobody was told"
+    assert begun < 70
+    assert [r[0]["number"] for r in results] == list(range(80)), "what ran there was moved, and nobody was told"
     assert len(left) == 1 and left != [first.node_id]
 
 
@@ -151,11 +153,22 @@ def test_work_goes_where_its_labels_say(machines):
     assert pids["L4"] in {pid for model, pid in made if model == "one"}
 
 
-def begin(folder: Path, number: int) -> int:
+def begin(folder: Path, number: int) -> list[int]:
     """A CPU task that tells where it began, and takes as long as a gate."""
     (folder / f"{number} {os.getpid()}").touch()
     time.sleep(1.0)
-    return number
+    return [number]
+
+
+def same(number: int) -> list[int]:
+    return [number]
+
+
+async def answer(pool: Pool, folder: Path, number: int) -> list[int]:
+    """By way of the driver, or of the object store."""
+    if number % 2:
+        return await pool.cpu(begin, folder, number)
+    return await pool.cpu(same, await pool.cpu_part(begin, folder, number))
 
 
 def test_cpu_tasks_on_a_machine_that_falls_silent_are_run_elsewhere(machines, tmp_path):
@@ -169,7 +182,7 @@ def test_cpu_tasks_on_a_machine_that_falls_silent_are_run_elsewhere(machines, tm
         return [int(n) for n, pid in (file.name.split() for file in tmp_path.iterdir()) if int(pid) in pids]
 
     async def story(pool: Pool) -> Any:
-        asks = [asyncio.create_task(pool.cpu(begin, tmp_path, n)) for n in range(30)]
+        asks = [asyncio.create_task(answer(pool, tmp_path, n)) for n in range(30)]
         await until(lambda: len(there()) > 1)
         mute.extend(machines.silence(cut))
         lost = set(there()) - {n for n, ask in enumerate(asks) if ask.done()}
@@ -179,6 +192,7 @@ def test_cpu_tasks_on_a_machine_that_falls_silent_are_run_elsewhere(machines, tm
         lost, answers = run(story)
     finally:
         for process in mute:
-            process.kill()
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
     assert lost, "the machine was not at any task when it fell silent"
-    assert answers == list(range(30))
+    assert answers == [[n] for n in range(30)]
