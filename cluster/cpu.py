@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,7 @@ from ray.exceptions import RayError, RayTaskError
 from .specs import DeviceLost, Part, pack, unpack
 
 
-# One more try for a worker that was lost; what crashes a decoder would crash it every time.
-@ray.remote(num_cpus=1, max_retries=1)
+@ray.remote
 def cpu_task(packed: bytes, *values: Any) -> Any:
     """packed: a function, its arguments, `Stored` where they lie in the object store, and whether what it gives stays there too."""
     function, args, keeps = unpack(packed)
@@ -68,7 +67,7 @@ class CpuTasks:
             answer, kept = _send(function, args, name, keeps)
             calls[call := asyncio.wrap_future(answer.future())] = kept
             call.add_done_callback(_hear)
-            waiting: asyncio.Future[Any] = asyncio.shield(call) if len(calls) == 1 else asyncio.ensure_future(_first(calls))
+            waiting: asyncio.Future[Any] = asyncio.shield(call) if len(calls) == 1 else asyncio.ensure_future(_first([*calls]))
             self.waiting.add(waiting)
             try:
                 await waiting
@@ -90,8 +89,10 @@ class CpuTasks:
 def _send(function: Callable[..., Any], args: tuple[Any, ...], name: str, keeps: bool) -> tuple[ray.ObjectRef, Any]:
     parts, places = [a for a in args if isinstance(a, Part)], itertools.count()
     packed = pack(function, [Stored(next(places), a.index) if isinstance(a, Part) else a for a in args], keeps)
-    # `_remote`, since `options().remote()` makes a class for every call.
-    sent = cpu_task._remote(args=(packed, *(part.ref for part in parts)), name=name or None, num_returns=2 if keeps else 1)
+    # `_remote`, since `options().remote()` makes a class for every call; it takes none of the decorator's options.
+    # One more try for a worker that was lost; what crashes a decoder would crash it every time.
+    told = {"num_cpus": 1, "max_retries": 1, "num_returns": 2 if keeps else 1, "name": name or None}
+    sent = cpu_task._remote(args=(packed, *(part.ref for part in parts)), **told)
     return (sent[0], sent[1]) if keeps else (sent, None)
 
 
@@ -101,11 +102,11 @@ def _hear(call: asyncio.Future[Any]) -> None:
         call.exception()
 
 
-async def _first(calls: Iterable[asyncio.Future[Any]]) -> Any:
-    """The first answer that is none of an error; where there is none, the last error."""
+async def _first(calls: Sequence[asyncio.Future[Any]]) -> Any:
+    """The first answer that is none of an error; or the newest call's error: an older one may hang on a machine that was cut off."""
     pending = set(calls)
     while True:
         done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-        good = [call for call in done if call.exception() is None]
-        if good or not pending:
-            return (good or [*done])[-1].result()
+        good = next((call for call in done if call.exception() is None), None)
+        if good or calls[-1].done():
+            return (good or calls[-1]).result()

@@ -20,7 +20,7 @@ from ray.cluster_utils import Cluster
 
 from cluster.nodes import ACCELERATOR, nodes
 from cluster.pool import Pool
-from cluster.specs import ModelSpec, NothingCanRun, PoolOptions
+from cluster.specs import DeviceLost, ModelSpec, NothingCanRun, PoolOptions
 from cluster.start import ClusterInfo
 
 from .test_pool import ONE, Ask
@@ -153,46 +153,56 @@ def test_work_goes_where_its_labels_say(machines):
     assert pids["L4"] in {pid for model, pid in made if model == "one"}
 
 
-def begin(folder: Path, number: int) -> list[int]:
+LARGE = 1_000_000  # bytes: more than Ray sends along with an answer, so they stay where they were made
+
+
+def begin(folder: Path, name: str) -> str:
     """A CPU task that tells where it began, and takes as long as a gate."""
-    (folder / f"{number} {os.getpid()}").touch()
-    time.sleep(1.0)
-    return [number]
+    (folder / f"{name} {os.getpid()}").touch()
+    time.sleep(0.5)
+    return name
 
 
-def same(number: int) -> list[int]:
-    return [number]
+def judge(_: bytes, folder: Path, name: str) -> str:
+    return begin(folder, name)
 
 
-async def answer(pool: Pool, folder: Path, number: int) -> list[int]:
-    """By way of the driver, or of the object store."""
+async def answer(pool: Pool, folder: Path, number: int) -> str:
+    """Of a task that needs nothing, or frames that lie where a device has made them; "lost" where these went with the machine."""
     if number % 2:
-        return await pool.cpu(begin, folder, number)
-    return await pool.cpu(same, await pool.cpu_part(begin, folder, number))
+        return await pool.cpu(begin, folder, f"make{number}")
+    _, frames = await pool.submit(ONE, Ask(number, extra=bytes(LARGE)))
+    try:
+        return await pool.cpu(judge, frames, folder, f"judge{number}")
+    except DeviceLost:
+        return "lost"
 
 
 def test_cpu_tasks_on_a_machine_that_falls_silent_are_run_elsewhere(machines, tmp_path):
     machines.add()
-    cut = machines.add(gpus=0, cpus=2)
+    cut = machines.add(cpus=2)
     mute: list[psutil.Process] = []
 
-    def there() -> list[int]:
+    def there() -> set[str]:
         raylet = psutil.Process(cut.all_processes["raylet"][0].process.pid)
         pids = {p.pid for p in raylet.children(recursive=True)}
-        return [int(n) for n, pid in (file.name.split() for file in tmp_path.iterdir()) if int(pid) in pids]
+        return {name for name, pid in (file.name.split() for file in tmp_path.iterdir()) if int(pid) in pids}
 
     async def story(pool: Pool) -> Any:
-        asks = [asyncio.create_task(answer(pool, tmp_path, n)) for n in range(30)]
-        await until(lambda: len(there()) > 1)
+        await until(lambda: pool.stats().devices == 2)
+        asks = [asyncio.create_task(answer(pool, tmp_path, n)) for n in range(40)]
+        await until(lambda: {name.rstrip("0123456789") for name in there()} == {"make", "judge"})
         mute.extend(machines.silence(cut))
-        lost = set(there()) - {n for n, ask in enumerate(asks) if ask.done()}
-        return lost, await asyncio.wait_for(asyncio.gather(*asks), 60)
+        done = {n for n, ask in enumerate(asks) if ask.done()}
+        return done, there(), await asyncio.wait_for(asyncio.gather(*asks), 60)
 
     try:
-        lost, answers = run(story)
+        done, begun, answers = run(story)
     finally:
         for process in mute:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
-    assert lost, "the machine was not at any task when it fell silent"
-    assert answers == [[n] for n in range(30)]
+    names = [f"make{n}" if n % 2 else f"judge{n}" for n in range(40)]
+    assert begun - {names[n] for n in done}, "the machine was not at any task when it fell silent"
+    assert all(a == names[n] or (a == "lost" and n not in done and not n % 2) for n, a in enumerate(answers)), answers
+    assert answers.count("lost") < 20, "frames that lay elsewhere were judged"
