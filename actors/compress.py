@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 
-import av
 import numpy as np
 
 
@@ -12,6 +11,8 @@ def compressed(image: np.ndarray, crf: int | None) -> np.ndarray:
     """The uint8 RGB picture after one H.264 frame at this CRF (0..51); None gives it back as it is."""
     if crf is None:
         return image
+    import av  # only here, so that models run where there is no video to write
+
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as out:
         stream = out.add_stream("libx264", rate=1, options={"crf": str(crf)})

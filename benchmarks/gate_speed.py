@@ -10,9 +10,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from gates.decode import read_still
 from gates.image import judge_image
 from gates.rules import judge
+from gates.still import read_still
 from gates.verdict import Verdict
 from gates.video import Expectation, measure_video
 from pipeline.profile import load_profile

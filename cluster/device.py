@@ -1,4 +1,4 @@
-"""What runs on a device: the actor, which holds models and does not know what they make."""
+"""What runs on a device: the actor, which holds models and does not know what they make. It works without Ray too."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-
-import ray
 
 from .specs import ModelSpec, pack, unpack
 
@@ -54,9 +52,10 @@ class Device:
 
         return pack(self._answer(key, written, evict, work))
 
-    @ray.method(num_returns=2)
     def run(self, packed: bytes, *values: Any) -> tuple[bytes, Any]:
         """Fill each request's slots with items of the resolved values, and generate; gives its packed Answer, and the results.
+
+        To Ray these are two results: the pool reads the one, and hands on the other unread.
 
         Args:
             packed: the model's key and its packed spec, what to evict, the requests, and for each value (request, field, index).

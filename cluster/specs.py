@@ -7,9 +7,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import ray
+if TYPE_CHECKING:  # a device works without Ray
+    import ray
 
 
 class DeviceLost(RuntimeError):
@@ -72,7 +73,9 @@ def pack(*values: Any) -> bytes:
         packed = pickle.dumps(values, pickle.HIGHEST_PROTOCOL)
         if b"__main__" not in packed:
             return packed
-    return ray.cloudpickle.dumps(values)  # with functions and classes that no module over there has
+    from ray import cloudpickle
+
+    return cloudpickle.dumps(values)  # with functions and classes that no module over there has
 
 
 def unpack(packed: bytes) -> Any:

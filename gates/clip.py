@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
 from . import picture as p
-from .decode import Frame
+
+if TYPE_CHECKING:  # measures of pixels that are there need no decoder
+    from .decode import Frame
 
 SAMPLES = 12  # frames whose sharpness and noise are measured at full size, evenly spread
 HELD = 1.2  # levels: a cell that changes less shows the same drawing; codec noise stays under it

@@ -1,27 +1,19 @@
-"""Decode files completely: what a player would show, not what a header claims."""
+"""Decode videos completely: what a player would show, not what a header claims. Alone in `gates` it needs PyAV."""
 
 from __future__ import annotations
 
-import io
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import av
 import cv2
 import numpy as np
-from PIL import Image
 
-MAX_PIXELS = 64_000_000  # a picture: four times an 8K frame's height and width would be a bomb, not a keyframe
+from .still import MAX_PIXELS, Undecodable, words, working_size
+
 MAX_FRAMES = 4096  # a clip: workflows make 1,025 at most; what is longer is not a clip, and would fill the memory
-WORK_WIDTH, WORK_HEIGHT = 384, 256  # moving measures are taken at about this many pixels, whatever the shape
-
-
-class Undecodable(ValueError):
-    """The file cannot be decoded from its first frame to its last."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +62,7 @@ class VideoReader:
         try:
             self.file = av.open(str(path), options={"err_detect": "explode"}, metadata_errors="replace")
         except (av.FFmpegError, OSError, ValueError) as error:
-            raise Undecodable(_words(error)) from error
+            raise Undecodable(words(error)) from error
         if not self.file.streams.video or self.file.streams.video[0].codec_context is None:
             found = "a codec that is not known" if self.file.streams.video else "no video stream"
             self.file.close()
@@ -107,7 +99,7 @@ class VideoReader:
                 if len(times) > MAX_FRAMES:
                     break
         except (av.FFmpegError, OSError, ValueError, MemoryError) as error:
-            raise error if isinstance(error, Undecodable) else Undecodable(_words(error)) from error
+            raise error if isinstance(error, Undecodable) else Undecodable(words(error)) from error
         if not times:
             raise Undecodable("no frames")
         if len(times) <= MAX_FRAMES and self.packets < self.container.hint:
@@ -156,12 +148,6 @@ def read_video(path: Path) -> tuple[np.ndarray, Fraction]:
         return np.stack([frame.rgb() for frame in reader]), reader.container.rate
 
 
-def working_size(width: int, height: int) -> tuple[int, int]:
-    """(width, height) with about 384x256 pixels at most, same shape; small pictures stay as they are."""
-    factor = min(1.0, (WORK_WIDTH * WORK_HEIGHT / (height * width)) ** 0.5)
-    return max(16, round(width * factor)), max(16, round(height * factor))
-
-
 def _even(times: list[int | None]) -> bool:
     """Whether frames stand at equal distances, to within one tick of the file's clock."""
     known = np.array([t for t in times if t is not None], np.float64)
@@ -171,53 +157,6 @@ def _even(times: list[int | None]) -> bool:
         return True
     grid = np.linspace(known[0], known[-1], len(known))
     return bool(np.abs(known - grid).max() <= 1.0 and (np.diff(known) > 0).all())
-
-
-@dataclass(frozen=True)
-class Still:
-    """A decoded picture: uint8 RGB (height, width, 3); how many pictures its file holds; whether all values were finite."""
-
-    image: np.ndarray
-    frames: int = 1
-    finite: bool = True
-
-
-def read_still(source: Path | bytes) -> Still:
-    """Decode a picture file of any kind that Pillow reads.
-
-    16-bit and floating-point pictures are scaled to 8 bits, CMYK and palettes become RGB, alpha is dropped.
-
-    Raises:
-        Undecodable: not a picture, damaged, or larger than MAX_PIXELS.
-    """
-    try:
-        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture:
-            if picture.width * picture.height > MAX_PIXELS:
-                raise Undecodable(f"{picture.width}x{picture.height} pixels are more than the {MAX_PIXELS:,} that are read")
-            frames = getattr(picture, "n_frames", 1)
-            if picture.mode == "F" or picture.mode.startswith("I"):
-                return _deep(np.asarray(picture), frames)
-            return Still(np.asarray(picture.convert("RGB")), frames)
-    except Undecodable:
-        raise
-    except Exception as error:  # Pillow's readers raise whatever a damaged file makes them raise
-        raise Undecodable(_words(error)) from error
-
-
-def _deep(values: np.ndarray, frames: int) -> Still:
-    """Gray with more than 8 bits: integers of 0..65535, or floats of 0..1."""
-    finite = bool(np.isfinite(values).all())
-    scaled = np.nan_to_num(values.astype(np.float64)) * (255 if values.dtype.kind == "f" else 255 / 65535)
-    gray = np.clip(np.round(scaled), 0, 255).astype(np.uint8)
-    return Still(np.repeat(gray[..., None], 3, axis=2), frames, finite)
-
-
-def _words(error: Any) -> str:
-    """The decoder's own words, without the path that it was given."""
-    if isinstance(error, Image.DecompressionBombError):
-        return f"more than the {MAX_PIXELS:,} pixels that are read"
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(str(text).replace("<_io.BytesIO object", "<the file").split())[:200]
 
 
 # ITU-R BT.709, limited range, to full-range RGB; the last column is the offset.

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from . import picture as p
-from .decode import Still, Undecodable, read_still
 from .rules import Profile, judge
+from .still import Still, Undecodable, read_still
 from .verdict import Verdict
 
 

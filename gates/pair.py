@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from .decode import working_size
 from .picture import gray
+from .still import working_size
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,10 @@ import numpy as np
 from . import light, motion
 from . import picture as p
 from .clip import Reduced, reduce_clip
-from .decode import MAX_FRAMES, Container, Undecodable, VideoReader, working_size
+from .decode import MAX_FRAMES, Container, VideoReader
 from .pair import likeness
 from .rules import Profile, judge
+from .still import Undecodable, working_size
 from .verdict import Verdict
 
 

@@ -298,7 +298,7 @@ def _sentence(error: Exception) -> str | None:
     from catalog.store import CatalogError
     from cluster.specs import ModelBroken, NothingCanRun
     from cluster.start import ClusterError
-    from gates.decode import Undecodable
+    from gates.still import Undecodable
 
     if hasattr(error, "format_message"):  # typer's usage errors; their class is private to it
         return " ".join(error.format_message().split()) or "a command is missing; see tower --help"

@@ -143,7 +143,7 @@ def named_files(episode: Episode, file: Path) -> dict[str, Path]:
 
 def stage(folder: Path, episode: Path, named: dict[str, Path]) -> None:
     """Fill a folder with all that a render reads: the project, the episode file, and the files that it names."""
-    from .settings import PROJECT
+    from . import PROJECT
 
     for room in ROOMS:
         shutil.copytree(PROJECT / room, folder / room, ignore=shutil.ignore_patterns(*LEFT_HERE))

@@ -6,8 +6,9 @@ from pydantic import Field
 
 from cluster.specs import PoolOptions
 
+from . import PROJECT
 from .episode import Name, Part
-from .settings import PROJECT, Settings
+from .settings import Settings
 from .yaml_file import named_file, read_yaml
 
 PROFILES = PROJECT / "configs" / "cluster"

@@ -20,9 +20,10 @@ from cluster.pool import STORE_SHARE, Pool
 from cluster.specs import PoolOptions
 from cluster.start import ClusterError, ClusterInfo
 
+from . import PROJECT
 from .cluster_profile import ClusterProfile
 from .render import SPARE_BYTES
-from .settings import PROJECT, Settings
+from .settings import Settings
 
 CLIP_BYTES = 121 * 768 * 512 * 3  # a clip of LTX-Video at full size, as it lies in the object store
 FULL = 0.95  # of the disk of Ray's temp folder: beyond it Ray refuses to write there

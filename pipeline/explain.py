@@ -9,7 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gates.decode import Undecodable, VideoReader, read_still
+from gates.decode import VideoReader
+from gates.still import Undecodable, read_still
 from gates.verdict import Finding, Verdict
 
 from .errors import InputError

@@ -7,8 +7,9 @@ from pathlib import Path
 from actors.files import check_folder, check_frames, check_size
 from actors.values import Lora, ModelError, ModelFiles
 
+from . import PROJECT
 from .errors import InputError
-from .settings import PROJECT, Settings
+from .settings import Settings
 from .workflow import Workflow
 
 DEMO = PROJECT / "actors" / "demo"

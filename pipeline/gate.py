@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from actors.values import ModelError
-from gates.decode import Undecodable, VideoReader, read_still
+from gates.decode import VideoReader
 from gates.image import judge_image, keyframe_hash, nearest
 from gates.rules import Declaration, Profile, judge
+from gates.still import Undecodable, read_still
 from gates.verdict import Verdict
 from gates.video import Expectation, measure_video
 

@@ -16,9 +16,9 @@ from PIL import Image
 
 from catalog.media import Media, MediaStore
 from catalog.place import Place
-from gates.decode import read_still
 from gates.image import judge_image
 from gates.rules import Profile
+from gates.still import read_still
 from gates.verdict import Verdict
 from gates.video import Expectation, judge_video
 

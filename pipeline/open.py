@@ -10,8 +10,9 @@ import yaml
 from catalog.schema import TABLES, VERSION
 from catalog.store import Catalog
 
+from . import PROJECT
 from .registry import Registry, registry_row
-from .settings import PROJECT, Settings
+from .settings import Settings
 from .workflow import RETIRED, WORKFLOWS, read_workflow
 
 EVIDENCE = PROJECT / "configs" / "evidence"

@@ -10,9 +10,9 @@ from pydantic import Field, model_validator
 from gates.measures import IMAGE, VIDEO, WANTED
 from gates.rules import Profile, Rule
 
+from . import PROJECT
 from .episode import Name, Part
 from .fingerprint import digest
-from .settings import PROJECT
 from .yaml_file import named_file, read_yaml
 
 PROFILES = PROJECT / "configs" / "gates"

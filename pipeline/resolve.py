@@ -135,7 +135,7 @@ class Resolver:
 
 def given_keyframe(file: Path, name: str, where: str) -> Path:
     """The still that a person gave in an episode file, proven to be a picture."""
-    from gates.decode import Undecodable, read_still
+    from gates.still import Undecodable, read_still
 
     path = inside(file.absolute().parent, name, f"{where}: keyframe")
     if not path.is_file():

@@ -6,10 +6,10 @@ import json
 
 from pydantic import BaseModel
 
+from . import PROJECT
 from .cluster_profile import ClusterProfile
 from .episode import Episode
 from .profile import GateProfile
-from .settings import PROJECT
 from .suite import Suite
 from .workflow import Workflow
 

@@ -9,9 +9,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from catalog.place import Place
 
+from . import PROJECT
 from .errors import InputError
-
-PROJECT = Path(__file__).resolve().parent.parent
 
 
 class Settings(BaseSettings):

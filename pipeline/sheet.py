@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from catalog.media import MediaStore
-from gates.decode import read_still
+from gates.still import read_still
 
 from .assemble import clip_frames
 from .episode import Episode

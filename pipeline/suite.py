@@ -10,9 +10,9 @@ from pydantic import Field, model_validator
 from catalog.registry import Demands
 from gates.rules import Declaration
 
+from . import PROJECT
 from .episode import Character, Episode, Location, Name, Part, Sequence, Shot, Text, WorkflowRef
 from .fingerprint import digest
-from .settings import PROJECT
 from .yaml_file import Misfit, read_yaml
 
 SUITES = PROJECT / "configs" / "suites"

@@ -12,9 +12,9 @@ from pydantic import Field, model_validator
 from actors.values import ClipSettings, KeyframeSettings
 from gates.verdict import LABELS
 
+from . import PROJECT
 from .episode import Lora, Name, Part
 from .errors import InputError
-from .settings import PROJECT
 from .yaml_file import read_yaml
 
 WORKFLOWS = PROJECT / "configs" / "workflows"

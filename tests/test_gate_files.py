@@ -21,8 +21,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from gates.decode import MAX_FRAMES, Undecodable, VideoReader, read_still
+from gates.decode import MAX_FRAMES, VideoReader
 from gates.measures import VIDEO
+from gates.still import Undecodable, read_still
 from gates.verdict import LABELS
 from gates.video import Expectation, measure_video
 from pipeline.gate import Question, gate_files

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from actors.demo.train import scenes
-from gates.decode import Still
 from gates.image import judge_image, keyframe_hash, measure_image, nearest
 from gates.measures import IMAGE, VIDEO, WANTED
 from gates.rules import Profile, Rule, judge
+from gates.still import Still
 from gates.verdict import LABELS, Finding
 from pipeline.profile import PROFILES, load_profile, profile_identity
 
