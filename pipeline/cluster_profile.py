@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pydantic import Field
 
 from cluster.specs import PoolOptions
 
 from . import PROJECT
 from .episode import Name, Part
-from .settings import Settings
 from .yaml_file import named_file, read_yaml
+
+if TYPE_CHECKING:  # a profile can be read where nothing is set
+    from .settings import Settings
 
 PROFILES = PROJECT / "configs" / "cluster"
 

@@ -10,6 +10,7 @@
 | test_assemble.py | exact frames from any clips |
 | test_input.py | bad input is one sentence |
 | test_nodes.py | machines that come, leave, differ and fall silent |
+| test_gpu_benchmark.py, test_training.py | what is made for a rented GPU runs on a bare machine |
 | test_render.py | the whole path |
 | test_faults.py | the whole path killed, interrupted, misled |
 """
