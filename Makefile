@@ -20,7 +20,7 @@ types: $(READY)
 	$(BIN)/mypy
 
 schemas: $(READY)
-	$(BIN)/python -m pipeline.schemas
+	$(BIN)/python -m pipeline.story.schemas
 
 # From a new catalog, which holds the project's own evidence and nothing else.
 docs: $(READY)

@@ -34,11 +34,11 @@ from actors.loading import device_name
 from catalog.schema import TABLES
 from catalog.store import Catalog
 from catalog.writer import Writer
-from pipeline.episode import load_episode
-from pipeline.open import open_catalog
-from pipeline.plan import make_plan
-from pipeline.resolve import clip_inputs
-from pipeline.settings import PROJECT, load_settings
+from pipeline.plan.plan import make_plan
+from pipeline.plan.resolve import clip_inputs
+from pipeline.registry.open_catalog import open_catalog
+from pipeline.story.episode import load_episode
+from pipeline.story.settings import PROJECT, load_settings
 
 SHOTS = 300  # of the episode that is planned, and of every other
 SCHEMA = TABLES["takes"].schema
@@ -238,7 +238,9 @@ def commands(folder: Path, file: Path, names: list[list[str]]) -> list[tuple[flo
 def _timed(folder: Path, args: list[str]) -> tuple[float, float]:
     env = os.environ | {"TOWER_CATALOG_URI": str(folder), "PYTHONPATH": str(PROJECT)}
     program = (
-        "import os, sys; from pipeline.cli import _run; code = _run(); sys.stdout.flush(); " + PEAK + "; sys.stderr.flush(); os._exit(code)"
+        "import os, sys; from pipeline.cli.main import _run; code = _run(); sys.stdout.flush(); "
+        + PEAK
+        + "; sys.stderr.flush(); os._exit(code)"
     )
     started = time.monotonic()
     done = subprocess.run([sys.executable, "-c", program, *args], env=env, capture_output=True, text=True, timeout=300, check=True)

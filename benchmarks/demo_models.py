@@ -33,9 +33,9 @@ from actors.values import ClipRequest, KeyframeRequest, ModelFiles
 from gates.clip import most_changed
 from gates.pair import likeness
 from gates.picture import gray
-from pipeline.files import files_of
-from pipeline.settings import load_settings
-from pipeline.workflow import WORKFLOWS, read_workflow
+from pipeline.registry.files import files_of
+from pipeline.story.settings import load_settings
+from pipeline.story.workflow import WORKFLOWS, read_workflow
 
 ATTRIBUTES = {"time": scenes.TIMES, "place": scenes.PLACES, "coat": scenes.COATS, "hair": scenes.HAIRS}
 HELD_OUT = 10**6  # seeds from here on are never trained on

@@ -20,7 +20,7 @@ from catalog.store import Catalog
 from catalog.writer import Writer
 from cluster.pool import Pool
 from cluster.start import cluster
-from pipeline.live import LIVE_PER_DEVICE
+from pipeline.render.drive import LIVE_PER_DEVICE
 
 from .hollow import HollowSpecs, hollow_gates, live_hollow
 from .work import Work

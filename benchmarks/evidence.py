@@ -18,13 +18,13 @@ from rich.console import Console
 
 from catalog.registry import Row
 from catalog.schema import TABLES
-from pipeline import ledger
-from pipeline.benchmark import run_benchmark
-from pipeline.evidence_pages import pages
-from pipeline.open import EVIDENCE, OURS, open_catalog
-from pipeline.registry import Registry
-from pipeline.settings import PROJECT, Settings, load_settings
-from pipeline.suite import SUITES
+from pipeline.evidence.benchmark import run_benchmark
+from pipeline.evidence.pages import pages
+from pipeline.registry import promotions as promotions
+from pipeline.registry.open_catalog import EVIDENCE, OURS, open_catalog
+from pipeline.registry.workflows import Registry
+from pipeline.story.settings import PROJECT, Settings, load_settings
+from pipeline.story.suite import SUITES
 
 PROVEN = ("sd15_keyframe_demo@1", "ltx_video_2b_demo@1", "animatediff_16_demo@2")
 REASONS = PROJECT / "archive" / "reasons.yaml"
@@ -39,10 +39,10 @@ def main() -> None:
         suite = SUITES / "demo.yaml"
         for ref in PROVEN:
             done = run_benchmark(ref, suite, None, False, settings, console)
-            ledger.promote(registry_of(settings), ref, done.rows[0]["benchmark"], OURS)
+            promotions.promote(registry_of(settings), ref, done.rows[0]["benchmark"], OURS)
         for ref, why in yaml.safe_load(REASONS.read_text()).items():
             done = run_benchmark(ref, suite, None, False, settings, console)
-            ledger.retire(registry_of(settings), "archive", ref, " ".join(why.split()), OURS, done.rows[0]["benchmark"])
+            promotions.retire(registry_of(settings), "archive", ref, " ".join(why.split()), OURS, done.rows[0]["benchmark"])
         registry = registry_of(settings)
         for name, rows in (("benchmarks", [r for cells in registry.cells.values() for r in cells]), ("promotions", decisions(registry))):
             table = pa.Table.from_pylist(rows, schema=TABLES[name].schema)

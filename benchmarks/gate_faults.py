@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pipeline.video_file import VideoFile
+from pipeline.render.video_file import VideoFile
 
 Plant = Callable[[np.ndarray, float, np.random.Generator, np.ndarray], np.ndarray]
 

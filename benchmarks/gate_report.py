@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 
 from gates.rules import Rule
 from gates.verdict import LABELS
-from pipeline.profile import PROFILES, load_profile
-from pipeline.settings import PROJECT
+from pipeline.story.gate_profile import PROFILES, load_profile
+from pipeline.story.settings import PROJECT
 
 from . import peers
 

@@ -15,7 +15,7 @@ from gates.rules import judge
 from gates.still import read_still
 from gates.verdict import Verdict
 from gates.video import Expectation, measure_video
-from pipeline.profile import load_profile
+from pipeline.story.gate_profile import load_profile
 
 
 def median_seconds(work: Callable[[], Any], times: int = 5) -> float:

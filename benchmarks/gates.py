@@ -42,9 +42,9 @@ from gates.image import judge_image
 from gates.rules import Profile, judge
 from gates.verdict import Verdict
 from gates.video import Expectation, measure_video
-from pipeline.fingerprint import digest
-from pipeline.profile import load_profile, profile_identity
-from pipeline.settings import PROJECT, load_settings
+from pipeline.story.fingerprint import digest
+from pipeline.story.gate_profile import load_profile, profile_identity
+from pipeline.story.settings import PROJECT, load_settings
 
 from . import gate_report, peers
 from .gate_bases import Base, bases

@@ -13,23 +13,23 @@ from typing import Any
 
 import numpy as np
 
-import pipeline.studio
+import pipeline.render.studio
 from actors.values import ModelFiles
 from catalog.media import Media
 from catalog.store import Catalog
 from cluster.specs import ModelSpec
 from gates.rules import judge
-from pipeline.episode import Sequence, Shot
-from pipeline.judge import Judged
-from pipeline.live import let_live
-from pipeline.plan import ShotPlan
-from pipeline.profile import load_profile, profile_identity
-from pipeline.registry import Ready
-from pipeline.resolve import StagePlan
-from pipeline.shot import ShotOutcome
-from pipeline.specs import identity_of
-from pipeline.studio import Studio
-from pipeline.workflow import Retry, Workflow
+from pipeline.plan.plan import ShotPlan
+from pipeline.plan.resolve import StagePlan
+from pipeline.registry.workflows import Ready
+from pipeline.render.drive import let_live
+from pipeline.render.gate_tasks import Judged
+from pipeline.render.needs import identity_of
+from pipeline.render.shot import ShotOutcome
+from pipeline.render.studio import Studio
+from pipeline.story.episode import Sequence, Shot
+from pipeline.story.gate_profile import load_profile, profile_identity
+from pipeline.story.workflow import Retry, Workflow
 
 from .hollow_models import Hollow, HollowTexts
 from .work import Stage, Work
@@ -75,21 +75,21 @@ def _media(name: str, suffix: str) -> Media:
 def hollow_gates() -> Iterator[None]:
     """The studio's CPU tasks are hollow for the length of a `with` block."""
     names = {"judge_keyframe": hollow_image_gate, "judge_clip": hollow_video_gate, "keyframe_part": hollow_keyframe}
-    before = {name: getattr(pipeline.studio, name) for name in names}
+    before = {name: getattr(pipeline.render.studio, name) for name in names}
     for name, function in names.items():
-        setattr(pipeline.studio, name, function)
+        setattr(pipeline.render.studio, name, function)
     try:
         yield
     finally:
         for name, function in before.items():
-            setattr(pipeline.studio, name, function)
+            setattr(pipeline.render.studio, name, function)
 
 
 # --- in the driver ---------------------------------------------------------------------------------------------------
 
 
 class HollowSpecs:
-    """In place of `pipeline.specs.Specs`."""
+    """In place of `pipeline.render.needs.Specs`."""
 
     def __init__(self, work: Work, log: Path | None = None, **more: Any):
         profile = load_profile("anime")

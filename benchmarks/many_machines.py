@@ -33,7 +33,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.live import LIVE_PER_DEVICE
+from pipeline.render.drive import LIVE_PER_DEVICE
 
 from .soak import TAKE, Check, Found, Life, Site, Soak, checks, leave, tell_checks, write_episode
 from .stand_ins import EXECUTIONS

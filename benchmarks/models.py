@@ -29,7 +29,7 @@ from actors.loading import best_device, device_name, peak_memory_bytes, reset_pe
 from actors.ltx_video import LtxVideoModel
 from actors.prompts import PromptEncoder
 from actors.values import ClipSettings, KeyframeSettings, ModelFiles
-from pipeline.workflow import WORKFLOWS, read_workflow
+from pipeline.story.workflow import WORKFLOWS, read_workflow
 
 from . import full_size
 from .subjects import WORDS, Subject, animatediff_clip, ltx_clip, stills

@@ -35,9 +35,9 @@ from catalog.writer import Writer
 from cluster.pool import Pool
 from cluster.specs import PoolOptions, PoolStats
 from cluster.start import cluster
-from pipeline.live import LIVE_IN_TURNS, LIVE_PER_DEVICE, warm_gates
-from pipeline.open import open_catalog
-from pipeline.settings import load_settings
+from pipeline.registry.open_catalog import open_catalog
+from pipeline.render.drive import LIVE_IN_TURNS, LIVE_PER_DEVICE, warm_gates
+from pipeline.story.settings import load_settings
 
 from .baselines import ideal, ray_data, ray_data_gates_inside, sequential
 from .driver import bare_shots_a_second, memory_growth, shots_a_second, spilled_bytes

@@ -37,8 +37,8 @@ from rich.table import Table
 
 from catalog.care import NAMED, table_problems
 from catalog.store import Catalog
-from pipeline.live import LIVE_PER_DEVICE
-from pipeline.settings import PROJECT
+from pipeline.render.drive import LIVE_PER_DEVICE
+from pipeline.story.settings import PROJECT
 
 from .stand_ins import EXECUTIONS, cpu_name
 

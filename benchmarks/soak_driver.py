@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from pipeline.cli import main
-from pipeline.workflow import MODELS
+from pipeline.cli.main import main
+from pipeline.story.workflow import MODELS
 
 from .stand_ins import CLASSES
 

@@ -33,7 +33,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.settings import PROJECT
+from pipeline.story.settings import PROJECT
 
 from .soak import Life, Site, write_episode
 

@@ -1,7 +1,17 @@
-"""Pipeline: the story of a render, and the front doors.
+"""Pipeline: the story of a render, and the front doors. It may import every other room of the house; no room may import it.
 
-Here live the episode and workflow files, the plan, one shot's life, the driver, the assembly and the
-command line. It may import every other room; no room may import it.
+Rooms inside, each importing only those before it:
+
+| room | holds |
+|---|---|
+| `story/` | what people write, read and checked |
+| `registry/` | workflows as the catalog holds them, and how they came to be proven |
+| `plan/` | what each shot is made from; what holds, what is stale and why |
+| `render/` | one run: claim, drive, a shot's life, its takes, its gates |
+| `post/` | accepted takes to an episode |
+| `evidence/` | benchmark jobs, judging again, a person's reviews, the generated pages |
+| `doctor/` | what can run here, and what to do about what cannot |
+| `cli/` | the command line |
 """
 
 from pathlib import Path

@@ -137,7 +137,7 @@ def copied(rendered: Rendered, tmp_path: Path) -> Path:
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
     """The command line in this process, in tmp_path: quick, for what needs no Ray."""
-    from pipeline import cli
+    from pipeline.cli import main as cli
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TOWER_CATALOG_URI", str(tmp_path / "catalog-data"))

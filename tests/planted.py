@@ -14,8 +14,8 @@ from actors.demo.train import scenes
 from gates.rules import Profile
 from gates.verdict import Verdict
 from gates.video import Expectation, judge_video
-from pipeline.profile import load_profile
-from pipeline.video_file import write_clip
+from pipeline.render.video_file import write_clip
+from pipeline.story.gate_profile import load_profile
 
 ANIME = load_profile("anime")
 WIDTH, HEIGHT, FRAMES, FPS = 192, 128, 41, Fraction(24)

@@ -14,11 +14,11 @@ import pytest
 from catalog.media import MediaStore
 from catalog.place import Place
 from gates.decode import read_video
-from pipeline.assemble import assemble, timeline
-from pipeline.episode import Episode
-from pipeline.errors import StorageError
-from pipeline.title import title_opacity
-from pipeline.video_file import write_clip
+from pipeline.post.assemble import assemble, timeline
+from pipeline.render.video_file import write_clip
+from pipeline.story.episode import Episode
+from pipeline.story.errors import StorageError
+from pipeline.story.title import title_opacity
 
 from .conftest import PROJECT
 
@@ -130,7 +130,7 @@ def test_a_file_that_cannot_be_written_is_one_sentence(tmp_path):
 ENCODE = """
 import hashlib, numpy as np, pathlib, sys
 from fractions import Fraction
-from pipeline.video_file import write_clip
+from pipeline.render.video_file import write_clip
 from dataclasses import replace
 from actors.demo.train import scenes
 frames = scenes.clip(replace(scenes.sample(1), motion="walk right"), range(40), 64, 96)

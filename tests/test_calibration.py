@@ -7,7 +7,7 @@ import pytest
 from benchmarks import gate_report
 from benchmarks.gate_bases import bases
 from benchmarks.gates import Case, load, manifest, run_case
-from pipeline.profile import PROFILES, load_profile
+from pipeline.story.gate_profile import PROFILES, load_profile
 
 PROMISED = {
     0.98: ("undecodable", "black", "frozen", "wrong_frame_count", "wrong_fps", "wrong_size", "wrong_first_frame", "cut"),

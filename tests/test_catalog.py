@@ -15,8 +15,8 @@ from catalog.media import MediaDamaged, MediaStore
 from catalog.place import Place
 from catalog.store import Catalog, CatalogError
 from catalog.writer import Writer
-from pipeline.past import past_takes
-from pipeline.plan import accepted_take
+from pipeline.plan.history import past_takes
+from pipeline.plan.plan import accepted_take
 
 
 def row(n: int, **more) -> dict:

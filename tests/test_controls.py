@@ -12,10 +12,10 @@ import pytest
 
 from catalog.store import Catalog
 from cluster.specs import PoolOptions
-from pipeline.cluster_profile import PROFILES, cluster_profile
-from pipeline.errors import InputError
-from pipeline.settings import Settings
-from pipeline.specs import Specs
+from pipeline.render.needs import Specs
+from pipeline.story.cluster_profile import PROFILES, cluster_profile
+from pipeline.story.errors import InputError
+from pipeline.story.settings import Settings
 
 from .conftest import EPISODE, refused, takes_of, tower
 from .test_faults import read_until, start

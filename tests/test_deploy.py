@@ -21,9 +21,9 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.scripts import scripts as ray_cli
 from ray.util import accelerators
 
-from pipeline.cli import app
-from pipeline.cli_jobs import PREFIX, ROOMS
-from pipeline.settings import Settings
+from pipeline.cli.jobs import PREFIX, ROOMS
+from pipeline.cli.main import app
+from pipeline.story.settings import Settings
 
 from .conftest import PROJECT
 

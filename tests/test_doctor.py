@@ -22,8 +22,8 @@ from catalog.schema import MIGRATIONS, VERSION
 from catalog.store import Catalog
 from cluster.look import Machine, Sight
 from cluster.nodes import Node
-from pipeline.doctor_machine import store
-from pipeline.specs import FIRST_GUESS, weights
+from pipeline.doctor.machine import store
+from pipeline.render.needs import FIRST_GUESS, weights
 
 from .conftest import DEMO, Done, refused
 

@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from catalog.store import Catalog
-from pipeline.errors import InputError
-from pipeline.run_log import DEAD_AFTER, RunLog, living
+from pipeline.render.run_log import DEAD_AFTER, RunLog, living
+from pipeline.story.errors import InputError
 
 from .conftest import refused, takes_of, tower
 from .test_faults import read_until, start

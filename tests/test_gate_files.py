@@ -26,8 +26,8 @@ from gates.measures import VIDEO
 from gates.still import Undecodable, read_still
 from gates.verdict import LABELS
 from gates.video import Expectation, measure_video
-from pipeline.gate import Question, gate_files
-from pipeline.video_file import write_clip
+from pipeline.evidence.gate_file import Question, gate_files
+from pipeline.render.video_file import write_clip
 
 from .conftest import Done, refused, tower
 from .planted import ANIME, FPS, FRAMES, GOOD, HEIGHT, WIDTH
@@ -238,7 +238,7 @@ def test_bad_usage_is_one_sentence_and_nothing_is_judged(tmp_path, clip):
     ("written", "wanted"), [("24", 24), ("23.976", Fraction(24000, 1001)), ("24000/1001", Fraction(24000, 1001)), ("12.5", 12.5)]
 )
 def test_broadcast_rates_are_meant_exactly(written, wanted):
-    from pipeline.gate import parse_fps
+    from pipeline.evidence.gate_file import parse_fps
 
     assert parse_fps(written) == wanted
 

@@ -14,7 +14,7 @@ from gates.measures import IMAGE, VIDEO, WANTED
 from gates.rules import Profile, Rule, judge
 from gates.still import Still
 from gates.verdict import LABELS, Finding
-from pipeline.profile import PROFILES, load_profile, profile_identity
+from pipeline.story.gate_profile import PROFILES, load_profile, profile_identity
 
 from .planted import ANIME, FRAMES, GOOD, HEIGHT, PLANTED, WIDTH, Planted, draw, good, judged, names, png, uint8
 

@@ -12,12 +12,12 @@ import jsonschema
 import pytest
 import yaml
 
-from pipeline.episode import load_episode
-from pipeline.errors import InputError
-from pipeline.prompt import compose
-from pipeline.schemas import SCHEMAS, schema_text
-from pipeline.suite import SUITES
-from pipeline.workflow import RETIRED, WORKFLOWS
+from pipeline.story.episode import load_episode
+from pipeline.story.errors import InputError
+from pipeline.story.prompt import compose
+from pipeline.story.schemas import SCHEMAS, schema_text
+from pipeline.story.suite import SUITES
+from pipeline.story.workflow import RETIRED, WORKFLOWS
 
 from .conftest import EPISODE, PROJECT, refused, tower
 
@@ -201,7 +201,7 @@ def test_a_workflow_that_cannot_work_stops_the_run_before_rendering(tmp_path, mo
     text = (folder / "ltx_video_2b_demo.yaml").read_text()
     assert old in text
     (folder / "ltx_video_2b_demo.yaml").write_text(text.replace(old, new))
-    monkeypatch.setattr("pipeline.open.WORKFLOWS", folder)
+    monkeypatch.setattr("pipeline.registry.open_catalog.WORKFLOWS", folder)
     (tmp_path / "episode.yaml").write_text(EPISODE)
     done = here("render", "episode.yaml")
     code, line = done.code, done.err.strip()

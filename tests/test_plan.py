@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-import pipeline.past
-import pipeline.profile
+import pipeline.plan.verdicts
+import pipeline.story.gate_profile
 from catalog.store import Catalog
 
 from .conftest import EPISODE, PROJECT, takes_of, tower
@@ -129,12 +129,12 @@ def test_fresh_makes_all_stale(planned):
 def own_profiles(copied, monkeypatch):
     """A copy of configs/gates that a test may change."""
     folder = copied / "gates"
-    shutil.copytree(pipeline.profile.PROFILES, folder)
-    monkeypatch.setattr("pipeline.profile.PROFILES", folder)
+    shutil.copytree(pipeline.story.gate_profile.PROFILES, folder)
+    monkeypatch.setattr("pipeline.story.gate_profile.PROFILES", folder)
 
     def forget() -> None:
-        pipeline.profile.load_profile.cache_clear()
-        pipeline.past.Verdicts._own.cache_clear()
+        pipeline.story.gate_profile.load_profile.cache_clear()
+        pipeline.plan.verdicts.Verdicts._own.cache_clear()
 
     forget()
     yield folder / "anime.yaml", forget

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from benchmarks.soak import MARKS, TAKE
 from cluster.specs import PoolStats
-from pipeline.progress import LINES, RenderProgress
+from pipeline.render.progress import LINES, RenderProgress
 
 
 class Seen:

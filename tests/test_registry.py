@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-import pipeline.registry
+import pipeline.registry.workflows
 from catalog.registry import Demands, Now, figures, pair, shortfalls, standing
-from pipeline.evidence_pages import pages
-from pipeline.open import open_catalog
-from pipeline.registry import Registry
-from pipeline.settings import load_settings
-from pipeline.suite import SUITES, load_suite
-from pipeline.workflow import WORKFLOWS
+from pipeline.evidence.pages import pages
+from pipeline.registry.open_catalog import open_catalog
+from pipeline.registry.workflows import Registry
+from pipeline.story.settings import load_settings
+from pipeline.story.suite import SUITES, load_suite
+from pipeline.story.workflow import WORKFLOWS
 
 from .conftest import EPISODE, PROJECT, refused, tower
 
@@ -140,7 +140,7 @@ def test_a_catalog_whose_first_opening_was_cut_off_gets_the_rest_the_next_time(h
         def cut(*_: object) -> None:
             raise KeyboardInterrupt
 
-        patch.setattr(f"pipeline.open.{broken}", cut)
+        patch.setattr(f"pipeline.registry.open_catalog.{broken}", cut)
         assert here("workflows", "list").code == 130
     wanted = statuses(here)
     assert wanted["ltx_video_2b_demo@1"] == "proven" and wanted["animatediff_16_demo@1"] == "archived"
@@ -240,16 +240,16 @@ def test_the_ledger_moves_a_status_and_a_benchmark_brings_it_back(here):
 
 
 def test_a_changed_library_model_file_or_suite_makes_the_status_stale(tmp_path, here, monkeypatch):
-    changed = pipeline.registry.libraries() | {"torch": "9.9.9"}
+    changed = pipeline.registry.workflows.libraries() | {"torch": "9.9.9"}
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.registry.libraries", lambda: changed)
+        patch.setattr("pipeline.registry.workflows.libraries", lambda: changed)
         assert statuses(here)["ltx_video_2b_demo@1"] == "stale"
         assert "torch is 9.9.9" in here("workflows", "explain", "ltx_video_2b_demo").out
     with monkeypatch.context() as patch:
         shutil.copytree(PROJECT / "actors" / "demo" / "ltx-video", tmp_path / "demo" / "ltx-video")
         shutil.copytree(PROJECT / "actors" / "demo" / "stable-diffusion", tmp_path / "demo" / "stable-diffusion")
         shutil.copytree(PROJECT / "actors" / "demo" / "motion-adapter", tmp_path / "demo" / "motion-adapter")
-        patch.setattr("pipeline.files.DEMO", tmp_path / "demo")
+        patch.setattr("pipeline.registry.files.DEMO", tmp_path / "demo")
         assert statuses(here)["ltx_video_2b_demo@1"] == "proven", "the same bytes elsewhere are the same model"
         config = tmp_path / "demo" / "ltx-video" / "scheduler" / "scheduler_config.json"
         config.write_text(config.read_text() + "\n")
@@ -260,7 +260,7 @@ def test_a_changed_library_model_file_or_suite_makes_the_status_stale(tmp_path, 
         shutil.copytree(SUITES, suites)
         file = suites / "demo.yaml"
         file.write_text(file.read_text().replace("pass_rate: 0.80", "pass_rate: 0.81"))
-        patch.setattr("pipeline.suite.SUITES", suites)
+        patch.setattr("pipeline.story.suite.SUITES", suites)
         assert statuses(here)["ltx_video_2b_demo@1"] == "stale"
         file.write_text(
             file.read_text().replace("pass_rate: 0.81", "pass_rate: 0.80").replace("description: ", "description: Once more. ", 1)
@@ -306,7 +306,7 @@ def test_a_benchmark_renders_every_cell_once_and_resumes_like_a_render(tmp_path)
 
 
 def test_every_shipped_workflow_file_is_named_as_it_is_called():
-    from pipeline.workflow import RETIRED, read_workflow
+    from pipeline.story.workflow import RETIRED, read_workflow
 
     for path in WORKFLOWS.glob("*.yaml"):
         assert read_workflow(path).name == path.stem

@@ -12,17 +12,17 @@ import pytest
 from actors.values import ModelFiles
 from catalog.media import Media
 from gates.image import judge_image, keyframe_hash
-from pipeline.episode import Sequence, Shot
-from pipeline.hashes import KeyframeHashes
-from pipeline.judge import Judged
-from pipeline.past import Past
-from pipeline.plan import ShotPlan
-from pipeline.profile import load_profile
-from pipeline.registry import Ready
-from pipeline.resolve import StagePlan, clip_inputs
-from pipeline.shot import render_shot
-from pipeline.studio import Studio, Take
-from pipeline.workflow import Retry, Workflow
+from pipeline.plan.history import Past
+from pipeline.plan.plan import ShotPlan
+from pipeline.plan.resolve import StagePlan, clip_inputs
+from pipeline.registry.workflows import Ready
+from pipeline.render.gate_tasks import Judged
+from pipeline.render.keyframe_hashes import KeyframeHashes
+from pipeline.render.shot import render_shot
+from pipeline.render.studio import Studio, Take
+from pipeline.story.episode import Sequence, Shot
+from pipeline.story.gate_profile import load_profile
+from pipeline.story.workflow import Retry, Workflow
 
 from .planted import GOOD, png
 

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from cluster import jobs
-from pipeline import cli_jobs
-from pipeline.episode import load_episode
-from pipeline.errors import InputError
+from pipeline.cli import jobs as cli_jobs
+from pipeline.story.episode import load_episode
+from pipeline.story.errors import InputError
 
 from .conftest import EPISODE, PROJECT, environment, refused
 from .test_jobs import free_ports
@@ -85,7 +85,7 @@ def test_a_job_takes_along_all_that_a_render_reads(tmp_path):
 
 
 def test_a_cluster_profile_of_ones_own_travels_and_a_bad_one_is_told_here(here, episode, monkeypatch):
-    from pipeline.settings import load_settings
+    from pipeline.story.settings import load_settings
 
     (episode.parent / "mine.yaml").write_text("name: mine\nwait_minutes: 5\n")
     monkeypatch.setenv("TOWER_PROFILE", "mine.yaml")
@@ -131,7 +131,7 @@ def test_relative_folders_are_made_here_and_the_job_wants_to_see_them(tmp_path):
 
 
 def test_a_submitters_settings_travel_and_its_keys_do_not(tmp_path, monkeypatch):
-    from pipeline.settings import load_settings
+    from pipeline.story.settings import load_settings
 
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("TOWER_")]:

@@ -26,7 +26,7 @@ from gates.image import measure_image
 from gates.rules import judge
 from gates.still import Still
 from gates.verdict import Verdict
-from pipeline.profile import load_profile
+from pipeline.story.gate_profile import load_profile
 
 SEED = 7
 RATES = {"stills": 0, "LTX-Video": 24, "AnimateDiff": 8}  # frames a second; stills have none
@@ -126,7 +126,7 @@ def judge_brought_back(out: Path) -> Iterator[Figure]:
     """Gate 2 on every clip in the folder's agreement files, each written as mp4 and decoded again as in a render."""
     from catalog.place import Place
     from gates.video import Expectation
-    from pipeline.judge import Standard, judge_clip, judge_keyframe
+    from pipeline.render.gate_tasks import Standard, judge_clip, judge_keyframe
 
     standard = Standard(load_profile("anime"))
     for file in sorted(out.glob("agreement-*.npz")):

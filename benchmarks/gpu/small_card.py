@@ -21,8 +21,8 @@ from benchmarks.gpu.report import Bench, Figure
 from benchmarks.models import Checkpoints, first_frame
 from benchmarks.subjects import WORDS, RandomTexts, animatediff_clip, ltx_clip, stills
 from benchmarks.timing import seconds_of
-from pipeline.cluster_profile import PROFILES, ClusterProfile
-from pipeline.yaml_file import read_yaml
+from pipeline.story.cluster_profile import PROFILES, ClusterProfile
+from pipeline.story.yaml_file import read_yaml
 
 EIGHT_BITS = torch.float8_e4m3fn  # for keeping weights; each layer is cast to the type that it computes in as it is called
 

@@ -16,7 +16,7 @@ from actors.demo.train import scenes
 from actors.values import ClipSettings
 from benchmarks.gpu.report import has_av
 from catalog.place import Place
-from pipeline.profile import load_profile
+from pipeline.story.gate_profile import load_profile
 
 _here: tuple[Path, ClipSettings, np.ndarray] | None = None  # of this process: folder, settings, and frames to write
 
@@ -48,7 +48,7 @@ def take_shared(name: str, shape: tuple[int, ...]) -> tuple[float, float]:
 def write_and_judge() -> tuple[float, float]:
     """Seconds of writing, and of the whole task, as the product's CPU task counts them."""
     from gates.video import Expectation
-    from pipeline.judge import Standard, judge_clip, judge_keyframe
+    from pipeline.render.gate_tasks import Standard, judge_clip, judge_keyframe
 
     assert _here is not None
     folder, s, frames = _here
@@ -60,6 +60,6 @@ def write_and_judge() -> tuple[float, float]:
 
 
 def write(file: Path, frames: np.ndarray, s: ClipSettings) -> None:
-    from pipeline.video_file import write_clip
+    from pipeline.render.video_file import write_clip
 
     write_clip(file, frames, Fraction(s.fps))

@@ -1,0 +1,135 @@
+"""`tower catalog …`: look into the catalog, and take care of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipeline.story.errors import InputError
+
+from .table import out, show
+
+if TYPE_CHECKING:
+    from catalog.store import Catalog
+
+catalog_app = typer.Typer(help="The record of everything that happened: ask it, prove it, tidy it.", no_args_is_help=True)
+AsJson = Annotated[bool, typer.Option("--json", help="print a JSON list of objects")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="only tell what would be deleted")]
+Older = Annotated[float, typer.Option("--older-than", metavar="HOURS", min=0, help="younger files stay: their rows may be on their way")]
+Retain = Annotated[float, typer.Option("--retain", metavar="HOURS", min=0, help="how far back time travel must reach")]
+Sql = Annotated[str, typer.Argument(metavar="SQL", help='read by DuckDB; write the column "at" in double quotes')]
+
+
+@catalog_app.command()
+def verify(as_json: AsJson = False) -> None:
+    """Hash every media file again and read every table: what is missing, corrupt or orphaned. Exit code 1 if anything is wrong."""
+    from catalog.care import table_problems
+    from catalog.care import verify as look
+    from pipeline.story.settings import load_settings
+
+    broken = list(table_problems(load_settings().place))  # a catalog that cannot be opened is what this is for
+    problems = broken or list(look(_catalog()))
+    rows = [{"kind": p.kind, "path": p.path, "what": p.what} for p in problems]
+    if rows or as_json:
+        show(rows, as_json)
+    if not as_json:
+        told = ", ".join(f"{n} {kind}" for kind, n in Counter(p.kind for p in problems).items())
+        out.print(told or "everything is there and as it was written", highlight=False)
+    if any(p.kind in ("missing", "corrupt", "table") for p in problems):
+        raise typer.Exit(1)
+
+
+@catalog_app.command()
+def repair() -> None:
+    """Set damaged parts of tables and damaged media aside (to damaged/), so that the rest works. What they recorded renders again."""
+    from catalog.care import repair as mend
+    from catalog.care import verify as look
+    from pipeline.story.settings import load_settings
+
+    aside = mend(load_settings().place)
+    catalog = _catalog()
+    damaged = [p for p in look(catalog) if p.kind == "corrupt"]
+    for problem in damaged:
+        catalog.media.set_aside(problem.path)
+    for problem in [*aside, *damaged]:
+        out.print(f"{problem.what}; set aside", highlight=False, soft_wrap=True)
+    told = "`tower render` makes again what is missing" if aside or damaged else "nothing was damaged"
+    out.print(f"the catalog can be read; {told}", highlight=False)
+
+
+@catalog_app.command()
+def gc(older: Older = 24, dry_run: DryRun = False) -> None:
+    """Delete media files that belong to no take."""
+    from catalog.care import collect_garbage
+
+    gone = collect_garbage(_catalog(), timedelta(hours=older), dry_run)
+    for path, _ in gone:
+        out.print(path, highlight=False, soft_wrap=True)
+    told = "would be deleted" if dry_run else "deleted"
+    out.print(f"{len(gone)} files, {sum(size for _, size in gone) / 1e6:.1f} MB {told}", highlight=False)
+
+
+@catalog_app.command("compact")
+def compact_tables() -> None:
+    """Join the small data files of all tables. Renders may go on meanwhile."""
+    from catalog.care import compact
+    from catalog.schema import TABLES
+
+    joined = compact(_catalog(), list(TABLES))
+    show([{"table": name, "files_before": before, "files_after": after} for name, (before, after) in joined.items()], False)
+
+
+@catalog_app.command()
+def vacuum(retain: Retain = 168, dry_run: DryRun = False) -> None:
+    """Delete data files that only older versions of the tables need. No live row and no media is touched."""
+    from catalog.care import vacuum as sweep
+
+    gone = sweep(_catalog(), timedelta(hours=retain), dry_run)
+    out.print(f"{len(gone)} data files {'would be deleted' if dry_run else 'deleted'}", highlight=False)
+
+
+@catalog_app.command()
+def export(folder: Annotated[Path, typer.Argument(metavar="DIR", help="a new folder")]) -> None:
+    """Write the live rows of all tables as plain Parquet: DIR/<table>/*.parquet."""
+    from catalog.care import export as write
+
+    show([{"table": name, "rows": rows} for name, rows in write(_catalog(), folder).items()], False)
+
+
+@catalog_app.command()
+def query(sql: Sql, as_json: AsJson = False) -> None:
+    """Ask the live tables anything: runs, takes, judgements, reviews, workflows …, and the views verdicts, shots, episodes."""
+    import duckdb
+
+    from catalog.schema import TABLES
+    from catalog.views import VIEWS
+
+    try:
+        rows = _catalog().sql(sql, TABLES, VIEWS).to_pylist(maps_as_pydicts="strict")
+    except duckdb.Error as error:
+        hint = '; the column "at" needs its quotes' if " at" in f" {sql}" and '"at"' not in sql else ""
+        raise InputError(f"query: {str(error).splitlines()[0]}{hint}") from error
+    show(rows, as_json, "no rows")
+
+
+@catalog_app.command()
+def history(table: Annotated[str, typer.Argument(metavar="TABLE")], as_json: AsJson = False) -> None:
+    """The commits of a table, newest first."""
+    from catalog.care import history as commits
+
+    show(commits(_catalog(), table), as_json)
+
+
+def _catalog() -> Catalog:
+    from catalog.store import Catalog
+    from pipeline.story.settings import load_settings
+
+    place = load_settings().place
+    catalog = Catalog.find(place)
+    if catalog is None:
+        raise InputError(f"there is no catalog at {place}; `tower render` makes one, TOWER_CATALOG_URI names another")
+    return catalog

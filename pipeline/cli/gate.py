@@ -1,0 +1,129 @@
+"""`tower gate image|video`: judge any file, outside of a render."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from pipeline.story.errors import InputError
+
+from .table import out, show
+
+if TYPE_CHECKING:
+    from gates.verdict import Verdict
+
+gate_app = typer.Typer(help="Judge any file: exit code 0 if all pass or warn, 1 if one fails, 2 for bad usage.", no_args_is_help=True)
+GateFiles = Annotated[list[Path], typer.Argument(metavar="FILE…", help="files to judge")]
+SizeOption = Annotated[str | None, typer.Option(metavar="WxH", help="size that they must have, such as 768x512")]
+ProfileOption = Annotated[str, typer.Option(metavar="PROFILE", help="thresholds: a name in configs/gates, or a file")]
+DeclareOption = Annotated[str, typer.Option(metavar="WHAT", help="what is meant and no fault: hold,camera_only,fade,effects,night")]
+JudgeOption = Annotated[str, typer.Option(metavar="NAMES", help="learned judges to ask too: clip,aesthetic,text; they decide nothing")]
+PromptOption = Annotated[str, typer.Option(metavar="TEXT", help="what the pictures should show, for --judge clip")]
+AsJsonLines = Annotated[bool, typer.Option("--json", help="print one JSON object a line, one line a file")]
+ExplainOption = Annotated[Path | None, typer.Option(metavar="OUT.png", help="draw the measures' curves and the offending frames")]
+
+
+@gate_app.command("image")
+def gate_image(
+    files: GateFiles,
+    size: SizeOption = None,
+    profile: ProfileOption = "anime",
+    declare: DeclareOption = "",
+    judge: JudgeOption = "",
+    prompt: PromptOption = "",
+    as_json: AsJsonLines = False,
+    explain: ExplainOption = None,
+) -> None:
+    """Judge stills, as Gate 1 judges keyframes. Several files are compared with each other too."""
+    _gate("image", files, profile, declare, as_json, explain, size, judge, prompt)
+
+
+@gate_app.command("video")
+def gate_video(
+    files: GateFiles,
+    keyframe: Annotated[Path | None, typer.Option(metavar="PICTURE", help="still that the clips must start from")] = None,
+    last_frame: Annotated[Path | None, typer.Option(metavar="PICTURE", help="still that the clips must end in")] = None,
+    frames: Annotated[int | None, typer.Option(metavar="N", min=1, help="frames that they must have")] = None,
+    fps: Annotated[str | None, typer.Option(metavar="F", help="frames a second: 24, 23.976, 24000/1001")] = None,
+    size: SizeOption = None,
+    profile: ProfileOption = "anime",
+    declare: DeclareOption = "",
+    judge: JudgeOption = "",
+    prompt: PromptOption = "",
+    as_json: AsJsonLines = False,
+    explain: ExplainOption = None,
+) -> None:
+    """Judge clips, as Gate 2 does."""
+    _gate("video", files, profile, declare, as_json, explain, size, judge, prompt, frames, fps, keyframe, last_frame)
+
+
+def _gate(
+    gate: Literal["image", "video"],
+    files: list[Path],
+    profile: str,
+    declare: str,
+    as_json: bool,
+    explain: Path | None,
+    size: str | None,
+    judges: str,
+    prompt: str,
+    frames: int | None = None,
+    fps: str | None = None,
+    keyframe: Path | None = None,
+    last: Path | None = None,
+) -> None:
+    from pipeline.evidence.gate_file import Question, as_json_line, gate_files, parse_declared, parse_fps, parse_size
+    from pipeline.story.gate_profile import load_profile
+    from pipeline.story.settings import load_settings
+
+    if explain and len(files) > 1:
+        raise InputError(f"--explain draws one file; {len(files)} are given")
+    rules = load_profile(profile, "--profile")
+    question = Question(
+        gate,
+        rules,
+        parse_declared(declare),
+        frames,
+        parse_fps(fps) if fps else None,
+        parse_size(size) if size else None,
+        keyframe,
+        last,
+        explain,
+        tuple(name.strip() for name in judges.split(",") if name.strip()),
+        prompt,
+    )
+    answers = gate_files(files, question, load_settings().models_dir)
+    verdicts = [answer.verdict for answer in answers]
+    for file, answer in zip(files, answers, strict=True):
+        if as_json:
+            print(json.dumps(as_json_line(file, answer, rules), ensure_ascii=False))
+        for opinion in [] if as_json else answer.opinions:
+            said = ", ".join(f"{k} {v:.3g}" for k, v in opinion.measures.items()) if opinion.looked else f"did not look: {opinion.why}"
+            out.print(f"{file}: judge {opinion.judge}: {said}", highlight=False, soft_wrap=True)
+    if not as_json:
+        _show_verdicts(files, verdicts)
+    if any(v.outcome == "fail" for v in verdicts):
+        raise typer.Exit(1)
+
+
+def _show_verdicts(files: list[Path], verdicts: list[Verdict]) -> None:
+    rows = []
+    for file, verdict in zip(files, verdicts, strict=True):
+        for finding in verdict.findings or [None]:
+            rows.append(
+                {
+                    "file": str(file),
+                    "outcome": finding.outcome if finding else "pass",
+                    "label": finding.label if finding else "",
+                    "value": (finding.text or f"{finding.measure} {finding.value:.4g}") if finding else "",
+                    "threshold": f"{finding.threshold:.4g}" if finding else "",
+                    "frames": "-".join(map(str, finding.frames)) if finding else "",
+                }
+            )
+    show(rows, False)
+    blind = sorted({label for v in verdicts if "undecodable" not in v.failures for label in v.not_looked})
+    if blind:
+        out.print(f"not looked for: {', '.join(blind)}; that needs what was not given", highlight=False, soft_wrap=True)

@@ -1,0 +1,274 @@
+"""`tower submit`, `jobs`, `logs`, `cancel`: renders as jobs on a Ray cluster that runs already."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipeline.story.errors import InputError
+
+from .table import out, show
+
+if TYPE_CHECKING:
+    from cluster.jobs import Job
+    from pipeline.story.episode import Episode
+    from pipeline.story.settings import Settings
+
+PREFIX = "tower-"  # of every job id of ours
+ROOMS = ("gates", "actors", "catalog", "cluster", "pipeline", "configs", "archive")  # what a render reads of the project
+LEFT_HERE = ("__pycache__", "train", "deploy")  # of them, what no render reads
+PROFILE = ".tower-profile.yaml"  # what a cluster profile that travels is called in the job's folder
+STORAGE = ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ALLOW_HTTP")  # where a bucket is; its keys stay with the nodes
+
+Address = Annotated[
+    str | None, typer.Option(metavar="URL", help="Ray's job API; else RAY_API_SERVER_ADDRESS, RAY_ADDRESS, http://127.0.0.1:8265")
+]
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="the job's id, as `tower jobs` lists it")]
+
+
+def submit(
+    episode: Annotated[Path, typer.Argument(metavar="EPISODE", help="episode file (YAML)")],
+    out_dir: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="a folder here, or, if absolute, there: where the episode's folder is written")
+    ] = Path("out"),
+    only: Annotated[str, typer.Option(metavar="SHOTS", help="only these shots or sequences, separated by commas")] = "",
+    fresh: Annotated[bool, typer.Option(help="render again even what is accepted")] = False,
+    allow_experimental: Annotated[bool, typer.Option(help="render with workflows that are not proven too")] = False,
+    address: Address = None,
+    wait: Annotated[bool, typer.Option("--wait", help="print the job's log, and end as it ends")] = False,
+) -> None:
+    """Render as a job on a Ray cluster. The same submission again, while it runs, is that job."""
+    from cluster import jobs
+    from pipeline.story.episode import load_episode
+    from pipeline.story.settings import load_settings
+
+    settings, written = load_settings(), load_episode(episode)
+    shots = _only(only, written, episode)
+    profile = _profile_file(settings)
+    named = named_files(written, episode) | ({PROFILE: profile} if profile else {})
+    _check_workflows(written, episode, settings)
+    client = jobs.connect(jobs.address_of(address))
+    folder_out, here = _places(settings, out_dir)
+    options = [*(["--only", ",".join(shots)] if shots else []), *["--fresh"] * fresh, *["--allow-experimental"] * allow_experimental]
+    command = _command(episode, [*options, "--out", folder_out], here)
+    name = job_id(written.id, episode, named, [*options, folder_out, settings.place.uri])
+    metadata = {"episode": written.id, "file": str(episode.absolute())}
+    with tempfile.TemporaryDirectory(prefix="tower-") as folder:
+        stage(Path(folder), episode, named)
+        job, new = jobs.submit(client, name, command, Path(folder), job_env(settings, profile), metadata)
+    out.print(f"{'submitted' if new else 'already submitted'} as {job.id}, {job.state}", highlight=False, soft_wrap=True)
+    if wait:
+        _end_as(_followed(client, job))
+
+
+def list_jobs(
+    as_json: Annotated[bool, typer.Option("--json", help="print a JSON list of objects")] = False, address: Address = None
+) -> None:
+    """Tower's jobs on a Ray cluster."""
+    from cluster import jobs
+
+    client = jobs.connect(jobs.address_of(address))
+    rows = [
+        {
+            "job": job.id,
+            "episode": job.metadata.get("episode", ""),
+            "state": job.state,
+            "since": job.started,
+            "seconds": ((job.ended or datetime.now(UTC)) - job.started).total_seconds() if job.started else None,
+            "message": _why(job),
+        }
+        for job in jobs.jobs(client, PREFIX)
+    ]
+    show(rows, as_json, "no jobs")
+
+
+def logs(
+    job: JobId,
+    follow: Annotated[bool, typer.Option("--follow", help="go on until the job ends, and end as it ends")] = False,
+    address: Address = None,
+) -> None:
+    """What a job has printed."""
+    from cluster import jobs
+
+    client = jobs.connect(jobs.address_of(address))
+    found = jobs.find(client, job)
+    if follow:
+        _end_as(_followed(client, found))
+    _tell(jobs.log_of(client, job))
+
+
+def cancel(job: JobId, address: Address = None) -> None:
+    """Stop a job. Its takes so far stay in the catalog, and the same submission again goes on from there."""
+    from cluster import jobs
+
+    client = jobs.connect(jobs.address_of(address))
+    found = jobs.find(client, job)
+    ended = found if found.over else jobs.stop(client, job)
+    out.print(f"{job} {'had ended already' if found.over else 'ended'}: {ended.state}", highlight=False, soft_wrap=True)
+
+
+def named_files(episode: Episode, file: Path) -> dict[str, Path]:
+    """Pictures and font that the episode names: where the job will look for them, and where they are here.
+
+    Raises:
+        InputError: one is missing, cannot be read, or its path means nothing on another machine.
+    """
+    from pipeline.plan.resolve import font_of, given_keyframe
+    from pipeline.story.title import check_title
+
+    found: dict[str, Path] = {}
+    font = font_of(episode, file)
+    if episode.title_font and font:
+        found[_relative(episode.title_font, f"{file}: title_font")] = font
+    for _, shot in episode.shots:
+        where = f"{file}: shot {shot.id}"
+        if shot.title:
+            check_title(shot.title, font, where)
+        if shot.keyframe is None:
+            continue
+        found[_relative(shot.keyframe, f"{where}: keyframe")] = given_keyframe(file, shot.keyframe, where)
+    return found
+
+
+def stage(folder: Path, episode: Path, named: dict[str, Path]) -> None:
+    """Fill a folder with all that a render reads: the project, the episode file, and the files that it names."""
+    from pipeline import PROJECT
+
+    for room in ROOMS:
+        shutil.copytree(PROJECT / room, folder / room, ignore=shutil.ignore_patterns(*LEFT_HERE))
+    for name, path in {episode.name: episode, **named}.items():
+        target = folder / "episode" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+
+
+def job_id(episode: str, file: Path, named: dict[str, Path], asked: list[str]) -> str:
+    """The same for the same thing asked of the same bytes: `tower-E01-1a2b3c4d5e6f`."""
+    files = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in {"": file, **named}.items()}
+    text = json.dumps([files, asked], sort_keys=True)
+    return f"{PREFIX}{episode}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def job_env(settings: Settings, profile: Path | None) -> dict[str, str]:
+    """The submitter's settings, as a job's environment. What is not set here is as it is on the nodes, but for the catalog's place."""
+    told = settings.model_dump(mode="json", include=settings.model_fields_set, exclude_none=True)
+    env = {f"TOWER_{name.upper()}": value if isinstance(value, str) else json.dumps(value) for name, value in told.items()}
+    env["TOWER_CATALOG_URI"] = settings.place.uri
+    if profile:
+        env["TOWER_PROFILE"] = f"episode/{PROFILE}"
+    if "models_dir" in told or settings.models_dir.is_dir():
+        env["TOWER_MODELS_DIR"] = str(settings.models_dir.expanduser().absolute())
+    if not settings.place.is_local:
+        env |= {name: os.environ[name] for name in STORAGE if name in os.environ}
+    if sys.prefix != sys.base_prefix:  # a cluster on this machine, started by its path, knows no virtual environment
+        env["PATH"] = f"{Path(sys.executable).parent}:${{PATH}}"
+    return env
+
+
+def _profile_file(settings: Settings) -> Path | None:
+    """A cluster profile that is a file of the submitter's must travel; one that is only named is among the project's."""
+    from pipeline.story.cluster_profile import cluster_profile
+
+    cluster_profile(settings)  # whatever is wrong with it is told here
+    return Path(settings.profile) if settings.profile and settings.profile.endswith((".yaml", ".yml")) else None
+
+
+def _places(settings: Settings, out_dir: Path) -> tuple[str, list[str]]:
+    """Where the episode goes, and which folders must be the same there as here.
+
+    A relative path means a folder here: it is made here, and the job begins only where it sees that folder. An
+    absolute path, or a bucket, is a place of the cluster's own.
+    """
+    from pipeline.render.render import writable
+
+    here = []
+    if settings.place.is_local and not Path(settings.catalog_uri).is_absolute():
+        here.append(str(writable(settings.place.folder)))
+    if not out_dir.is_absolute():
+        here.append(str(writable(out_dir.absolute())))
+    return str(out_dir.absolute()), here
+
+
+def _command(episode: Path, options: list[str], here: list[str]) -> str:
+    render = shlex.join(["python", "-m", "pipeline.cli", "render", f"episode/{episode.name}", *options])
+    if not here:
+        return render
+    said = "is not on the machine that runs the job; give TOWER_CATALOG_URI and --out as absolute paths that all nodes share"
+    folders = " ".join(map(shlex.quote, here))
+    return f'for d in {folders}; do [ -d "$d" ] || {{ echo "error: folder $d {said}"; exit 2; }}; done; exec {render}'
+
+
+def _relative(name: str, where: str) -> str:
+    if Path(name).is_absolute():
+        raise InputError(f"{where}: {name} is an absolute path, which means nothing on another machine; give it relative to the file")
+    return os.path.normpath(name)
+
+
+def _only(given: str, episode: Episode, file: Path) -> tuple[str, ...]:
+    wanted = tuple(name.strip() for name in given.split(",") if name.strip())
+    if given and not wanted:
+        raise InputError(f"--only {given!r} names no shot; give ids such as SH0010,SH0020")
+    known = {name for sequence, shot in episode.shots for name in (sequence.id, shot.id)}
+    unknown = sorted(set(wanted) - known)
+    if unknown:
+        raise InputError(f"--only {unknown[0]}: {file} has no such shot or sequence; it has {', '.join(sorted(known)[:40])}")
+    return wanted
+
+
+def _check_workflows(episode: Episode, file: Path, settings: Settings) -> None:
+    """As far as the catalog can be looked at from here; a job that is the first to use one looks for itself."""
+    from catalog.store import Catalog, CatalogError
+    from pipeline.registry.workflows import Registry
+
+    try:
+        catalog = Catalog.find(settings.place)
+    except CatalogError:
+        return
+    if catalog is None:
+        return
+    registry = Registry(catalog, settings)
+    everybodys = {episode.keyframe_workflow: str(file), episode.clip_workflow: str(file)}
+    asked = {ref: f"{file}: shot {shot.id}" for _, shot in episode.shots for ref in (shot.keyframe_workflow, shot.clip_workflow) if ref}
+    for ref, where in (asked | everybodys).items():
+        registry.resolve(ref, where)
+
+
+def _followed(client: Any, job: Job) -> Job:
+    from cluster import jobs
+
+    try:
+        return jobs.follow(client, job.id, _tell)
+    except KeyboardInterrupt:
+        out.print(f"{job.id} goes on; `tower cancel {job.id}` stops it", highlight=False, soft_wrap=True)
+        raise
+
+
+def _end_as(job: Job) -> None:
+    """End with the exit code of the job's own command; 130 if it was stopped."""
+    out.print(f"{job.id} ended: {job.state}", highlight=False, soft_wrap=True)
+    if job.state != "SUCCEEDED":
+        raise typer.Exit(130 if job.state == "STOPPED" else job.exit_code or 1)
+    raise typer.Exit(0)
+
+
+def _why(job: Job) -> str:
+    """Of a failed job, the sentence that its command ended with, or what Ray says."""
+    if job.state != "FAILED":
+        return ""
+    lines = [line.strip() for line in job.message.splitlines() if line.strip()] or [""]
+    return next((line for line in reversed(lines) if line.startswith("error: ")), lines[0])
+
+
+def _tell(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()

@@ -1,0 +1,61 @@
+"""`tower render`, `tower plan`."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .common import AsJson, EpisodeFile, OnlyOption, shots_named
+from .table import err, out, show
+
+
+def render(
+    episode: EpisodeFile,
+    out_dir: Annotated[Path, typer.Option("--out", metavar="DIR", help="where the episode's folder is written")] = Path("out"),
+    only: OnlyOption = "",
+    fresh: Annotated[bool, typer.Option(help="render again even what is accepted")] = False,
+    allow_experimental: Annotated[bool, typer.Option(help="render with workflows that are not proven too")] = False,
+) -> None:
+    """Render what is stale, then assemble DIR/<episode id>/episode.mp4."""
+    from pipeline.render.render import Order
+    from pipeline.render.render import render as run
+    from pipeline.story.settings import load_settings
+
+    summary = run(Order(episode, out_dir, shots_named(only), fresh, allow_experimental), load_settings(), out)
+    for outcome in summary.exhausted:
+        err.print(f"{outcome.shot} exhausted: {outcome.why}", highlight=False, markup=False, soft_wrap=True)
+    done = len(summary.outcomes) - len(summary.exhausted)
+    out.print(f"{done} of {len(summary.outcomes)} shots accepted; {summary.takes} takes in this run", highlight=False)
+    out.print(f"{summary.movie or summary.folder / 'contact_sheet.png'}", highlight=False, soft_wrap=True)
+    if summary.exhausted:
+        raise typer.Exit(3)
+
+
+def plan(
+    episode: EpisodeFile,
+    only: OnlyOption = "",
+    fresh: Annotated[bool, typer.Option(help="as if nothing were accepted")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """What `tower render` would render, why, and about how long it would take. Nothing is rendered or recorded."""
+    from pipeline.plan.plan import as_rows, make_plan, select
+    from pipeline.registry.open_catalog import open_catalog
+    from pipeline.story.episode import load_episode
+    from pipeline.story.settings import load_settings
+
+    gc.disable()  # a hundred thousand shots are millions of objects that all live to the end: looking for dead ones takes half the time
+    settings = load_settings()
+    made = select(make_plan(load_episode(episode), episode, settings, open_catalog(settings), fresh), shots_named(only))
+    if as_json:
+        show(as_rows(made, made.shots), True)
+        return
+    rows = as_rows(made, [s for s in made.shots if s.stale or s.reasons])
+    told = [r | {"why": "; ".join(w["text"] for w in r["why"])} for r in rows]
+    show([{k: r[k] for k in ("shot", "state", "keyframe", "clip", "gpu_minutes", "why")} for r in told], False, "nothing is stale")
+    known = [r["gpu_minutes"] for r in rows if r["gpu_minutes"] is not None]
+    unknown = len(rows) - len(known)
+    minutes = f"about {sum(known):.1f} GPU-minutes" + (f", and {unknown} shots of workflows that never ran here" if unknown else "")
+    out.print(f"{len(made.shots)} shots, {len(made.stale)} to render, {minutes}", highlight=False)

@@ -1,0 +1,40 @@
+"""Tables for a person, or JSON for a program."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+out, err = Console(), Console(stderr=True)
+MANY = 200  # rows of a table that a person may still read
+
+
+def show(rows: list[dict[str, Any]], as_json: bool, nothing: str = "nothing yet") -> None:
+    """Print rows; all have the same keys."""
+    if as_json:
+        lines = (json.dumps(row, default=str, ensure_ascii=False) for row in rows)  # one a line: quick for a hundred thousand
+        print("[\n" + ",\n".join(lines) + "\n]" if rows else "[]")
+        return
+    if not rows:
+        out.print(nothing, highlight=False)
+        return
+    table = Table(*rows[0], box=None, pad_edge=False)
+    for row in rows[:MANY]:
+        table.add_row(*(_cell(v) for v in row.values()))
+    console = out if out.is_terminal else Console(width=240)
+    console.print(table)
+    if len(rows) > MANY:
+        console.print(f"… and {len(rows) - MANY:,} more; --json lists all", highlight=False)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.2f}"
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    if hasattr(value, "strftime"):
+        return value.strftime("%Y-%m-%d %H:%M:%S")
+    return "" if value is None else str(value)

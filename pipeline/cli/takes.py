@@ -1,0 +1,136 @@
+"""`tower status`, `takes`, `review`, `rejudge`, `pause`, `resume`: what has been made, and what a person says of it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from pipeline.story.errors import InputError
+
+from .common import AsJson, EpisodeId, catalog_if_any, episode_file, episode_id
+from .table import err, out, show
+
+
+def status(
+    episode: Annotated[str | None, typer.Argument(metavar="[EPISODE]", help="episode id or file; all episodes if not given")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What the catalog says: shots, takes and outcomes."""
+    from catalog.views import episodes, takes_of
+
+    catalog = catalog_if_any()
+    if episode is None:
+        rows = episodes(catalog) if catalog else []
+    else:
+        rows = _shot_status(takes_of(catalog, episode_id(episode))) if catalog else []
+        if not rows:
+            raise InputError(f"the catalog has no takes of episode {episode_id(episode)}")
+    show(rows, as_json)
+
+
+def takes(episode: EpisodeId, shot: Annotated[str | None, typer.Argument(metavar="[SHOT]")] = None, as_json: AsJson = False) -> None:
+    """Every attempt, with its seed, its outcome and why."""
+    from catalog.views import all_takes
+
+    catalog, name = catalog_if_any(), episode_id(episode)
+    rows = all_takes(catalog, name) if catalog else []
+    if shot:
+        rows = [r for r in rows if r["shot"] == shot]
+    if not rows:
+        raise InputError(f"the catalog has no takes of episode {name}" + (f", shot {shot}" if shot else ""))
+    if not as_json:
+        keys = ("take", "outcome", "labels", "warnings", "review", "workflow", "seed", "device_seconds", "media_path")
+        rows = [{k: r[k] for k in keys} for r in rows]
+    show(rows, as_json)
+
+
+def review(
+    episode: EpisodeId,
+    shot: Annotated[str, typer.Argument(metavar="SHOT")],
+    retake: Annotated[bool, typer.Option("--retake", help="the accepted take counts as rejected: the next render makes another")] = False,
+    approve: Annotated[bool, typer.Option("--approve", help="the take is as wanted; takes a retake back")] = False,
+    stage: Annotated[str, typer.Option(metavar="STAGE", help="clip or keyframe")] = "clip",
+    note: Annotated[str, typer.Option(metavar="TEXT", help="what to say of it")] = "",
+    by: Annotated[str, typer.Option(metavar="WHO", help="who says so; you, if not given")] = "",
+) -> None:
+    """A person's word on a shot's latest take."""
+    from pipeline.evidence.review import add_review
+
+    catalog = catalog_if_any()
+    if catalog is None:
+        raise InputError("there is no catalog yet")
+    row = add_review(catalog, episode_id(episode), shot, stage, retake, approve, note, by)
+    out.print(f"{row['take']}: {row['verdict']}", highlight=False)
+
+
+def pause(episode: EpisodeId) -> None:
+    """Let a running render begin nothing more; what its devices are at ends, and is recorded."""
+    _tell(episode, "pause")
+
+
+def resume(episode: EpisodeId) -> None:
+    """Let a paused render go on."""
+    _tell(episode, "resume")
+
+
+def _tell(episode: str, action: Any) -> None:
+    from pipeline.render.controls import say
+
+    catalog = catalog_if_any()
+    if catalog is None:
+        raise InputError("there is no catalog yet")
+    row = say(catalog, episode_id(episode), action)
+    out.print(f"{action} was said to run {row['run']}; it hears it within seconds", highlight=False)
+
+
+def rejudge(
+    episode: Annotated[str | None, typer.Argument(metavar="[EPISODE]", help="episode id or file; all episodes if not given")] = None,
+    profile: Annotated[str | None, typer.Option(metavar="PROFILE", help="each take's own, as it is today, if not given")] = None,
+    apply: Annotated[bool, typer.Option("--apply", help="record the new verdicts; without it they are only shown")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Judge stored takes again from their measures: no GPU. An episode file says what its shots declare now."""
+    from pipeline.evidence import rejudge as job
+    from pipeline.story.gate_profile import load_profile
+
+    wanted = load_profile(profile, "--profile") if profile else None
+    written = episode_file(episode)
+    name = written.id if written else episode
+    declared = {shot.id: shot.declares for _, shot in written.shots} if written else None
+    catalog = catalog_if_any()
+    result = job.rejudge(catalog, wanted, name, declared) if catalog else job.Rejudged(0, [])
+    if not result.takes:
+        raise InputError("the catalog has no judged takes" + (f" of episode {name}" if name else ""))
+    if apply:
+        job.apply(catalog, result.changes)
+    rows = [
+        {"take": c.take, "was": c.was, "now": c.now, "labels_were": list(c.labels_were), "labels_are": list(c.labels_are)}
+        for c in result.changes
+    ]
+    if rows or as_json:
+        show(rows, as_json)
+    flips = sum(c.flips for c in result.changes)
+    told = "recorded" if apply else "nothing recorded; --apply does"
+    sentence = f"{result.takes} takes judged again, {len(rows)} verdicts change, {flips} of them flip ({told})"
+    err.print(sentence, highlight=False, soft_wrap=True)
+
+
+def _shot_status(history: dict[tuple[str, str], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    rows = []
+    for shot in sorted({shot for shot, _ in history}):
+        stages = {stage: history.get((shot, stage), []) for stage in ("keyframe", "clip")}
+        latest = [t for stage in ("keyframe", "clip") for t in stages[stage]][-1]
+        done = any(t["outcome"] == "accepted" for t in stages["clip"])
+        rows.append(
+            {
+                "shot": shot,
+                "sequence": latest["sequence"],
+                "outcome": "accepted" if done else latest["outcome"],
+                "keyframe_takes": len(stages["keyframe"]),
+                "clip_takes": len(stages["clip"]),
+                "rejected_for": sorted({label for takes in stages.values() for t in takes for label in t["labels"]}),
+                "last": latest["at"],
+            }
+        )
+    return rows

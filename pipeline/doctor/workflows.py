@@ -1,0 +1,204 @@
+"""What the doctor says of workflows: files, evidence, memory, and whether each can render on the devices that there are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from actors.values import ModelFiles
+from catalog.schema import TABLES
+from cluster.choose import Seat
+from cluster.pool import Pool
+from cluster.specs import ModelSpec
+from pipeline.plan.resolve import StagePlan
+from pipeline.registry.files import check_files, files_of
+from pipeline.registry.open_catalog import EVIDENCE
+from pipeline.registry.workflows import Ready, Registry
+from pipeline.render.drive import live_limit
+from pipeline.render.needs import Specs
+from pipeline.story.cluster_profile import ClusterProfile
+from pipeline.story.errors import InputError
+from pipeline.story.fingerprint import MODEL_SUFFIXES
+from pipeline.story.gate_profile import load_profile, profile_identity
+from pipeline.story.workflow import RETIRED, WORKFLOWS, Workflow, read_workflow
+
+from .machine import Finding, gb
+
+READ_AT_MOST = 2e9  # bytes of model files that are hashed for an answer; more would take longer than anybody waits for one
+
+Can = str  # ready, takes turns, missing files, experimental, cannot run
+
+
+class Unmade:
+    """What a new catalog begins with, read from the project's files: to look must not make one."""
+
+    def rows(self, name: str, columns: list[str] | None = None) -> list[dict[str, Any]]:
+        if name == "workflows":
+            flows = [read_workflow(path) for folder in (WORKFLOWS, RETIRED) for path in sorted(folder.glob("*.yaml"))]
+            return [{"workflow": f.name, "version": f.version, "settings": f.model_dump_json()} for f in flows]
+        file = EVIDENCE / f"{name}.parquet"
+        if not file.is_file():
+            return []
+        return pq.read_table(file, schema=TABLES[name].schema).sort_by("at").to_pylist(maps_as_pydicts="strict")
+
+    def sql(self, *_: Any) -> pa.Table:
+        """Nothing has run, so nothing was measured."""
+        return pa.table({"workflow_digest": [], "bytes": []})
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A workflow as it is here. ready: None where files are missing; why: what its status rests on, or what is missing."""
+
+    workflow: Workflow
+    ready: Ready | None
+    status: str
+    why: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.workflow.name}@{self.workflow.version}"
+
+
+def seen(registry: Registry) -> list[Seen]:
+    """Every registered version that is not archived."""
+    found = [_seen(registry, workflow) for workflow in registry.all()]
+    return [s for s in found if s.status != "archived"]
+
+
+def _seen(registry: Registry, workflow: Workflow) -> Seen:
+    last = next((r for r in reversed(registry.ledger) if (r["workflow"], r["version"]) == (workflow.name, workflow.version)), None)
+    if last and last["action"] == "archive":
+        return Seen(workflow, None, "archived", last["why"])
+    try:
+        files = files_of(workflow, registry.settings)
+        check_files(workflow, files)
+        unread = _unread(registry, files)
+        if unread > READ_AT_MOST:
+            profile = load_profile(workflow.gates, f"workflow {workflow.name}: gates")
+            status = {"promote": "proven", "deprecate": "deprecated"}.get(last["action"] if last else "", "experimental")
+            why = f"if its files are what they were: {unread / 1e9:.1f} GB were never read here, `tower workflows list` reads them"
+            return Seen(workflow, Ready(workflow, "", files, profile, profile_identity(profile)), status, why)
+        ready, standing = registry.prepare(workflow), registry.standing(workflow)
+        return Seen(workflow, ready, standing.status, standing.why)
+    except InputError as error:
+        return Seen(workflow, None, _status_without_files(last), str(error).removeprefix(f"workflow {workflow.name}: "))
+    except OSError as error:
+        why = f"{error.filename or 'its files'} cannot be read: {error.strerror or error}; correct its rights"
+        return Seen(workflow, None, _status_without_files(last), why)
+
+
+def _status_without_files(last: dict[str, Any] | None) -> str:
+    return {"promote": "stale", "deprecate": "deprecated"}.get(last["action"] if last else "", "experimental")
+
+
+def _unread(registry: Registry, files: ModelFiles) -> int:
+    """Bytes of its files whose digests are not remembered."""
+    places = [Path(p) for p in (files.checkpoint, files.motion_adapter, *(lora.file for lora in files.loras)) if p]
+    every = [p for place in places for p in (place.rglob("*") if place.is_dir() else [place]) if p.suffix in MODEL_SUFFIXES and p.is_file()]
+    return sum(p.stat().st_size for p in every if str(p.resolve()) not in registry.digests.known)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """can: the one word. need, encoder: bytes of a device; why_not: where no device can ever run it."""
+
+    seen: Seen
+    can: Can
+    need: int = 0
+    encoder: int = 0
+    measured: bool = False
+    why_not: str = ""
+
+
+class Judge:
+    """Holds workflows against devices, by the pool's own rules; the pool is never entered, so nothing is started."""
+
+    def __init__(self, pool: Pool, profile: ClusterProfile, specs: Specs):
+        self.pool, self.profile, self.measured = pool, profile, specs.measured
+
+    def all(self, workflows: list[Seen]) -> list[Judged]:
+        first = [self._alone(s) for s in workflows]
+        return [self._beside(judged, first) if judged.can == "ready" else judged for judged in first]
+
+    def live_shots(self, workflows: list[Seen]) -> int:
+        """Shots that would be under way at once in a render that uses all of these."""
+        return live_limit(self.pool, self._specs(workflows), self.profile)
+
+    def _alone(self, one: Seen) -> Judged:
+        if one.ready is None:
+            return Judged(one, "missing files")
+        specs = self._specs([one])
+        model, encoder = self._pair(specs, one)
+        why_not = next((why for spec in (model, encoder) if (why := self._why_not(spec))), "")
+        can = "cannot run" if why_not else "ready" if one.status == "proven" else "experimental"
+        measured = one.ready.digest in self.measured
+        return Judged(one, can, model.memory_bytes or 0, encoder.memory_bytes or 0, measured, why_not)
+
+    def _beside(self, one: Judged, others: list[Judged]) -> Judged:
+        """A render needs both stages: with the smallest of the other one, does all stay on the devices?"""
+        partners = [o for o in others if o.can == "ready" and o.seen.workflow.stage != one.seen.workflow.stage]
+        smallest = min(partners, key=lambda o: o.need, default=None)
+        specs = self._specs([one.seen, *([smallest.seen] if smallest else [])])
+        turns = self.pool.takes_turns(specs.models.values())
+        return Judged(one.seen, "takes turns" if turns else "ready", one.need, one.encoder, one.measured)
+
+    def _specs(self, workflows: list[Seen]) -> Specs:
+        specs = Specs(self.profile, self.measured)
+        for one in workflows:
+            self._pair(specs, one)
+        return specs
+
+    def _pair(self, specs: Specs, one: Seen) -> tuple[ModelSpec, ModelSpec]:
+        assert one.ready
+        stage = StagePlan(one.workflow.stage, one.ready, "", "", (), (), (), "")
+        return specs.model(stage), specs.encoder(stage)
+
+    def _why_not(self, spec: ModelSpec) -> str:
+        seats: list[Seat] = [*self.pool.fleet.posts]
+        may_come = bool(self.profile.wait_minutes)  # an autoscaler may bring what is not there
+        if may_come or any(seat.could_ever(spec, self.pool.learned.need(spec, seat)) for seat in seats):
+            return ""
+        if not seats:
+            return "there is no device"
+        suited = [seat.memory or 0 for seat in seats if seat.node.suits(spec.labels)]
+        if not suited:
+            return f"no device's node has the labels {', '.join(f'{name}={value}' for name, value in spec.labels)}"
+        return f"{spec.stage} needs {gb(spec.memory_bytes or 0)}, and the largest device gives models {gb(max(suited))}"
+
+
+def memory(one: Judged) -> Finding:
+    source = "measured here" if one.measured else "a first guess from its files"
+    needs = f"{one.seen.name} needs about {gb(one.need)} of a device ({source}), its text encoder {gb(one.encoder)}"
+    if one.why_not:
+        return Finding("memory", "note", f"{needs}; it can never run here: {one.why_not}", _more_room(one))
+    if one.can == "takes turns":
+        return Finding("memory", "note", f"{needs}; it takes turns: some device cannot hold it beside the other models of a render")
+    return Finding("memory", "ok", f"{needs}; it fits")
+
+
+def _more_room(one: Judged) -> str:
+    if "labels" in one.why_not:
+        return "start a node with these labels, or change placement in the cluster profile"
+    return "use a larger device; or, if the profile's device_memory_gb is too low, raise it"
+
+
+def model(one: Judged) -> Finding:
+    if one.seen.ready is None:
+        told, _, do = one.seen.why.partition("; ")
+        return Finding("models", "note", f"{one.seen.name}: {told}", f"{do or 'put them there'}; see docs/SETUP_GUIDE.md")
+    return Finding("models", "ok", f"{one.seen.name}: files are here; {one.seen.status}: {one.seen.why}")
+
+
+def verdict(one: Judged) -> Finding:
+    told = f"{one.seen.name} ({one.seen.workflow.stage}): {one.can}"
+    if one.can in ("ready", "takes turns"):
+        return Finding("workflow", "ok", told)
+    if one.can == "experimental":
+        do = "`tower benchmark` and `tower workflows promote` prove it; --allow-experimental renders with it as it is"
+        return Finding("workflow", "note", f"{told}; its status is {one.seen.status}", do)
+    return Finding("workflow", "note", told + (f", because {one.why_not}" if one.why_not else ""))

@@ -1,0 +1,140 @@
+"""Benchmarks: a suite of shots x seeds through the true pipeline and gates, one take a cell, as rows.
+
+A benchmark is a render of the episode that the suite is. So it resumes like one: cells that have a judged
+first take of exactly these inputs are done, whoever rendered them and when.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+
+from catalog.registry import Pairing, Row, pair
+from catalog.store import Catalog
+from pipeline.plan.history import rows_of
+from pipeline.plan.plan import Plan, ShotPlan, make_plan
+from pipeline.plan.resolve import StagePlan, clip_inputs
+from pipeline.registry.open_catalog import open_catalog
+from pipeline.registry.workflows import Registry, libraries
+from pipeline.render.render import render_stale, room_for, writable
+from pipeline.render.run_log import RunLog
+from pipeline.story.settings import Settings
+from pipeline.story.suite import Suite, as_episode, load_suite
+from pipeline.story.workflow import Workflow
+
+CLIP_FOR_KEYFRAMES = "ltx_video_2b_demo"  # a plan names a clip workflow; a benchmark of keyframes renders none
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A finished benchmark: its rows, and those of the incumbent on the same cells if one was asked for."""
+
+    suite: Suite
+    rows: list[Row]
+    against: list[Row]
+
+    @property
+    def pairing(self) -> Pairing | None:
+        return pair(self.rows, self.against) if self.against else None
+
+
+def run_benchmark(ref: str, file: Path, against: str | None, fresh: bool, settings: Settings, console: Console) -> Benchmark:
+    """Measure a workflow on a suite, and the incumbent too where one is named.
+
+    Raises:
+        InputError: the suite or a workflow is not there or cannot fit; nothing is rendered then.
+    """
+    suite = load_suite(file)
+    if settings.place.is_local:
+        writable(settings.place.folder)
+    catalog = open_catalog(settings)
+    registry = Registry(catalog, settings)
+    wanted = [registry.resolve(name, "tower benchmark") for name in (ref, against) if name]
+    for workflow in wanted:
+        registry.prepare(workflow)
+    measured = [_measure(workflow, suite, file, fresh, catalog, settings, console) for workflow in wanted]
+    return Benchmark(suite, measured[0], measured[1] if against else [])
+
+
+def _measure(
+    workflow: Workflow, suite: Suite, file: Path, fresh: bool, catalog: Catalog, settings: Settings, console: Console
+) -> list[Row]:
+    def planned() -> Plan:
+        """The cells that have no take yet."""
+        plan = _plan(workflow, suite, file, catalog, settings, fresh)
+        return replace(plan, shots=[s for s in plan.shots if fresh or not _judged_take(s)])
+
+    todo, name = planned(), f"{workflow.name}@{workflow.version}"
+    console.print(f"{name} on suite {suite.name}: {len(suite.cells())} cells, {len(todo.shots)} to render", highlight=False)
+    if todo.shots:
+        room_for(todo, catalog.place)
+        render_stale(planned, settings, catalog, console, RunLog(catalog, todo, True, {name: "benchmark"}))
+    rows = _rows(workflow, suite, _plan(workflow, suite, file, catalog, settings, False), catalog)
+    catalog.append("benchmarks", rows)
+    return rows
+
+
+def _plan(workflow: Workflow, suite: Suite, file: Path, catalog: Catalog, settings: Settings, fresh: bool) -> Plan:
+    """The suite's episode; the measured stage gets one take a cell, whatever the gate says of it."""
+    name = f"{workflow.name}@{workflow.version}"
+    stills = workflow.stage == "keyframe"
+    episode = as_episode(suite, CLIP_FOR_KEYFRAMES if stills else name, name if stills else suite.keyframe_workflow)
+    plan = make_plan(episode, file, settings, catalog, fresh)
+    return replace(plan, shots=[_one_take(s, workflow.stage) for s in plan.shots])
+
+
+def _one_take(shot: ShotPlan, stage: str) -> ShotPlan:
+    made: StagePlan = getattr(shot, stage)
+    retry = made.workflow.retry.model_copy(update={"max_attempts": 1})
+    once = replace(made, ready=replace(made.ready, workflow=made.workflow.model_copy(update={"retry": retry})))
+    return replace(shot, **{stage: once, "until": stage})  # type: ignore[arg-type]
+
+
+def _judged_take(shot: ShotPlan) -> str | None:
+    """The cell's take: the latest of the measured stage that was judged, of exactly these inputs, with the cell's first seed."""
+    inputs = shot.keyframe.inputs
+    if shot.until == "clip":
+        if shot.accepted_keyframe is None:
+            return None
+        inputs = clip_inputs(shot.clip, shot.accepted_keyframe.media)
+    takes = [p.take for p in shot.history[shot.until] if p.inputs == inputs and p.outcome != "error" and p.variation == 0]
+    return takes[-1] if takes else None
+
+
+def _rows(workflow: Workflow, suite: Suite, plan: Plan, catalog: Catalog) -> list[Row]:
+    """The benchmark's rows, out of the takes that its cells have now."""
+    chosen = {s.shot.id: _judged_take(s) for s in plan.shots}
+    takes = rows_of(catalog, [take for take in chosen.values() if take])
+    now = datetime.now(UTC)
+    first = plan.shots[0]
+    head = {
+        "benchmark": f"{suite.name}-{workflow.name}@{workflow.version}-{now:%Y%m%d}-{uuid.uuid4().hex[:6]}",
+        "at": now,
+        "suite": suite.name,
+        "suite_digest": suite.digest,
+        "cells": len(plan.shots),
+        "workflow": workflow.name,
+        "version": workflow.version,
+        "digest": getattr(first, workflow.stage).ready.digest,
+        "keyframe_digest": first.keyframe.ready.digest if workflow.stage == "clip" else None,
+        "stage": workflow.stage,
+        "profile": getattr(first, workflow.stage).ready.profile_identity,
+        "libraries": libraries(),
+    }
+    cells = {shot: (case.name, seed) for shot, case, seed in suite.cells()}
+    return [head | _cell(s, cells[s.shot.id], takes.get(chosen[s.shot.id] or "")) for s in plan.shots]
+
+
+MEASURED = ("take", "media", "outcome", "labels", "device", "queue_seconds", "device_seconds", "encode_seconds", "gate_seconds")
+
+
+def _cell(shot: ShotPlan, cell: tuple[str, int], take: Row | None) -> Row:
+    row: Row = {"shot": shot.shot.id, "case": cell[0], "seed": cell[1], "labels": []}
+    if take is not None:
+        return row | {k: take[k] for k in (*MEASURED, "peak_memory_bytes")}
+    no_start = shot.until == "clip" and shot.accepted_keyframe is None
+    return row | {"outcome": "no_keyframe" if no_start else "error"}

@@ -1,0 +1,221 @@
+"""Judge any file outside of a render: each in a process of its own, so that a decoder that crashes takes nothing with it."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+
+from actors.values import ModelError
+from gates.decode import VideoReader
+from gates.image import judge_image, keyframe_hash, nearest
+from gates.rules import Declaration, Profile, judge
+from gates.still import Undecodable, read_still
+from gates.verdict import Verdict
+from gates.video import Expectation, measure_video
+from pipeline.render.picture import fill
+from pipeline.story.errors import InputError
+
+if TYPE_CHECKING:
+    from actors.judges import Judge, Opinion
+
+FILE_SECONDS = 600.0  # a clip of 4,096 frames of 8K takes less
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of every file.
+
+    size: (width, height). keyframe, last: pictures that clips must start from and end in.
+    explain: where to draw the curves and the offending frames.
+    judges: learned judges to ask too; they measure, and decide nothing. prompt: what the pictures should show.
+    """
+
+    gate: Literal["image", "video"]
+    profile: Profile
+    declared: tuple[str, ...] = ()
+    frames: int | None = None
+    fps: Fraction | None = None
+    size: tuple[int, int] | None = None
+    keyframe: Path | None = None
+    last: Path | None = None
+    explain: Path | None = None
+    judges: tuple[str, ...] = ()
+    prompt: str = ""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A verdict; a few pictures, uint8 RGB, for learned judges if any are asked; and what those say."""
+
+    verdict: Verdict
+    pictures: tuple[np.ndarray, ...] = ()
+    opinions: tuple[Opinion, ...] = ()
+
+
+def gate_files(files: Iterable[Path], question: Question, models_dir: Path = Path("models")) -> list[Answer]:
+    """An answer a file, in the order given. Stills are compared with each other too.
+
+    Raises:
+        InputError: a file is not there; nothing has been judged then.
+    """
+    files = list(files)
+    for file in (*files, question.keyframe, question.last):
+        if file is not None and not file.is_file():
+            raise InputError(f"{file} " + ("is a folder; a file is wanted" if file.is_dir() else "does not exist"))
+    for file in (question.keyframe, question.last):
+        if file is not None:
+            _still(file)
+    judges = _judges(question, models_dir)
+    answers = [_apart(file, question) for file in files]
+    if question.gate == "image":
+        compared = _compared([a.verdict for a in answers], question)
+        answers = [replace(a, verdict=v) for a, v in zip(answers, compared, strict=True)]
+    return [replace(a, opinions=tuple(j.opinion(a.pictures, question.prompt) for j in judges)) for a in answers]
+
+
+def _judges(question: Question, models_dir: Path) -> list[Judge]:
+    if not question.judges:
+        return []
+    from actors.judges import load_judges  # brings torch, which nothing else here needs
+
+    try:
+        return load_judges(question.judges, models_dir)
+    except ModelError as error:
+        raise InputError(f"--judge: {error}") from error
+
+
+def _apart(file: Path, question: Question) -> Answer:
+    """Judge one file in a child process, and survive it."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["__main__", __name__])
+    mine, theirs = context.Pipe(duplex=False)
+    child = context.Process(target=_child, args=(theirs, file, question), daemon=True)
+    child.start()
+    theirs.close()
+    try:
+        if not mine.poll(FILE_SECONDS):
+            return _undecodable(question, f"no verdict within {FILE_SECONDS:.0f} s")
+        answer = mine.recv()
+    except EOFError:
+        child.join()
+        return _undecodable(question, f"the decoder crashed (exit code {child.exitcode})")
+    finally:
+        child.kill()
+        child.join()
+    if isinstance(answer, InputError):
+        raise answer
+    return answer
+
+
+def _child(answer: Connection, file: Path, question: Question) -> None:
+    try:
+        answer.send(judge_file(file, question))
+    except InputError as error:
+        answer.send(error)
+    except MemoryError:
+        answer.send(_undecodable(question, "there is not enough memory to decode it"))
+
+
+def judge_file(file: Path, question: Question) -> Answer:
+    """The verdict on one file, in this process."""
+    if question.gate == "image":
+        verdict, curves = judge_image(file, question.profile, question.size, question.declared), {}
+    else:
+        measured = measure_video(file, _expectation(file, question))
+        verdict = judge("video", measured.values, question.profile, question.declared, measured.texts)
+        curves = measured.curves
+    if question.explain:
+        from .plot import explain  # plotting takes a second to import, and few ask for it
+
+        explain(file, verdict, curves, question.explain)
+    return Answer(verdict, _pictures(file, verdict) if question.judges else ())
+
+
+def _pictures(file: Path, verdict: Verdict) -> tuple[np.ndarray, ...]:
+    """What learned judges look at: a still, or a clip's first, middle and last frame."""
+    if "undecodable" in verdict.failures:
+        return ()
+    if verdict.gate == "image":
+        return (read_still(file).image,)
+    count = int(verdict.measures["frames"])
+    with VideoReader(file) as reader:
+        return tuple(frame.rgb() for i, frame in enumerate(reader) if i in (0, count // 2, count - 1))
+
+
+def _expectation(file: Path, question: Question) -> Expectation:
+    width, height = question.size or (None, None)
+    expect = Expectation(question.frames, question.fps, width, height)
+    if question.keyframe is None and question.last is None:
+        return expect
+    try:
+        with VideoReader(file) as reader:
+            shape = next(iter(reader)).picture
+            size = (shape.width, shape.height)
+    except Undecodable:
+        return expect  # the verdict will say so
+    still, last = (fill(_still(p), *size) if p else None for p in (question.keyframe, question.last))
+    return replace(expect, keyframe=still, last=last)
+
+
+def _still(file: Path) -> np.ndarray:
+    try:
+        return read_still(file).image
+    except Undecodable as error:
+        raise InputError(f"{file} is not a picture that can be read: {error}") from error
+
+
+def _compared(verdicts: list[Verdict], question: Question) -> Iterator[Verdict]:
+    hashes = {i: keyframe_hash(v.measures) for i, v in enumerate(verdicts) if "hash_high" in v.measures}
+    for i, verdict in enumerate(verdicts):
+        others = np.array([bits for k, bits in hashes.items() if k != i], np.uint64)
+        if i not in hashes or not len(others):
+            yield verdict
+        else:
+            yield judge("image", verdict.measures | nearest(verdict.measures, others), question.profile, question.declared)
+
+
+def _undecodable(question: Question, why: str) -> Answer:
+    return Answer(judge(question.gate, {"undecodable": 1.0}, question.profile, question.declared, {"undecodable": why}))
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """`768x512` as (768, 512)."""
+    parts = text.lower().split("x")
+    if len(parts) != 2 or not all(p.isdigit() and int(p) > 0 for p in parts):
+        raise InputError(f"--size {text!r} is not a size; WIDTHxHEIGHT, such as 768x512, is wanted")
+    return int(parts[0]), int(parts[1])
+
+
+def parse_fps(text: str) -> Fraction:
+    """`24`, `24000/1001` or `23.976`; the broadcast rates that people round are meant exactly."""
+    try:
+        rate = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        rate = Fraction(0)
+    if not 0 < rate <= 1000:
+        raise InputError(f"--fps {text!r} is not a rate; a number such as 24, 23.976 or 24000/1001 is wanted")
+    whole = Fraction(round(rate * 1001 / 1000) * 1000, 1001)
+    return whole if rate.denominator > 1 and abs(rate - whole) < Fraction(1, 500) else rate
+
+
+def parse_declared(text: str) -> tuple[str, ...]:
+    """`hold,fade` as ("hold", "fade")."""
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    for name in names:
+        if name not in get_args(Declaration):
+            raise InputError(f"--declare {name!r} is unknown; known are {', '.join(get_args(Declaration))}")
+    return names
+
+
+def as_json_line(file: Path, answer: Answer, profile: Profile) -> dict[str, Any]:
+    """One line of `--json`; what learned judges measured stands with the other measures."""
+    line = {"file": str(file), "profile": profile.name} | answer.verdict.to_dict()
+    line["measures"] = line["measures"] | {k: v for o in answer.opinions for k, v in o.measures.items()}
+    return line | {"judges": [{"judge": o.judge, "looked": o.looked, "why": o.why} for o in answer.opinions]}

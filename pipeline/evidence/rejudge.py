@@ -1,0 +1,68 @@
+"""Judge stored takes again, from their measures alone: no GPU, no media, no Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from catalog.store import Catalog
+from catalog.views import all_takes
+from gates.rules import Profile
+from pipeline.plan.verdicts import judge_again
+
+
+@dataclass(frozen=True)
+class Change:
+    """A take whose verdict is another under the profile. `row` is the judgement, ready for the catalog."""
+
+    take: str
+    was: str
+    now: str
+    labels_were: tuple[str, ...]
+    labels_are: tuple[str, ...]
+    row: dict[str, Any]
+
+    @property
+    def flips(self) -> bool:
+        return self.was != self.now
+
+
+@dataclass(frozen=True)
+class Rejudged:
+    takes: int  # that were judged; takes that ended in an error have no measures
+    changes: list[Change]
+
+
+Declared = Mapping[str, Sequence[str]]  # shot -> what it declares
+
+
+def rejudge(catalog: Catalog, profile: Profile | None, episode: str | None = None, declared: Declared | None = None) -> Rejudged:
+    """Every stored take under `profile`, against the verdict that holds now.
+
+    Args:
+        profile: each take's own, as its file is today, if not given.
+        declared: what shots declare now; what they declared when they were rendered, if not given.
+    """
+    rows = [row for row in all_takes(catalog, episode) if row["outcome"] != "error" and row["measures"] and row["review"] != "retake"]
+    now = [row | {"declared": list((declared or {}).get(row["shot"], row["declared"] or ()))} for row in rows]
+    changes = [change for row in now if (change := _change(row, profile))]
+    return Rejudged(len(rows), changes)
+
+
+def apply(catalog: Catalog, changes: list[Change]) -> None:
+    """From now on these judgements hold; the takes' own verdicts stay where they are."""
+    if changes:
+        catalog.append("judgements", [c.row for c in changes])
+
+
+def _change(row: dict[str, Any], profile: Profile | None) -> Change | None:
+    now = judge_again(row, profile)
+    if all(list(row[k] or ()) == now[k] for k in ("labels", "warnings")) and row["outcome"] == now["outcome"]:
+        return None
+    shown_was, shown_now = _shown(row["labels"] or (), row["warnings"] or ()), _shown(now["labels"], now["warnings"])
+    return Change(row["take"], row["outcome"], now["outcome"], shown_was, shown_now, now)
+
+
+def _shown(labels: Any, warnings: Any) -> tuple[str, ...]:
+    return (*labels, *(f"{w} (warn)" for w in warnings))

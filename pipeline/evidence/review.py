@@ -1,0 +1,31 @@
+"""Reviews: a person's word on a take."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from getpass import getuser
+
+from catalog.registry import Row
+from catalog.store import Catalog
+from catalog.views import takes_of
+from pipeline.story.errors import InputError
+
+
+def add_review(catalog: Catalog, episode: str, shot: str, stage: str, retake: bool, approve: bool, note: str, by: str) -> Row:
+    """Record it for the shot's latest take that was accepted, or sent back by a person before.
+
+    Raises:
+        InputError: there is no such take, or nothing is said.
+    """
+    if stage not in ("keyframe", "clip"):
+        raise InputError(f"--stage {stage!r} is neither keyframe nor clip")
+    if retake == approve and (retake or not note):
+        raise InputError("say one thing: --retake, --approve, or a --note alone")
+    takes = [t for t in takes_of(catalog, episode).get((shot, stage), []) if t["outcome"] == "accepted" or t["review"] == "retake"]
+    if not takes:
+        raise InputError(f"the catalog has no accepted {stage} of episode {episode}, shot {shot}")
+    verdict = "retake" if retake else "approved" if approve else "note"
+    take = takes[-1]["take"]
+    row = {"take": take, "at": datetime.now(UTC), "episode": episode, "verdict": verdict, "note": note or None, "by": by or getuser()}
+    catalog.append("reviews", [row])
+    return row

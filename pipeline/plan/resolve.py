@@ -1,0 +1,198 @@
+"""What a shot is made from: prompts, workflows, files and their digests. Names that mean nothing stop here."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from actors.values import ClipSettings, KeyframeSettings, Lora, ModelFiles
+from catalog.registry import Row
+from gates.rules import Profile
+from pipeline.registry.files import inside, lora_file
+from pipeline.registry.workflows import Ready, Registry
+from pipeline.story.episode import Episode, Sequence, Shot
+from pipeline.story.errors import InputError
+from pipeline.story.fingerprint import FileDigests, canonical, digest, file_digest, text_digest
+from pipeline.story.prompt import compose, compose_negative
+from pipeline.story.settings import Settings
+from pipeline.story.title import check_title
+from pipeline.story.workflow import Workflow
+
+StageName = Literal["keyframe", "clip"]
+
+
+@dataclass(frozen=True, slots=True)
+class StagePlan:
+    """One stage of one shot: everything that decides its pixels, but the seed's variation.
+
+    parameters: what the shot sets in place of the workflow's own values. reference_files: files of the shot's
+    own that it is made from, with their digests. inputs: digest of it all; for clips without the
+    keyframe, which `clip_inputs` adds when it is known.
+    """
+
+    stage: StageName
+    ready: Ready
+    prompt: str
+    negative_prompt: str
+    loras: tuple[Lora, ...]
+    parameters: tuple[tuple[str, Any], ...]
+    reference_files: tuple[tuple[str, str], ...]
+    inputs: str
+
+    @property
+    def workflow(self) -> Workflow:
+        return self.ready.workflow
+
+    @property
+    def workflow_digest(self) -> str:
+        return self.ready.digest
+
+    @property
+    def files(self) -> ModelFiles:
+        return self.ready.files
+
+    @property
+    def profile(self) -> Profile:
+        return self.ready.profile
+
+
+def clip_inputs(clip: StagePlan, keyframe_media: str) -> str:
+    """A clip's inputs with the keyframe that it starts from."""
+    return text_digest(f"{clip.inputs}/{keyframe_media}")
+
+
+class Resolver:
+    """Resolves one episode; each workflow and file is looked at once."""
+
+    def __init__(self, episode: Episode, file: Path, settings: Settings, registry: Registry):
+        self.episode, self.file, self.settings, self.registry = episode, file, settings, registry
+        self.digests: FileDigests = registry.digests
+        self.name, self.everybodys = str(file), (episode.keyframe_workflow, episode.clip_workflow)
+        self.ready = cache(self._ready)
+        self.negative = cache(lambda negative: compose_negative(episode, negative))
+        self.fixed = cache(lambda *parts: digest(parts))  # shots of one workflow share all but prompt and variation
+        self.font = font_of(episode, file)
+
+    def stages(self, sequence: Sequence, shot: Shot) -> tuple[StagePlan, StagePlan, Path | None]:
+        """The keyframe's stage, the clip's, and the picture that a person gave for the keyframe."""
+        where = f"{self.name}: shot {shot.id}"
+        loras = tuple(self._lora(where, name) for name in shot.characters if self.episode.characters[name].lora)
+        prompt = compose(self.episode, sequence, shot)
+        if not prompt:
+            raise InputError(f"{where}: the prompt is empty; give the shot an action, characters or a location")
+        given = given_keyframe(self.file, shot.keyframe, where) if shot.keyframe else None
+        drawn_by = shot.keyframe_workflow or self.episode.keyframe_workflow
+        moved_by = shot.clip_workflow or self.episode.clip_workflow
+        keyframe = self._stage("keyframe", drawn_by, where, shot, prompt, loras, given)
+        clip = self._stage("clip", moved_by, where, shot, prompt, loras, None)
+        self._check_length(where, shot, clip.workflow)
+        if shot.title:
+            check_title(shot.title, self.font, where)
+        return keyframe, clip, given
+
+    def _stage(
+        self, stage: StageName, ref: str, where: str, shot: Shot, prompt: str, loras: tuple[Lora, ...], given: Path | None
+    ) -> StagePlan:
+        ready = self.ready(ref, stage, where if ref not in self.everybodys else self.name)
+        flow = ready.workflow
+        wanted = shot.keyframe_parameters if stage == "keyframe" else shot.clip_parameters
+        parameters = tuple(flow.with_parameters(wanted, f"{where}: {stage}_parameters").items()) if wanted else ()
+        used = loras if flow.family != "ltx_video" else ()
+        negative = self.negative(flow.negative_prompt)
+        if given:
+            references = ((given.name, file_digest(given)),)
+            inputs = digest(["given", references[0][1], flow.width, flow.height])
+            return StagePlan(stage, ready, prompt, negative, used, parameters, references, inputs)
+        references = tuple((x.file, self.digests.of(Path(x.file))) for x in used)  # type: ignore[assignment]
+        weights = tuple(x.weight for x in used)
+        fixed = self.fixed(stage, negative, ready.digest, references, weights, parameters)
+        inputs = text_digest(f"{fixed}/{shot.variation}/{prompt}")
+        return StagePlan(stage, ready, prompt, negative, used, parameters, references, inputs)
+
+    def _ready(self, ref: str, stage: StageName, asked_by: str) -> Ready:
+        workflow = self.registry.resolve(ref, asked_by)
+        if workflow.stage != stage:
+            raise InputError(f"{asked_by}: {stage}_workflow {ref!r} makes {workflow.stage}s; a workflow that makes {stage}s is wanted")
+        return self.registry.prepare(workflow)
+
+    def _lora(self, where: str, character: str) -> Lora:
+        lora = self.episode.characters[character].lora
+        assert lora
+        return lora_file(f"{where}: character {character}: lora", self.settings, lora.file, lora.weight)
+
+    def _check_length(self, where: str, shot: Shot, workflow: Workflow) -> None:
+        assert workflow.num_frames and workflow.fps
+        have = workflow.num_frames / workflow.fps * self.episode.fps
+        if shot.fit == "trim" and shot.frames > have + 1e-6:
+            raise InputError(
+                f"{where}: frames {shot.frames} are more than the {have:.0f} that workflow {workflow.name} makes; "
+                f"shorten the shot, or set fit: hold or fit: stretch"
+            )
+
+
+def given_keyframe(file: Path, name: str, where: str) -> Path:
+    """The still that a person gave in an episode file, proven to be a picture."""
+    from gates.still import Undecodable, read_still
+
+    path = inside(file.absolute().parent, name, f"{where}: keyframe")
+    if not path.is_file():
+        raise InputError(f"{where}: keyframe: file {path} does not exist")
+    try:
+        read_still(path)
+    except Undecodable as error:
+        raise InputError(f"{where}: keyframe: file {path} is not a picture that can be read: {error}") from error
+    return path
+
+
+def font_of(episode: Episode, file: Path) -> Path | None:
+    if episode.title_font is None:
+        return None
+    path = inside(file.absolute().parent, episode.title_font, f"{file}: title_font")
+    if not path.is_file():
+        raise InputError(f"{file}: title_font: file {path} does not exist")
+    return path
+
+
+def changes(row: Row, stage: StagePlan, variation: int) -> list[tuple[str, str]]:
+    """What an old take was made from that is not so any more: (code, what to tell)."""
+    found = []
+    flow = stage.workflow
+    same = (row["workflow"], row["workflow_version"]) == (flow.name, flow.version)
+    if not same:
+        was = f"{row['workflow']}@{row['workflow_version']}"
+        found.append(("workflow_changed", f"workflow changed: {was} → {stage.ready.name}"))
+    elif row["workflow_digest"] != stage.workflow_digest:
+        found.append(("workflow_changed", f"model files or libraries of {stage.ready.name} changed"))
+    if row["prompt"] != stage.prompt:
+        found.append(("prompt_changed", f"prompt changed: {_word_difference(row['prompt'] or '', stage.prompt)}"))
+    if row["negative_prompt"] != stage.negative_prompt:
+        words = _word_difference(row["negative_prompt"] or "", stage.negative_prompt)
+        found.append(("prompt_changed", f"negative prompt changed: {words}"))
+    if row["reference_files"] is not None and dict(row["reference_files"]) != dict(stage.reference_files):
+        old, new = dict(row["reference_files"]), dict(stage.reference_files)
+        names = sorted(name for name in old | new if old.get(name) != new.get(name))
+        found.append(("reference_changed", f"reference changed: {', '.join(Path(n).name for n in names)}"))
+    if same and row["parameters"] is not None and row["parameters"] != parameters_json(stage):
+        found.append(("parameters_changed", "parameters changed"))
+    if row["shot_variation"] is not None and row["shot_variation"] != variation:
+        found.append(("variation_changed", f"variation changed: {row['shot_variation']} → {variation}"))
+    return found
+
+
+def parameters_json(stage: StagePlan) -> str:
+    """The settings of a take as they were used."""
+    return _settings_json(stage.workflow.settings(), stage.parameters)
+
+
+@lru_cache(maxsize=4096)
+def _settings_json(settings: KeyframeSettings | ClipSettings, parameters: tuple[tuple[str, Any], ...]) -> str:
+    return canonical(asdict(replace(settings, **dict(parameters))))
+
+
+def _word_difference(before: str, after: str) -> str:
+    old, new = before.replace(",", "").split(), after.replace(",", "").split()
+    gone, come = [w for w in old if w not in new], [w for w in new if w not in old]
+    told = [f"{sign}{' '.join(words)[:60]!r}" for sign, words in (("-", gone), ("+", come)) if words]
+    return " ".join(told) or "order of words"

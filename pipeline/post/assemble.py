@@ -1,0 +1,128 @@
+"""Assemble: accepted clips to one episode, exact to the frame."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections import deque
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from catalog.media import MediaStore
+from gates.decode import read_video
+from pipeline.render.picture import fill
+from pipeline.render.video_file import VideoFile
+from pipeline.story.episode import Episode, Shot
+from pipeline.story.errors import StorageError
+from pipeline.story.title import overlay, title_layer, title_opacity
+
+LONGEST_SECONDS = 24 * 3600.0  # that an assembly may take; an older part of one is nobody's
+EPISODE_CRF = 16  # visually lossless for drawings; libx264's scale, 0..51
+
+
+def assemble(episode: Episode, clips: dict[str, dict[str, Any]], store: MediaStore, font: Path | None, out: Path) -> None:
+    """Write the episode: every shot's accepted clip, scaled, resampled, titled and joined.
+
+    Args:
+        clips: the accepted clip's row of each shot.
+        out: the file; it appears whole or not at all.
+    """
+    _sweep(out.parent)
+    try:
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=".part-") as folder:
+            part = Path(folder) / out.name
+            with VideoFile(part, episode.width, episode.height, Fraction(episode.fps), EPISODE_CRF) as file:
+                for frame in timeline(episode, clips, store, font):
+                    file.write(frame)
+            _prove(part, episode)
+            os.replace(part, out)
+    except (OSError, av.FFmpegError) as error:
+        raise StorageError(f"{out} cannot be written: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what assemblies that were killed have left."""
+    for part in folder.glob(".part-*"):
+        if time.time() - part.stat().st_mtime > LONGEST_SECONDS:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def timeline(episode: Episode, clips: dict[str, dict[str, Any]], store: MediaStore, font: Path | None) -> Iterator[np.ndarray]:
+    """The episode's frames in order. Holds one clip and one dissolve at a time."""
+    shots = [shot for _, shot in episode.shots]
+    held: deque[np.ndarray] = deque()  # the previous shot's last frames, kept for the dissolve
+    for i, shot in enumerate(shots):
+        keep = shots[i + 1].transition.frames if i + 1 < len(shots) else 0
+        before, held = held, deque()
+        for n, frame in enumerate(shot_frames(episode, shot, clips[shot.id], store, font)):
+            if before:
+                weight = (n + 1) / (shot.transition.frames + 1)
+                frame = (before.popleft() * (1 - weight) + frame * weight).round().astype(np.uint8)
+            held.append(frame)
+            if len(held) > keep:
+                yield held.popleft()
+
+
+def shot_frames(episode: Episode, shot: Shot, clip: dict[str, Any], store: MediaStore, font: Path | None) -> Iterator[np.ndarray]:
+    """Exactly `shot.frames` frames at the episode's size and rate."""
+    frames, fps = clip_frames(clip, store)
+    layer = title_layer(shot.title, episode.width, episode.height, font) if shot.title else None
+    last, scaled = -1, frames[0]
+    for n in range(shot.frames):
+        source = _source_frame(n, shot, len(frames), fps, episode.fps)
+        if source != last:
+            last, scaled = source, fill(frames[source], episode.width, episode.height)
+        yield scaled if layer is None else overlay(scaled, layer, title_opacity(n, shot.frames, episode.fps))
+
+
+def _source_frame(n: int, shot: Shot, have: int, fps: Fraction, episode_fps: int) -> int:
+    """Which frame of the clip stands at frame n of the shot. Frames are held, never blended: drawings are held on twos."""
+    if shot.fit == "stretch":
+        return min(have - 1, n * have // shot.frames)
+    return min(have - 1, int(n * fps / episode_fps))
+
+
+def clip_frames(clip: dict[str, Any], store: MediaStore) -> tuple[np.ndarray, Fraction]:
+    """A stored clip's frames, uint8 RGB (n, height, width, 3), and its rate; proven to be the bytes that were judged."""
+    data = store.read(clip["media_path"], clip["media"])
+    with tempfile.TemporaryDirectory(prefix="tower-clip-") as folder:
+        file = Path(folder) / "clip.mp4"
+        file.write_bytes(data)
+        return read_video(file)
+
+
+def _prove(path: Path, episode: Episode) -> None:
+    """Count what was written, by decoding it: an episode is what plays, not what was meant."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        frames = sum(1 for _ in container.decode(stream))
+        size, rate = (stream.width, stream.height), stream.average_rate
+    if (frames, size, rate) != (episode.total_frames, (episode.width, episode.height), episode.fps):
+        raise StorageError(
+            f"{path.name} has {frames} frames of {size[0]}x{size[1]} at {rate} fps; "
+            f"{episode.total_frames} of {episode.width}x{episode.height} at {episode.fps} were meant"
+        )
+
+
+def link_takes(folder: Path, takes: dict[str, dict[str, dict[str, Any] | None]], store: MediaStore) -> None:
+    """Copies of the accepted media under their shots' names: `shots/SH0010.png`, `shots/SH0010.mp4`.
+
+    What an earlier run left under these shots' names and is not accepted now goes away; other files stay.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for shot, stages in takes.items():
+        for stage, suffix in (("keyframe", ".png"), ("clip", ".mp4")):
+            row, target = stages[stage], folder / f"{shot}{suffix}"
+            if row is None:
+                target.unlink(missing_ok=True)
+                continue
+            part = folder / f".{target.name}.{os.getpid()}.part"
+            part.write_bytes(store.read(row["media_path"], row["media"]))
+            os.replace(part, target)

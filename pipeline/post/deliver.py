@@ -1,0 +1,99 @@
+"""Deliver: what a person looks at after a run - the movie, the contact sheet, the shots by name, the summary."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from catalog.store import Catalog
+from catalog.views import take_counts
+from pipeline.plan.history import rows_of
+from pipeline.plan.plan import Plan
+from pipeline.plan.resolve import font_of
+from pipeline.render.shot import ShotOutcome
+from pipeline.story.episode import Episode
+from pipeline.story.errors import StorageError
+
+from .assemble import assemble, link_takes
+from .contact_sheet import contact_sheet
+from .result import Result, Summary
+
+
+def deliver(
+    episode: Episode,
+    file: Path,
+    plan: Plan,
+    outcomes: list[ShotOutcome],
+    catalog: Catalog,
+    folder: Path,
+    run: str,
+    made: int,
+    partial: bool,
+) -> Summary:
+    """Write the movie where all shots are there, the sheet and the summary always.
+
+    Raises:
+        MediaDamaged, StorageError.
+    """
+    results, counts = _with_rows(catalog, episode.id, outcomes), take_counts(catalog, episode.id)
+    link_takes(folder / "shots", {o.shot: {"keyframe": o.keyframe, "clip": o.clip} for o in results}, catalog.media)
+    contact_sheet(episode, results, counts, catalog.media, folder / "contact_sheet.png")
+    movie: Path | None = folder / "episode.mp4"
+    if partial or any(o.outcome != "accepted" for o in results):
+        (folder / "episode.mp4").unlink(missing_ok=True)  # an older one would look like this run's
+        movie = None
+    else:
+        assemble(episode, {o.shot: o.clip for o in results if o.clip}, catalog.media, font_of(episode, file), folder / "episode.mp4")
+    summary = Summary(run, episode.id, results, len(plan.stale), made, folder, movie)
+    write_json(folder / "summary.json", _summary_json(summary, episode, counts))
+    return summary
+
+
+def _summary_json(summary: Summary, episode: Episode, counts: dict[str, int]) -> dict[str, Any]:
+    def take(row: dict[str, Any] | None) -> dict[str, Any] | None:
+        keys = ("take", "workflow", "workflow_version", "workflow_digest", "seed", "prompt", "media", "media_path", "device_seconds", "run")
+        return {k: row[k] for k in keys} if row else None
+
+    return {
+        "run": summary.run,
+        "episode": episode.id,
+        "title": episode.title,
+        "shots": len(summary.outcomes),
+        "accepted": len(summary.outcomes) - len(summary.exhausted),
+        "exhausted": len(summary.exhausted),
+        "rendered_shots": summary.rendered,
+        "takes_this_run": summary.takes,
+        "movie": summary.movie.name if summary.movie else None,
+        "frames": episode.total_frames if summary.movie else None,
+        "fps": episode.fps,
+        "width": episode.width,
+        "height": episode.height,
+        "outcomes": [
+            {
+                "shot": o.shot,
+                "outcome": o.outcome,
+                "why": o.why,
+                "takes": counts[o.shot],
+                "keyframe": take(o.keyframe),
+                "clip": take(o.clip),
+            }
+            for o in summary.outcomes
+        ],
+    }
+
+
+def _with_rows(catalog: Catalog, episode: str, outcomes: list[ShotOutcome]) -> list[Result]:
+    rows = rows_of(catalog, [take for o in outcomes for take in (o.keyframe, o.clip) if take])
+    return [Result(o.shot, o.outcome, o.why, rows.get(o.keyframe or ""), rows.get(o.clip or "")) for o in outcomes]
+
+
+def write_json(path: Path, value: Any) -> None:
+    part = path.with_suffix(".part")
+    try:
+        part.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise StorageError(f"{path} cannot be written: {error.strerror}") from error

@@ -1,0 +1,238 @@
+"""The registry: workflows as the catalog holds them, and what this machine can say of each."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache, cached_property
+from getpass import getuser
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import Any
+
+from actors.values import ModelFiles
+from catalog.registry import Now, Row, Standing, standing
+from catalog.store import Catalog
+from gates.rules import Profile
+from pipeline.story.errors import InputError
+from pipeline.story.fingerprint import FileDigests, digest
+from pipeline.story.gate_profile import load_profile, profile_identity
+from pipeline.story.settings import Settings
+from pipeline.story.suite import known_suites
+from pipeline.story.workflow import Workflow
+
+from .files import check_files, files_of
+
+LIBRARIES = ("torch", "diffusers", "transformers", "peft", "av")  # those that decide pixels
+NO_PIXELS = {"description", "retry", "gates", "parameters"}  # settings that decide none: parameters only allow
+MAX_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A workflow whose files are here: what a render needs of it."""
+
+    workflow: Workflow
+    digest: str  # of settings, model files and libraries
+    files: ModelFiles
+    profile: Profile
+    profile_identity: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.workflow.name}@{self.workflow.version}"
+
+
+class Registry:
+    """Reads the catalog once; every workflow and file is looked at once."""
+
+    def __init__(self, catalog: Catalog, settings: Settings, digests: FileDigests | None = None):
+        self.catalog, self.settings = catalog, settings
+        self.digests = digests or FileDigests(digest_memory(catalog))
+        self.prepared: dict[tuple[str, int], Ready] = {}
+
+    @cached_property
+    def versions(self) -> dict[str, dict[int, Row]]:
+        """Name to version to its row."""
+        found: dict[str, dict[int, Row]] = {}
+        for row in self.catalog.rows("workflows"):
+            found.setdefault(row["workflow"], {}).setdefault(row["version"], row)  # the first holds: versions never change
+        return found
+
+    @cached_property
+    def ledger(self) -> list[Row]:
+        return self.catalog.rows("promotions")
+
+    @cached_property
+    def cells(self) -> dict[str, list[Row]]:
+        """Benchmark to its cells, oldest benchmark first."""
+        found: dict[str, dict[str, Row]] = {}
+        for row in self.catalog.rows("benchmarks"):
+            found.setdefault(row["benchmark"], {})[row["shot"]] = row
+        return {name: list(rows.values()) for name, rows in found.items()}
+
+    @cached_property
+    def aliases(self) -> dict[str, str]:
+        """Alias to what it stands for now: a name or name@version."""
+        return {
+            row["alias"]: row["workflow"] + (f"@{row['version']}" if row["version"] else "")
+            for row in self.ledger
+            if row["action"] == "alias"
+        }
+
+    @cached_property
+    def suites(self) -> dict[str, Any]:
+        return known_suites()
+
+    def resolve(self, ref: str, asked_by: str) -> Workflow:
+        """The workflow that a name, name@version, alias or #digest means.
+
+        Args:
+            asked_by: who wants it, for the sentence: a file, and a shot where there is one.
+        """
+        if ref.startswith("#"):
+            return self._by_digest(ref[1:], asked_by)
+        name, _, number = self.aliases.get(ref, ref).partition("@")
+        versions = self.versions.get(name)
+        if versions is None:
+            raise InputError(f"{asked_by}: unknown workflow {name!r}; {self._instead(name)}")
+        wanted = int(number) if number.isdigit() else max(versions)
+        if (number and not number.isdigit()) or wanted not in versions:
+            known = ", ".join(f"{name}@{v}" for v in sorted(versions))
+            raise InputError(f"{asked_by}: workflow {ref!r} has no such version; registered are {known}")
+        return _workflow(versions[wanted])
+
+    def prepare(self, workflow: Workflow) -> Ready:
+        """Find and hash the workflow's files.
+
+        Raises:
+            InputError: something is missing or cannot fit.
+        """
+        key = (workflow.name, workflow.version)
+        if key not in self.prepared:
+            files = files_of(workflow, self.settings)
+            check_files(workflow, files)
+            profile = load_profile(workflow.gates, f"workflow {workflow.name}: gates")
+            lock = digest([pixel_settings(workflow), self.models(workflow), libraries()])
+            self.prepared[key] = Ready(workflow, lock, files, profile, profile_identity(profile))
+        return self.prepared[key]
+
+    def models(self, workflow: Workflow) -> dict[str, str]:
+        """Path to digest of everything that the workflow loads, paths as they are written."""
+        files = files_of(workflow, self.settings)
+        found = {workflow.checkpoint: self.digests.of(Path(files.checkpoint))}
+        if workflow.motion_adapter and files.motion_adapter:
+            found[workflow.motion_adapter] = self.digests.of(Path(files.motion_adapter))
+        return found | {written.file: self.digests.of(Path(lora.file)) for written, lora in zip(workflow.loras, files.loras, strict=True)}
+
+    def standing(self, workflow: Workflow) -> Standing:
+        """Its status here and now."""
+        try:
+            current: str | None = self.prepare(workflow).digest
+        except InputError:
+            current = None
+        profile = profile_identity(load_profile(workflow.gates, f"workflow {workflow.name}: gates"))
+        now = Now(current, libraries(), profile, self.suites)
+        mine = [r for r in self.ledger if (r["workflow"], r["version"]) == (workflow.name, workflow.version) and r["action"] != "alias"]
+        same = [name for name, rows in self.cells.items() if current and rows[0]["digest"] == current]
+        return standing(now, mine, lambda name: self.cells.get(name, []), same)
+
+    def all(self) -> list[Workflow]:
+        """Every registered version, by name and version."""
+        return [_workflow(self.versions[name][v]) for name in sorted(self.versions) for v in sorted(self.versions[name])]
+
+    def _by_digest(self, start: str, asked_by: str) -> Workflow:
+        rows = [r for versions in self.versions.values() for r in versions.values()]
+        found = [r for r in rows if r["settings_digest"].startswith(start) or (r["digest"] or "").startswith(start)]
+        if len(found) != 1:
+            raise InputError(f"{asked_by}: {len(found) or 'no'} registered workflows have a digest that begins with {start}")
+        return _workflow(found[0])
+
+    def _instead(self, name: str) -> str:
+        from pipeline.story.workflow import WORKFLOWS
+
+        if (WORKFLOWS / f"{name}.yaml").is_file():
+            return f"its file is there, but it is not registered: tower workflows register configs/workflows/{name}.yaml"
+        known = [*self.versions, *self.aliases]
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(known)) or 'none'}"
+
+
+def pixel_settings(workflow: Workflow) -> dict[str, Any]:
+    """Those settings that decide pixels, with the name and the version that evidence cites."""
+    return workflow.model_dump(mode="json", exclude=NO_PIXELS)
+
+
+def settings_digest(workflow: Workflow) -> str:
+    return digest(workflow.model_dump(mode="json", exclude={"description"}))
+
+
+@cache
+def libraries() -> dict[str, str]:
+    """Public versions: a build for CUDA and one for the CPU are the same library; the device is named beside them."""
+    return {name: installed(name).split("+")[0] for name in LIBRARIES}
+
+
+def digest_memory(catalog: Catalog) -> Path:
+    """Where digests of model files are remembered: with a local catalog, or in the person's cache."""
+    if catalog.place.is_local:
+        return catalog.place.folder / "model-digests.json"
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tower"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / "model-digests.json"
+
+
+def register(registry: Registry, workflow: Workflow, source: str, by: str = "") -> tuple[Row, bool]:
+    """Record a version for ever. Gives its row, and whether it is new.
+
+    Raises:
+        InputError: that version is registered with other settings.
+    """
+    known = registry.versions.get(workflow.name, {})
+    row = registry_row(registry, workflow, source, by or getuser())
+    if workflow.version in known:
+        before = known[workflow.version]
+        if before["settings_digest"] == row["settings_digest"]:
+            return before, False
+        differ = _differences(json.loads(before["settings"]), json.loads(row["settings"]))
+        raise InputError(
+            f"{source}: {workflow.name}@{workflow.version} is registered with other settings ({differ}); "
+            f"versions never change: set version: {max(known) + 1}"
+        )
+    registry.catalog.append("workflows", [row])
+    registry.versions.setdefault(workflow.name, {})[workflow.version] = row
+    return row, True
+
+
+def registry_row(registry: Registry, workflow: Workflow, source: str, by: str) -> Row:
+    try:
+        lock, models = registry.prepare(workflow).digest, registry.models(workflow)
+    except InputError:  # its files are not here: the settings are registered all the same
+        lock, models = None, {}
+    return {
+        "workflow": workflow.name,
+        "version": workflow.version,
+        "at": datetime.now(UTC),
+        "family": workflow.family,
+        "stage": workflow.stage,
+        "settings_digest": settings_digest(workflow),
+        "digest": lock,
+        "settings": workflow.model_dump_json(),
+        "models": models,
+        "libraries": libraries(),
+        "source": source,
+        "by": by,
+    }
+
+
+def _differences(before: dict[str, Any], after: dict[str, Any]) -> str:
+    names = [k for k in before | after if before.get(k) != after.get(k) and k != "description"]
+    told = [f"{k} {before.get(k)} → {after.get(k)}" for k in names[:MAX_NAMED]]
+    return ", ".join(told) + (", …" if len(names) > MAX_NAMED else "")
+
+
+def _workflow(row: Row) -> Workflow:
+    return Workflow.model_validate_json(row["settings"])

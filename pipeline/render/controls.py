@@ -1,0 +1,54 @@
+"""A person's word to a running render: pause, go on. It is a row, so it reaches a driver on whatever machine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+from getpass import getuser
+from typing import Literal
+
+from catalog.registry import Row
+from catalog.store import Catalog, CatalogError
+from cluster.pool import Pool
+from pipeline.story.errors import InputError
+
+from .run_log import living
+
+POLL_SECONDS = 2.0
+
+
+class Controls:
+    """The driver's side: follows what is said to its run."""
+
+    def __init__(self, catalog: Catalog, run: str):
+        self.catalog, self.run = catalog, run
+
+    async def follow(self, pool: Pool, tell: Callable[[str], None]) -> None:
+        while True:
+            row = await asyncio.to_thread(self._latest)
+            if row and (row["action"] == "pause") != pool.paused:
+                (pool.pause if row["action"] == "pause" else pool.resume)()
+                tell(f"paused by {row['by']}: what executes ends, nothing begins" if pool.paused else f"resumed by {row['by']}")
+            await asyncio.sleep(POLL_SECONDS)
+
+    def _latest(self) -> Row | None:
+        try:
+            said = [r for r in self.catalog.rows("controls") if r["run"] == self.run]
+        except CatalogError:
+            return None  # storage that does not answer just now stops no render
+        return said[-1] if said else None
+
+
+def say(catalog: Catalog, episode: str, action: Literal["pause", "resume"], by: str = "") -> Row:
+    """Tell the driver that renders this episode.
+
+    Raises:
+        InputError: nobody renders it now.
+    """
+    runs = living(catalog.rows("runs", episode))
+    if not runs:
+        raise InputError(f"nobody renders episode {episode} now; `tower render` begins, and goes on where it was")
+    row = {"at": datetime.now(UTC), "run": runs[-1]["run"], "episode": episode, "action": action, "by": by or getuser()}
+    catalog.append("controls", [row])
+    return row

@@ -1,0 +1,102 @@
+"""Models as the pool knows them: what each needs of a device, from what it needed before."""
+
+from __future__ import annotations
+
+from math import prod
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from actors.values import ModelFiles
+from catalog.store import Catalog
+from cluster.specs import ModelSpec
+from pipeline.plan.resolve import StagePlan
+from pipeline.story.cluster_profile import ClusterProfile
+from pipeline.story.errors import InputError
+from pipeline.story.workflow import MODELS, Lazy, Workflow
+
+FIRST_GUESS = 1.6  # times the size of its weights: activations of a clip at full size take about half of the weights again
+TEXT_GUESS = 1.1  # a text is short: its encoder needs little beside its weights
+
+MEASURED = "SELECT workflow_digest, max(model_memory_bytes) AS bytes FROM takes WHERE model_memory_bytes IS NOT NULL GROUP BY ALL"
+
+
+class Specs:
+    """The specs of one run; each is made once."""
+
+    def __init__(self, profile: ClusterProfile, measured: dict[str, int] | None = None):
+        self.profile, self.measured = profile, measured or {}
+        self.models: dict[str, ModelSpec] = {}
+
+    @classmethod
+    def of(cls, catalog: Catalog, profile: ClusterProfile) -> Specs:
+        """With the memory that each workflow needed in takes of this catalog, by its digest.
+
+        Raises:
+            InputError: the profile places something that does not exist.
+        """
+        known = set(MODELS) | {row["workflow"] for row in catalog.rows("workflows", columns=["workflow"])}
+        for name in profile.placement:
+            if name not in known:
+                raise InputError(
+                    f"cluster profile {profile.name}: placement of {name!r}, which is neither a family ({', '.join(MODELS)}) nor a workflow"
+                )
+        rows = catalog.sql(MEASURED, ("takes",)).to_pylist()
+        return cls(profile, {row["workflow_digest"]: row["bytes"] for row in rows})
+
+    def model(self, stage: StagePlan) -> ModelSpec:
+        identity = identity_of(stage)
+        if identity not in self.models:
+            flow, files = stage.workflow, stage.files
+            guess = weights([files.checkpoint, *([files.motion_adapter] if files.motion_adapter else [])], False, files.dtype) * FIRST_GUESS
+            self.models[identity] = ModelSpec(
+                identity,
+                flow.model,
+                (identity, files, flow.settings()),
+                flow.batch_size,
+                stage.stage,
+                self.measured.get(stage.workflow_digest, int(guess)),
+                self.profile.labels(flow.family, flow.name),
+                frame_bytes(flow),
+            )
+        return self.models[identity]
+
+    def encoder(self, stage: StagePlan) -> ModelSpec:
+        """Workflows on the same checkpoint share its encoder."""
+        files, tokens = stage.files, stage.workflow.max_tokens
+        key = f"{Path(files.checkpoint).name}#{files.checkpoint}:{tokens}:{files.dtype}"
+        if key not in self.models:
+            args = (key, ModelFiles(files.checkpoint, dtype=files.dtype), tokens)
+            memory = int(weights([files.checkpoint], True, files.dtype) * TEXT_GUESS)
+            labels = self.profile.labels("prompts", "prompts")
+            self.models[key] = ModelSpec(key, Lazy(MODELS["prompts"]), args, 8, "prompt", memory, labels)
+        return self.models[key]
+
+
+def identity_of(stage: StagePlan) -> str:
+    """What the model calls itself on its receipts: workflow, version and the digest of settings and files."""
+    return f"{stage.workflow.name}@{stage.workflow.version}#{stage.workflow_digest[:12]}"
+
+
+def frame_bytes(flow: Workflow) -> int:
+    """Of one clip as it lies in the object store, uint8 RGB; 0 for stills, which are small."""
+    return flow.width * flow.height * 3 * flow.num_frames if flow.num_frames else 0
+
+
+def weights(folders: list[str], text: bool, dtype: str) -> int:
+    """Bytes that safetensors files take once they are loaded; of the text encoders' folders, or of all others.
+
+    Args:
+        dtype: as in a workflow. On a GPU "auto" has two bytes a number, however the file stores them.
+    """
+    files = [(p.relative_to(f).parts[0].startswith("text_encoder"), p) for f in folders for p in Path(f).rglob("*.safetensors")]
+    return sum(_numbers(p) for is_text, p in files if is_text == text) * (4 if dtype == "float32" else 2)
+
+
+def _numbers(file: Path) -> int:
+    """Only the file's head is read."""
+    try:
+        with safe_open(file, "np") as tensors:
+            return sum(prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118 - it is no dictionary
+    except (OSError, SafetensorError):
+        return file.stat().st_size // 2  # whoever loads it will say what is wrong

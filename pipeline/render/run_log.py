@@ -1,0 +1,111 @@
+"""The log of a run: its rows in the catalog, and the claim on its episode that they are."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import socket
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
+from typing import Any
+
+import psutil
+
+from catalog.registry import Row
+from catalog.store import Catalog
+from pipeline.plan.plan import Plan
+from pipeline.story.errors import InputError
+
+BEAT_SECONDS = 60.0  # between signs of life
+DEAD_AFTER = timedelta(seconds=4 * BEAT_SECONDS)  # without one; only for drivers on other machines, whose process cannot be looked at
+OVER = ("finished", "interrupted", "failed", "refused")
+
+
+@dataclass
+class RunLog:
+    """One run of one driver over one episode."""
+
+    catalog: Catalog
+    plan: Plan
+    allow_experimental: bool
+    statuses: dict[str, str]  # name@version of every workflow that renders, to its status
+    run: str = field(default_factory=lambda: f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}")
+    devices: int | None = None
+
+    def claim(self) -> None:
+        """Begin. Of two drivers on one episode, the one whose row was committed first goes on.
+
+        Raises:
+            InputError: another driver renders this episode now.
+        """
+        committed = self.catalog.append("runs", [self.row("started")])
+        others = living(self.catalog.rows("runs", self.plan.episode.id, version=committed - 1))
+        if others:
+            self.catalog.append("runs", [self.row("refused")])
+            raise InputError(_taken(self.plan.episode.id, others[0]))
+
+    def row(self, event: str, **more: Any) -> Row:
+        versions = {name: version(name) for name in ("tower", "torch", "diffusers", "ray")} | {"python": platform.python_version()}
+        return (
+            {
+                "run": self.run,
+                "event": event,
+                "at": datetime.now(UTC),
+                "episode": self.plan.episode.id,
+                "episode_file": str(self.plan.file),
+                "episode_digest": self.plan.file_digest,
+                "shots": len(self.plan.shots),
+                "stale": len(self.plan.stale),
+                "devices": self.devices,
+                "versions": json.dumps(versions),
+                "allow_experimental": self.allow_experimental,
+                "workflows": self.statuses,
+            }
+            | _me()
+            | more
+        )
+
+
+def living(rows: Sequence[Row]) -> list[Row]:
+    """The latest row of every run that has not ended and whose driver may still be at work."""
+    latest: dict[str, Row] = {}
+    for row in rows:
+        latest[row["run"]] = row
+    over = {row["run"] for row in rows if row["event"] in OVER}
+    return [row for run, row in latest.items() if run not in over and _may_live(row)]
+
+
+def _may_live(row: Row) -> bool:
+    me = _me()
+    if row["pid"] is None:  # written before runs told their process
+        return False
+    if (row["host"], row["pid_space"]) != (me["host"], me["pid_space"]):
+        return datetime.now(UTC) - row["at"] < DEAD_AFTER
+    try:
+        process = psutil.Process(row["pid"])
+        gone = process.status() == psutil.STATUS_ZOMBIE  # dead, and nobody has asked how it ended
+        return not gone and abs(process.create_time() - row["process_started"]) < 1.0
+    except psutil.Error:
+        return False
+
+
+def _taken(episode: str, row: Row) -> str:
+    since = f"{row['at']:%H:%M:%S} UTC"
+    where = f"process {row['pid']} on {row['host']}"
+    return f"episode {episode} is being rendered by run {row['run']} ({where}, last sign of life {since}); wait for it, or stop it"
+
+
+def _me() -> dict[str, Any]:
+    process = psutil.Process()
+    return {"host": socket.gethostname(), "pid": process.pid, "pid_space": _pid_space(), "process_started": process.create_time()}
+
+
+def _pid_space() -> str:
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""

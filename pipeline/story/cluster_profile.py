@@ -1,0 +1,59 @@
+"""Cluster profiles: what a person knows of the devices and Tower cannot find out, in configs/cluster/*.yaml."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from cluster.specs import PoolOptions
+from pipeline import PROJECT
+
+from .episode import Name, Part
+from .yaml_file import named_file, read_yaml
+
+if TYPE_CHECKING:  # a profile can be read where nothing is set
+    from .settings import Settings
+
+PROFILES = PROJECT / "configs" / "cluster"
+
+
+class ClusterProfile(Part):
+    """Everything has a default that fits one machine and a rack; a profile overrides."""
+
+    name: Name
+    description: str = ""
+    device_memory_gb: dict[str, float] = Field(
+        default_factory=dict,
+        description="accelerator type (Ray's label, `other` for all others) to GB that models may take there; measured where not given",
+    )
+    resident_models: int | None = Field(None, ge=1, description="models that a device may hold at once; as many as fit, if not given")
+    placement: dict[str, dict[str, str]] = Field(
+        default_factory=dict,
+        description="family or workflow to labels that its devices' nodes must have, as Ray's label selectors: x, !x, in(x,y), !in(x,y)",
+    )
+    wait_minutes: float = Field(0.0, ge=0, le=24 * 60, description="for devices that an autoscaler brings; 0 where there is none")
+    call_minutes: float = Field(60.0, gt=0, le=24 * 60, description="a call to a model that takes longer hangs: its device is replaced")
+    live_shots_per_device: int | None = Field(
+        None, ge=1, le=1000, description="shots that are under way at once; 4, or 64 where models take turns, if not given"
+    )
+
+    def labels(self, family: str, workflow: str) -> tuple[tuple[str, str], ...]:
+        """What the nodes of a workflow's devices must say; its own word counts, else its family's."""
+        return tuple(sorted((self.placement.get(workflow) or self.placement.get(family) or {}).items()))
+
+    def options(self, settings: Settings) -> PoolOptions:
+        memory = {("" if kind == "other" else kind): int(gb * 1e9) for kind, gb in self.device_memory_gb.items()}
+        resident = settings.resident_models or self.resident_models
+        return PoolOptions(settings.devices, resident, memory, self.call_minutes * 60, self.wait_minutes * 60)
+
+
+def cluster_profile(settings: Settings) -> ClusterProfile:
+    """The profile that TOWER_PROFILE names, or the defaults.
+
+    Raises:
+        InputError: there is none of that name, or it does not fit.
+    """
+    if settings.profile is None:
+        return ClusterProfile(name="defaults")
+    return read_yaml(named_file(settings.profile, PROFILES, "cluster profile", "setting TOWER_PROFILE"), ClusterProfile)

@@ -1,0 +1,206 @@
+"""Workflow files: versioned settings that turn inputs into a take."""
+
+from __future__ import annotations
+
+import pkgutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from actors.values import ClipSettings, KeyframeSettings
+from gates.verdict import LABELS
+from pipeline import PROJECT
+
+from .episode import Lora, Name, Part
+from .errors import InputError
+from .yaml_file import read_yaml
+
+WORKFLOWS = PROJECT / "configs" / "workflows"
+RETIRED = PROJECT / "archive" / "workflows"
+Action = Literal["new_seed", "new_keyframe", "give_up"]
+
+# Where each family's class is; only the devices import it, so that a driver starts without torch.
+MODELS = {
+    "stable_diffusion": "actors.keyframe:KeyframeModel",
+    "ltx_video": "actors.ltx_video:LtxVideoModel",
+    "animatediff": "actors.animatediff:AnimateDiffModel",
+    "prompts": "actors.prompts:PromptEncoder",
+}
+
+
+@dataclass(frozen=True)
+class Lazy:
+    """A class that is imported when it is first called, on the machine that calls it."""
+
+    path: str
+
+    def __call__(self, *args: Any) -> Any:
+        return pkgutil.resolve_name(self.path)(*args)
+
+
+class Retry(Part):
+    """What happens after a rejection. Errors that are not the take's fault are retried with the same seed."""
+
+    max_attempts: int = Field(4, ge=1, le=100, description="takes of one stage that one run may spend on a shot")
+    # A seed cannot mend what the settings decide.
+    on: dict[str, Action] = Field(
+        default={"wrong_frame_count": "give_up", "wrong_fps": "give_up", "wrong_size": "give_up"},
+        description="what to change for a label; new_seed if not given",
+    )
+
+    @model_validator(mode="after")
+    def _labels_exist(self) -> Retry:
+        for label in self.on:
+            if label not in LABELS:
+                raise ValueError(f"retry.on: {label!r} is not a gate label; the labels are {', '.join(LABELS)}")
+        return self
+
+    def action(self, labels: tuple[str, ...]) -> Action:
+        """The most far-reaching change that any of the labels calls for."""
+        wanted = {self.on.get(label, "new_seed") for label in labels}
+        return "give_up" if "give_up" in wanted else "new_keyframe" if "new_keyframe" in wanted else "new_seed"
+
+
+Parameter = Literal[
+    "num_inference_steps", "guidance_scale", "strength", "image_cond_noise_scale", "decode_timestep", "decode_noise_scale", "keyframe_crf"
+]
+FAMILIES: dict[Parameter, tuple[str, ...]] = {
+    "num_inference_steps": ("stable_diffusion", "ltx_video", "animatediff"),
+    "guidance_scale": ("stable_diffusion", "ltx_video", "animatediff"),
+    "strength": ("ltx_video", "animatediff"),
+    "image_cond_noise_scale": ("ltx_video",),
+    "decode_timestep": ("ltx_video",),
+    "decode_noise_scale": ("ltx_video",),
+    "keyframe_crf": ("ltx_video", "animatediff"),
+}
+
+
+WHOLE = ("num_inference_steps", "keyframe_crf")
+
+
+class Range(Part):
+    """What a shot may set a parameter to; both ends belong to it."""
+
+    minimum: float
+    maximum: float
+
+
+class Workflow(Part):
+    """Model files, sampler, sizes and retry policy. A change of any of them is another digest."""
+
+    name: Name
+    version: int = Field(ge=1)
+    description: str = ""
+    family: Literal["stable_diffusion", "ltx_video", "animatediff"]
+    checkpoint: str = Field(description="diffusers folder, relative to TOWER_MODELS_DIR, or demo:NAME for the ones in actors/demo")
+    motion_adapter: str | None = Field(None, description="AnimateDiff only; as checkpoint")
+    loras: list[Lora] = Field(default_factory=list)
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    width: int = Field(ge=32, le=4096)
+    height: int = Field(ge=32, le=4096)
+    num_frames: int | None = Field(None, ge=2, le=1025, description="clips only")
+    fps: float | None = Field(None, gt=0, le=120, description="clips only: the rate that the model's frames are meant for")
+    num_inference_steps: int = Field(ge=1, le=1000)
+    timesteps: list[Annotated[float, Field(ge=0, le=1000)]] | None = Field(
+        None, description="LTX-Video only: noise levels to visit, 1000 down to 0"
+    )
+    guidance_scale: float = Field(ge=1, le=30)
+    scheduler: Literal["checkpoint", "ddim", "euler", "euler_ancestral", "dpmpp_2m_karras"] = "checkpoint"
+    strength: float = Field(1.0, gt=0, le=1, description="clips only; see actors/values.py")
+    image_cond_noise_scale: float = Field(0.0, ge=0, le=1)
+    decode_timestep: float = Field(0.0, ge=0, le=1)
+    decode_noise_scale: float | None = Field(None, ge=0, le=1)
+    keyframe_crf: int | None = Field(
+        None, ge=0, le=51, description="compress the keyframe first, so that stills move more; LTX-Video's own code uses 29"
+    )
+    negative_prompt: str = ""
+    max_tokens: int | None = Field(None, ge=8, le=1024, description="prompt length in tokens; the tokenizer's own limit if not given")
+    batch_size: int = Field(1, ge=1, le=64, description="keyframes only: stills per call")
+    gates: Name = Field("anime", description="profile in configs/gates that its takes are judged by")
+    retry: Retry = Field(default_factory=Retry)
+    parameters: dict[Parameter, Range] = Field(
+        default_factory=dict, description="settings that a shot may change, and how far; all others are fixed"
+    )
+
+    @model_validator(mode="after")
+    def _parameters_fit(self) -> Workflow:
+        for name, span in self.parameters.items():
+            if self.family not in FAMILIES[name] or (name == "num_inference_steps" and self.timesteps is not None):
+                raise ValueError(f"parameters.{name} means nothing here: family {self.family} does not read it from these settings")
+            default = getattr(self, name)
+            if default is None or not span.minimum <= default <= span.maximum:
+                raise ValueError(f"parameters.{name}: its own value {default} is not between {span.minimum:g} and {span.maximum:g}")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_its_family(self) -> Workflow:
+        clip = self.family != "stable_diffusion"
+        if clip and (self.num_frames is None or self.fps is None):
+            raise ValueError(f"family {self.family} needs num_frames and fps")
+        if not clip and (self.num_frames or self.fps):
+            raise ValueError("family stable_diffusion draws stills: num_frames and fps do not belong here")
+        if clip and self.batch_size != 1:
+            raise ValueError("batch_size is for keyframes; clips are made one by one")
+        if (self.family == "animatediff") != (self.motion_adapter is not None):
+            raise ValueError("motion_adapter belongs to family animatediff, and only there")
+        if self.timesteps is not None and (
+            self.family != "ltx_video" or sorted(self.timesteps, reverse=True) != self.timesteps or not self.timesteps
+        ):
+            raise ValueError("timesteps belong to family ltx_video, and go down")
+        return self
+
+    @property
+    def stage(self) -> Literal["keyframe", "clip"]:
+        return "keyframe" if self.family == "stable_diffusion" else "clip"
+
+    @property
+    def model(self) -> Lazy:
+        return Lazy(MODELS[self.family])
+
+    def with_parameters(self, given: dict[str, float], where: str) -> dict[str, float | int]:
+        """A shot's own settings, proven to be declared here, in range and of the right type."""
+        for name, value in given.items():
+            span = self.parameters.get(name)  # type: ignore[call-overload]
+            if span is None:
+                known = ", ".join(self.parameters) or "none"
+                raise InputError(f"{where}: workflow {self.name} has no parameter {name!r}; it declares {known}")
+            if not span.minimum <= value <= span.maximum:
+                raise InputError(f"{where}: {name} is {value:g}; workflow {self.name} takes {span.minimum:g} to {span.maximum:g}")
+            if name in WHOLE and value != int(value):
+                raise InputError(f"{where}: {name} is {value:g}; workflow {self.name} takes whole numbers")
+        return {name: int(value) if name in WHOLE else float(value) for name, value in sorted(given.items())}
+
+    def settings(self) -> KeyframeSettings | ClipSettings:
+        return self.keyframe_settings() if self.stage == "keyframe" else self.clip_settings()
+
+    def keyframe_settings(self) -> KeyframeSettings:
+        return KeyframeSettings(self.width, self.height, self.num_inference_steps, self.guidance_scale, self.scheduler, self.batch_size)
+
+    def clip_settings(self) -> ClipSettings:
+        assert self.num_frames and self.fps
+        return ClipSettings(
+            self.width,
+            self.height,
+            self.num_frames,
+            self.fps,
+            self.num_inference_steps,
+            self.guidance_scale,
+            self.scheduler,
+            self.strength,
+            tuple(self.timesteps or ()),
+            self.image_cond_noise_scale,
+            self.decode_timestep,
+            self.decode_noise_scale,
+            self.keyframe_crf,
+        )
+
+
+def read_workflow(path: Path) -> Workflow:
+    """A workflow file.
+
+    Raises:
+        InputError: one sentence with file and line.
+    """
+    return read_yaml(path, Workflow)
