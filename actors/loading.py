@@ -45,10 +45,10 @@ def device_name(device: str) -> str:
         return f"{platform.processor() or platform.machine()} CPU"
 
 
-def dtype_for(setting: str, device: str, on_gpu: torch.dtype) -> torch.dtype:
-    if setting != "auto":
-        return getattr(torch, setting)
-    return on_gpu if device.startswith("cuda") else torch.float32
+def dtype_for(setting: str, device: str, on_gpu: str) -> torch.dtype:
+    """The type that a setting names; "auto" is float32 on a CPU, and `on_gpu` on a GPU."""
+    automatic = on_gpu if device.startswith("cuda") else "float32"
+    return getattr(torch, automatic if setting == "auto" else setting)
 
 
 def load_pipeline(cls: Any, folder: str, dtype: torch.dtype, device: str, **parts: Any) -> Any:

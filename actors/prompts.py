@@ -29,7 +29,7 @@ class PromptEncoder:
         kind = CLIPTextModel if "CLIP" in (folder / "text_encoder" / "config.json").read_text() else T5EncoderModel
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
-            dtype = dtype_for(files.dtype, self.device, torch.bfloat16 if kind is T5EncoderModel else torch.float16)
+            dtype = dtype_for(files.dtype, self.device, "bfloat16" if kind is T5EncoderModel else "float16")
             # eval: T5's dropout would make embeddings differ from call to call
             encoder, found = kind.from_pretrained(
                 folder / "text_encoder", dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True

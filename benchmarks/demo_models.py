@@ -49,9 +49,9 @@ class Models:
         names = ("sd15_keyframe_demo", "ltx_video_2b_demo", "animatediff_16_demo")
         flows = {name: read_workflow(WORKFLOWS / f"{name}.yaml") for name in names}
         files = {name: files_of(flow, settings) for name, flow in flows.items()}
-        self.keyframe = KeyframeModel("k", files["sd15_keyframe_demo"], flows["sd15_keyframe_demo"].keyframe_settings())
-        self.ltx = LtxVideoModel("l", files["ltx_video_2b_demo"], flows["ltx_video_2b_demo"].clip_settings())
-        self.animatediff = AnimateDiffModel("a", files["animatediff_16_demo"], flows["animatediff_16_demo"].clip_settings())
+        self.keyframe = KeyframeModel("k", files["sd15_keyframe_demo"], flows["sd15_keyframe_demo"].settings())
+        self.ltx = LtxVideoModel("l", files["ltx_video_2b_demo"], flows["ltx_video_2b_demo"].settings())  # type: ignore[arg-type]
+        self.animatediff = AnimateDiffModel("a", files["animatediff_16_demo"], flows["animatediff_16_demo"].settings())  # type: ignore[arg-type]
         self.sd_text = PromptEncoder("s", ModelFiles(files["sd15_keyframe_demo"].checkpoint))
         self.ltx_text = PromptEncoder("t", ModelFiles(files["ltx_video_2b_demo"].checkpoint), flows["ltx_video_2b_demo"].max_tokens)
         self.negative = {True: self.ltx_text.encode([""])[0], False: self.sd_text.encode([""])[0]}

@@ -79,7 +79,8 @@ def random_checkpoints(folder: Path, device: str, tiny: bool) -> Checkpoints:
 def _checkpoints(kind: str, sd: str, ltx: str, adapter: str, tiny: bool) -> Checkpoints:
     """The shipped workflows' settings; tiny: a few steps of small pictures."""
     still, clip, animate = (read_workflow(WORKFLOWS / f"{name}.yaml") for name in MEANT[kind])
-    s, c, a = still.keyframe_settings(), clip.clip_settings(), animate.clip_settings()
+    s, c, a = still.settings(), clip.settings(), animate.settings()
+    assert isinstance(s, KeyframeSettings) and isinstance(c, ClipSettings) and isinstance(a, ClipSettings)
     if tiny:
         s = replace(s, width=96, height=64, num_inference_steps=2)
         c = replace(c, width=96, height=64, num_frames=17, timesteps=c.timesteps[::4], num_inference_steps=2)

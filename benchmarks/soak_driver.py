@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
+import pipeline.render.needs
+from actors.families import FAMILIES
 from pipeline.cli.main import main
-from pipeline.story.workflow import MODELS
 
-from .stand_ins import CLASSES
+from .stand_ins import CLIPS, KEYFRAMES, PROMPTS
 
 if __name__ == "__main__":
-    MODELS.update(CLASSES)
+    FAMILIES.update({name: replace(f, model=KEYFRAMES if f.stage == "keyframe" else CLIPS) for name, f in FAMILIES.items()})
+    pipeline.render.needs.ENCODER = PROMPTS
     sys.argv[1:1] = ["render"]
     main()

@@ -30,12 +30,7 @@ from actors.values import (
     Receipt,
 )
 
-CLASSES = {
-    "stable_diffusion": "benchmarks.stand_ins:KeyframeStandIn",
-    "ltx_video": "benchmarks.stand_ins:ClipStandIn",
-    "animatediff": "benchmarks.stand_ins:ClipStandIn",
-    "prompts": "benchmarks.stand_ins:PromptStandIn",
-}
+KEYFRAMES, CLIPS, PROMPTS = (f"benchmarks.stand_ins:{kind}StandIn" for kind in ("Keyframe", "Clip", "Prompt"))
 EXECUTIONS = "SOAK_EXECUTIONS"  # environment: the file that gets one line an execution begun, `seconds since 1970, take`
 KEYFRAME_SECONDS, CLIP_SECONDS = 0.05, 0.2
 FAULTY = 0.2  # share of takes

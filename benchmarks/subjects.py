@@ -17,9 +17,7 @@ from diffusers import AnimateDiffVideoToVideoPipeline, LTXConditionPipeline, Sta
 from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXVideoCondition
 from PIL import Image
 
-import actors.animatediff
-import actors.keyframe
-import actors.ltx_video
+import actors.model
 from actors.animatediff import AnimateDiffModel
 from actors.files import read_config
 from actors.keyframe import KeyframeModel
@@ -107,7 +105,7 @@ def stills(model: KeyframeModel, encoder: PromptEncoder, count: int, words: str 
     )  # fmt: skip
     return Subject(
         f"{count} stills of {s.width}x{s.height}, {s.num_inference_steps} steps",
-        product, plain, model.pipe.unet, _parts(model.pipe, model.pipe.unet, actors.keyframe),
+        product, plain, model.pipe.unet, _parts(model.pipe, model.pipe.unet),
     )  # fmt: skip
 
 
@@ -122,7 +120,7 @@ def ltx_clip(model: LtxVideoModel, encoder: PromptEncoder | RandomTexts, keyfram
         timesteps=list(s.timesteps) or None, guidance_scale=s.guidance_scale, image_cond_noise_scale=s.image_cond_noise_scale,
         decode_timestep=s.decode_timestep, decode_noise_scale=s.decode_noise_scale, max_sequence_length=encoder.max_tokens,
     )  # fmt: skip
-    return _clip(model, encoder, keyframe, words, plain, model.pipe.transformer, actors.ltx_video)
+    return _clip(model, encoder, keyframe, words, plain, model.pipe.transformer)
 
 
 def animatediff_clip(model: AnimateDiffModel, encoder: PromptEncoder, keyframe: np.ndarray, words: str = WORDS) -> Subject:
@@ -138,12 +136,12 @@ def animatediff_clip(model: AnimateDiffModel, encoder: PromptEncoder, keyframe: 
         height=s.height, num_inference_steps=s.num_inference_steps, enforce_inference_steps=False, strength=s.strength,
         guidance_scale=s.guidance_scale,
     )  # fmt: skip
-    return _clip(model, encoder, keyframe, words, plain, model.pipe.unet, actors.animatediff)
+    return _clip(model, encoder, keyframe, words, plain, model.pipe.unet)
 
 
 def _clip(
     model: LtxVideoModel | AnimateDiffModel, encoder: PromptEncoder | RandomTexts, keyframe: np.ndarray, words: str, plain: Any,
-    denoiser: torch.nn.Module, module: Any,
+    denoiser: torch.nn.Module,
 ) -> Subject:  # fmt: skip
     s = model.settings
     text, negative = encoder.encode([words, NEGATIVE])
@@ -152,12 +150,11 @@ def _clip(
         return model.generate([ClipRequest("t", seed, prompt=text, negative=negative, keyframe=keyframe)])[1]
 
     title = f"{s.num_frames} frames of {s.width}x{s.height}, {s.num_inference_steps} steps, guidance {s.guidance_scale:g}"
-    return Subject(title, product, plain, denoiser, _parts(model.pipe, denoiser, module))
+    return Subject(title, product, plain, denoiser, {"encode keyframe": (model.pipe.vae, "encode")} | _parts(model.pipe, denoiser))
 
 
-def _parts(pipe: Any, denoiser: torch.nn.Module, module: Any) -> Parts:
-    parts = {"denoise": (denoiser, "forward"), "decode": (pipe.vae, "decode"), "copy": (module, "to_uint8")}
-    return parts if module is actors.keyframe else {"encode keyframe": (pipe.vae, "encode")} | parts
+def _parts(pipe: Any, denoiser: torch.nn.Module) -> dict[str, tuple[Any, str]]:
+    return {"denoise": (denoiser, "forward"), "decode": (pipe.vae, "decode"), "copy": (actors.model, "to_uint8")}
 
 
 @torch.no_grad()

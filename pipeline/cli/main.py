@@ -68,5 +68,3 @@ def _sentence(error: Exception) -> str | None:
         return " ".join(error.format_message().split()) or "a command is missing; see tower --help"
     told = InputError | StorageError | CatalogError | ClusterError | MediaDamaged | ModelBroken | NothingCanRun | Undecodable
     return str(error) if isinstance(error, told) else None
-
-

@@ -99,7 +99,7 @@ class Resolver:
         flow = ready.workflow
         wanted = shot.keyframe_parameters if stage == "keyframe" else shot.clip_parameters
         parameters = tuple(flow.with_parameters(wanted, f"{where}: {stage}_parameters").items()) if wanted else ()
-        used = loras if flow.family != "ltx_video" else ()
+        used = loras if flow.kind.shots_loras else ()
         negative = self.negative(flow.negative_prompt)
         if given:
             references = ((given.name, file_digest(given)),)

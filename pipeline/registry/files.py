@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from actors.files import check_folder, check_frames, check_size
+from actors.files import check_folder, check_size
 from actors.values import Lora, ModelError, ModelFiles
 from pipeline import PROJECT
 from pipeline.story.errors import InputError
@@ -43,10 +43,10 @@ def check_files(workflow: Workflow, files: ModelFiles) -> None:
     try:
         check_folder(files.checkpoint, "checkpoint")
         field = "width, height"
-        check_size(workflow.width, workflow.height, 32 if workflow.family == "ltx_video" else 8)
+        check_size(workflow.width, workflow.height, workflow.kind.size_multiple)
         field = "num_frames"
-        if workflow.family == "ltx_video":
-            check_frames(files.checkpoint, workflow.num_frames or 0)
+        if workflow.kind.check_length:
+            workflow.kind.check_length(files.checkpoint, workflow.num_frames or 0)
         field = "motion_adapter"
         if files.motion_adapter:
             check_folder(files.motion_adapter, "motion adapter", part="config.json")

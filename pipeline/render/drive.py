@@ -116,9 +116,7 @@ def live_limit(pool: Pool, specs: Specs, profile: ClusterProfile) -> int:
     return each * max(1, len(pool.fleet.posts))
 
 
-async def let_live(
-    shots: Iterable[ShotPlan], studio: Studio, ended: Callable[[ShotOutcome], None], limit: Callable[[], int]
-) -> None:
+async def let_live(shots: Iterable[ShotPlan], studio: Studio, ended: Callable[[ShotOutcome], None], limit: Callable[[], int]) -> None:
     """Every shot's life, begun in order, at most `limit()` at once. Once the pool stops, no other begins."""
     room, alive = asyncio.Event(), 0
     gc.freeze()  # what was imported stays: to look through it for garbage again and again takes 5 % of the driver's time

@@ -7,15 +7,17 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from actors.families import ENCODER, FAMILIES, Lazy
 from actors.values import ModelFiles
 from catalog.store import Catalog
 from cluster.specs import ModelSpec
 from pipeline.plan.resolve import StagePlan
 from pipeline.story.cluster_profile import ClusterProfile
 from pipeline.story.errors import InputError
-from pipeline.story.workflow import MODELS, Lazy, Workflow
+from pipeline.story.workflow import Workflow
 
 FIRST_GUESS = 1.6  # times the size of its weights: activations of a clip at full size take about half of the weights again
+PROMPTS = "prompts"  # what a cluster profile calls the text encoders
 TEXT_GUESS = 1.1  # a text is short: its encoder needs little beside its weights
 
 MEASURED = "SELECT workflow_digest, max(model_memory_bytes) AS bytes FROM takes WHERE model_memory_bytes IS NOT NULL GROUP BY ALL"
@@ -35,11 +37,12 @@ class Specs:
         Raises:
             InputError: the profile places something that does not exist.
         """
-        known = set(MODELS) | {row["workflow"] for row in catalog.rows("workflows", columns=["workflow"])}
+        known = {*FAMILIES, PROMPTS} | {row["workflow"] for row in catalog.rows("workflows", columns=["workflow"])}
         for name in profile.placement:
             if name not in known:
+                families = ", ".join([*FAMILIES, PROMPTS])
                 raise InputError(
-                    f"cluster profile {profile.name}: placement of {name!r}, which is neither a family ({', '.join(MODELS)}) nor a workflow"
+                    f"cluster profile {profile.name}: placement of {name!r}, which is neither a family ({families}) nor a workflow"
                 )
         rows = catalog.sql(MEASURED, ("takes",)).to_pylist()
         return cls(profile, {row["workflow_digest"]: row["bytes"] for row in rows})
@@ -51,7 +54,7 @@ class Specs:
             guess = weights([files.checkpoint, *([files.motion_adapter] if files.motion_adapter else [])], False, files.dtype) * FIRST_GUESS
             self.models[identity] = ModelSpec(
                 identity,
-                flow.model,
+                Lazy(flow.kind.model),
                 (identity, files, flow.settings()),
                 flow.batch_size,
                 stage.stage,
@@ -68,8 +71,8 @@ class Specs:
         if key not in self.models:
             args = (key, ModelFiles(files.checkpoint, dtype=files.dtype), tokens)
             memory = int(weights([files.checkpoint], True, files.dtype) * TEXT_GUESS)
-            labels = self.profile.labels("prompts", "prompts")
-            self.models[key] = ModelSpec(key, Lazy(MODELS["prompts"]), args, 8, "prompt", memory, labels)
+            labels = self.profile.labels(PROMPTS, PROMPTS)
+            self.models[key] = ModelSpec(key, Lazy(ENCODER), args, 8, "prompt", memory, labels)
         return self.models[key]
 
 

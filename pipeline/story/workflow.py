@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import pkgutil
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from actors.families import FAMILIES, Family
 from actors.values import ClipSettings, KeyframeSettings
 from gates.verdict import LABELS
 from pipeline import PROJECT
@@ -20,24 +19,10 @@ from .yaml_file import read_yaml
 WORKFLOWS = PROJECT / "configs" / "workflows"
 RETIRED = PROJECT / "archive" / "workflows"
 Action = Literal["new_seed", "new_keyframe", "give_up"]
-
-# Where each family's class is; only the devices import it, so that a driver starts without torch.
-MODELS = {
-    "stable_diffusion": "actors.keyframe:KeyframeModel",
-    "ltx_video": "actors.ltx_video:LtxVideoModel",
-    "animatediff": "actors.animatediff:AnimateDiffModel",
-    "prompts": "actors.prompts:PromptEncoder",
-}
-
-
-@dataclass(frozen=True)
-class Lazy:
-    """A class that is imported when it is first called, on the machine that calls it."""
-
-    path: str
-
-    def __call__(self, *args: Any) -> Any:
-        return pkgutil.resolve_name(self.path)(*args)
+if TYPE_CHECKING:
+    FamilyName = str
+else:
+    FamilyName = Literal[tuple(FAMILIES)]
 
 
 class Retry(Part):
@@ -66,17 +51,6 @@ class Retry(Part):
 Parameter = Literal[
     "num_inference_steps", "guidance_scale", "strength", "image_cond_noise_scale", "decode_timestep", "decode_noise_scale", "keyframe_crf"
 ]
-FAMILIES: dict[Parameter, tuple[str, ...]] = {
-    "num_inference_steps": ("stable_diffusion", "ltx_video", "animatediff"),
-    "guidance_scale": ("stable_diffusion", "ltx_video", "animatediff"),
-    "strength": ("ltx_video", "animatediff"),
-    "image_cond_noise_scale": ("ltx_video",),
-    "decode_timestep": ("ltx_video",),
-    "decode_noise_scale": ("ltx_video",),
-    "keyframe_crf": ("ltx_video", "animatediff"),
-}
-
-
 WHOLE = ("num_inference_steps", "keyframe_crf")
 
 
@@ -93,7 +67,7 @@ class Workflow(Part):
     name: Name
     version: int = Field(ge=1)
     description: str = ""
-    family: Literal["stable_diffusion", "ltx_video", "animatediff"]
+    family: FamilyName
     checkpoint: str = Field(description="diffusers folder, relative to TOWER_MODELS_DIR, or demo:NAME for the ones in actors/demo")
     motion_adapter: str | None = Field(None, description="AnimateDiff only; as checkpoint")
     loras: list[Lora] = Field(default_factory=list)
@@ -127,7 +101,7 @@ class Workflow(Part):
     @model_validator(mode="after")
     def _parameters_fit(self) -> Workflow:
         for name, span in self.parameters.items():
-            if self.family not in FAMILIES[name] or (name == "num_inference_steps" and self.timesteps is not None):
+            if name not in self.kind.parameters or (name == "num_inference_steps" and self.timesteps is not None):
                 raise ValueError(f"parameters.{name} means nothing here: family {self.family} does not read it from these settings")
             default = getattr(self, name)
             if default is None or not span.minimum <= default <= span.maximum:
@@ -136,28 +110,31 @@ class Workflow(Part):
 
     @model_validator(mode="after")
     def _fits_its_family(self) -> Workflow:
-        clip = self.family != "stable_diffusion"
+        kind = self.kind
+        clip = kind.stage == "clip"
         if clip and (self.num_frames is None or self.fps is None):
-            raise ValueError(f"family {self.family} needs num_frames and fps")
+            raise ValueError(f"family {kind.name} needs num_frames and fps")
         if not clip and (self.num_frames or self.fps):
-            raise ValueError("family stable_diffusion draws stills: num_frames and fps do not belong here")
+            raise ValueError(f"family {kind.name} draws stills: num_frames and fps do not belong here")
         if clip and self.batch_size != 1:
             raise ValueError("batch_size is for keyframes; clips are made one by one")
-        if (self.family == "animatediff") != (self.motion_adapter is not None):
-            raise ValueError("motion_adapter belongs to family animatediff, and only there")
+        if kind.motion_adapter != (self.motion_adapter is not None):
+            having = [f.name for f in FAMILIES.values() if f.motion_adapter]
+            raise ValueError(f"motion_adapter belongs to family {' and '.join(having)}, and only there")
         if self.timesteps is not None and (
-            self.family != "ltx_video" or sorted(self.timesteps, reverse=True) != self.timesteps or not self.timesteps
+            "timesteps" not in kind.own or sorted(self.timesteps, reverse=True) != self.timesteps or not self.timesteps
         ):
-            raise ValueError("timesteps belong to family ltx_video, and go down")
+            having = [f.name for f in FAMILIES.values() if "timesteps" in f.own]
+            raise ValueError(f"timesteps belong to family {' and '.join(having)}, and go down")
         return self
 
     @property
-    def stage(self) -> Literal["keyframe", "clip"]:
-        return "keyframe" if self.family == "stable_diffusion" else "clip"
+    def kind(self) -> Family:
+        return FAMILIES[self.family]
 
     @property
-    def model(self) -> Lazy:
-        return Lazy(MODELS[self.family])
+    def stage(self) -> Literal["keyframe", "clip"]:
+        return self.kind.stage
 
     def with_parameters(self, given: dict[str, float], where: str) -> dict[str, float | int]:
         """A shot's own settings, proven to be declared here, in range and of the right type."""
@@ -173,28 +150,7 @@ class Workflow(Part):
         return {name: int(value) if name in WHOLE else float(value) for name, value in sorted(given.items())}
 
     def settings(self) -> KeyframeSettings | ClipSettings:
-        return self.keyframe_settings() if self.stage == "keyframe" else self.clip_settings()
-
-    def keyframe_settings(self) -> KeyframeSettings:
-        return KeyframeSettings(self.width, self.height, self.num_inference_steps, self.guidance_scale, self.scheduler, self.batch_size)
-
-    def clip_settings(self) -> ClipSettings:
-        assert self.num_frames and self.fps
-        return ClipSettings(
-            self.width,
-            self.height,
-            self.num_frames,
-            self.fps,
-            self.num_inference_steps,
-            self.guidance_scale,
-            self.scheduler,
-            self.strength,
-            tuple(self.timesteps or ()),
-            self.image_cond_noise_scale,
-            self.decode_timestep,
-            self.decode_noise_scale,
-            self.keyframe_crf,
-        )
+        return self.kind.settings_of(self)
 
 
 def read_workflow(path: Path) -> Workflow:
