@@ -35,7 +35,7 @@ from catalog.schema import TABLES
 from catalog.store import Catalog
 from catalog.writer import Writer
 from pipeline.plan.plan import make_plan
-from pipeline.plan.resolve import clip_inputs
+from pipeline.plan.resolve import inputs_from
 from pipeline.registry.open_catalog import open_catalog
 from pipeline.story.episode import load_episode
 from pipeline.story.settings import PROJECT, load_settings
@@ -186,20 +186,20 @@ def accepted_takes(catalog: Catalog, file: Path) -> None:
     media = [catalog.media.put(f"media {n}".encode(), ".mp4") for n in range(min(2000, 2 * len(plan.shots)))]
     rows = []
     for i, shot in enumerate(plan.shots):
-        for j, stage in enumerate(("keyframe", "clip")):
+        still = None
+        for j, stage in enumerate(shot.stages):
             made = media[(2 * i + j) % len(media)]
-            still = media[(2 * i) % len(media)].digest
-            inputs = shot.keyframe.inputs if stage == "keyframe" else clip_inputs(shot.clip, still)
+            inputs, still = inputs_from(stage, still), made.digest
             mine = {
-                "take": f"E77/{shot.shot.id}/{stage}/v001",
+                "take": f"E77/{shot.shot.id}/{stage.stage}/v001",
                 "shot": shot.shot.id,
-                "stage": stage,
+                "stage": stage.stage,
                 "inputs": inputs,
                 "outcome": "accepted",
             }
             stored = {"media": made.digest, "media_path": made.path, "media_bytes": made.bytes, "labels": []}
-            profile = getattr(shot, stage).ready.profile_identity
-            rows.append(take_row("E77", i) | mine | stored | {"profile": profile, "workflow_digest": getattr(shot, stage).ready.digest})
+            ready = stage.ready
+            rows.append(take_row("E77", i) | mine | stored | {"profile": ready.profile_identity, "workflow_digest": ready.digest})
         if len(rows) >= 50_000:
             catalog.append("takes", rows)
             rows = []

@@ -22,17 +22,17 @@ from gates.rules import judge
 from pipeline.plan.plan import ShotPlan
 from pipeline.plan.resolve import StagePlan
 from pipeline.registry.workflows import Ready
-from pipeline.render.drive import let_live
+from pipeline.render.drive import drive
 from pipeline.render.gate_tasks import Judged
 from pipeline.render.needs import identity_of
-from pipeline.render.shot import ShotOutcome
 from pipeline.render.studio import Studio
+from pipeline.render.watcher import Watcher
 from pipeline.story.episode import Sequence, Shot
 from pipeline.story.gate_profile import load_profile, profile_identity
 from pipeline.story.workflow import Retry, Workflow
 
 from .hollow_models import Hollow, HollowTexts
-from .work import Stage, Work
+from .work import STAGES, Stage, Work
 
 EPISODE = "E96"
 PATIENT = Retry(max_attempts=20)
@@ -89,7 +89,7 @@ def hollow_gates() -> Iterator[None]:
 
 
 class HollowSpecs:
-    """In place of `pipeline.render.needs.Specs`."""
+    """In place of `pipeline.render.needs.ModelNeeds`."""
 
     def __init__(self, work: Work, log: Path | None = None, **more: Any):
         profile = load_profile("anime")
@@ -115,16 +115,27 @@ class HollowSpecs:
 
     def plans(self, shots: int) -> Iterator[ShotPlan]:
         """One after another, so that a hundred thousand are never there at once."""
-        keyframe, clip = self.stage("keyframe"), self.stage("clip")
+        stages = tuple(self.stage(stage) for stage in STAGES)
         first, sequence = Shot(id="SH0000", frames=60), Sequence.model_construct(id="S010", shots=[])
         for n in range(shots):
             shot = first.model_copy(update={"id": f"SH{n:06d}"})
-            yield ShotPlan(EPISODE, sequence, shot, keyframe, clip, None, {"keyframe": (), "clip": ()}, None, None)
+            yield ShotPlan(EPISODE, sequence, shot, stages, {stage: () for stage in STAGES})
 
 
 async def live_hollow(
-    work: Work, specs: HollowSpecs, pool: Any, catalog: Catalog, writer: Any, live: int, ended: Callable[[ShotOutcome], None]
+    work: Work, specs: HollowSpecs, pool: Any, catalog: Catalog, writer: Any, live: int, ended: Callable[[str], None]
 ) -> None:
     """All shots of the work, `live` a device at once."""
-    studio = Studio("hollow", pool, catalog, writer, specs)  # type: ignore[arg-type]
-    await let_live(specs.plans(work.shots), studio, ended, lambda: live * max(1, len(pool.fleet.posts)))
+    studio = Studio("hollow", pool, catalog, writer, specs, Ended(ended))  # type: ignore[arg-type]
+    await drive(specs.plans(work.shots), studio, lambda: live * max(1, len(pool.fleet.posts)))
+
+
+class Ended(Watcher):
+    """Calls a function for every shot that ended."""
+
+    def __init__(self, ended: Callable[[str], None]):
+        super().__init__()
+        self.ended = ended
+
+    def shot(self, outcome: str) -> None:
+        self.ended(outcome)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .nodes import Node
-from .specs import ModelSpec, Part
+from .specs import ModelSpec, Stored
 
 PATIENCE = 256  # batches that a device may run while other work waits for a model that no device holds
 
@@ -31,7 +31,7 @@ class Request:
 
     spec: ModelSpec
     work: Any
-    parts: dict[str, Part]
+    parts: dict[str, Stored]
     together: Hashable
     owner: Hashable
     order: tuple[int, ...]

@@ -11,19 +11,19 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from .specs import DeviceLost, Part, pack, unpack
+from .specs import DeviceLost, Stored, pack, unpack
 
 
 @ray.remote
 def cpu_task(packed: bytes, *values: Any) -> Any:
-    """packed: a function, its arguments, `Stored` where they lie in the object store, and whether what it gives stays there too."""
+    """packed: a function, its arguments, `InStore` where they lie in the object store, and whether what it gives stays there too."""
     function, args, keeps = unpack(packed)
-    result = function(*(values[a.value][a.index] if isinstance(a, Stored) else a for a in args))
+    result = function(*(values[a.value][a.index] if isinstance(a, InStore) else a for a in args))
     return (b"", result) if keeps else pack(result)
 
 
 @dataclass(frozen=True)
-class Stored:
+class InStore:
     """Stands for an argument that lies in the object store."""
 
     value: int
@@ -46,10 +46,10 @@ class CpuTasks:
         (value,) = unpack(packed)
         return value
 
-    async def keep(self, function: Callable[..., Any], args: tuple[Any, ...], name: str) -> Part:
+    async def keep(self, function: Callable[..., Any], args: tuple[Any, ...], name: str) -> Stored:
         """Where what it gives lies, once it does. Raises as `run`."""
         _, kept = await self._done(function, args, name, keeps=True)
-        return Part(kept)
+        return Stored(kept)
 
     def send_again(self) -> None:
         """A node is gone, and any task may have been there. Where a link was cut, Ray gives it up only when TCP does, minutes later.
@@ -87,8 +87,8 @@ class CpuTasks:
 
 
 def _send(function: Callable[..., Any], args: tuple[Any, ...], name: str, keeps: bool) -> tuple[ray.ObjectRef, Any]:
-    parts, places = [a for a in args if isinstance(a, Part)], itertools.count()
-    packed = pack(function, [Stored(next(places), a.index) if isinstance(a, Part) else a for a in args], keeps)
+    parts, places = [a for a in args if isinstance(a, Stored)], itertools.count()
+    packed = pack(function, [InStore(next(places), a.index) if isinstance(a, Stored) else a for a in args], keeps)
     # `_remote`, since `options().remote()` makes a class for every call; it takes none of the decorator's options.
     # One more try for a worker that was lost; what crashes a decoder would crash it every time.
     told = {"num_cpus": 1, "max_retries": 1, "num_returns": 2 if keeps else 1, "name": name or None}

@@ -22,7 +22,6 @@ from ray.util.metrics import Counter, Gauge, Histogram
 # A counter that begins at its first event hides that event from `increase`, and Ray refuses to count 0. This is the
 # smallest number above it: 1 added gives 1.
 BEGIN = 5e-324
-STAGES = ("prompt", "keyframe", "clip")
 OUTCOMES = ("accepted", "rejected", "error")
 SECONDS = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0]  # a gate's milliseconds, a queue's hour
 
@@ -83,9 +82,13 @@ class Metrics:
         """A shot ended: accepted or exhausted."""
         self._shots.inc(1, {"outcome": outcome})
 
-    def pool(self, stats: Any) -> None:
-        """How the pool stands, as its PoolStats tell it; to be called every few seconds, or the gauges vanish."""
-        for stage in STAGES:  # also those that have nothing: a gauge keeps its last value for as long as its driver lives
+    def pool(self, stats: Any, stages: Sequence[str]) -> None:
+        """How the pool stands, as its PoolStats tell it; to be called every few seconds, or the gauges vanish.
+
+        Args:
+            stages: all that there are.
+        """
+        for stage in stages:  # also those that have nothing: a gauge keeps its last value for as long as its driver lives
             self._waiting.set(stats.waiting.get(stage, 0), {"stage": stage})
             self._running.set(stats.running.get(stage, 0), {"stage": stage})
         self._devices.set(stats.devices)

@@ -51,6 +51,4 @@ def _node(told: dict, leaving: bool) -> Node:
     if kinds:
         labels.setdefault(ACCELERATOR, kinds[0])
     name = told["NodeManagerHostname"]
-    return Node(
-        told["NodeID"], name, int(resources.get("GPU", 0)), int(resources.get("CPU", 0)), tuple(sorted(labels.items())), leaving
-    )
+    return Node(told["NodeID"], name, int(resources.get("GPU", 0)), int(resources.get("CPU", 0)), tuple(sorted(labels.items())), leaving)

@@ -23,7 +23,7 @@ from .cpu import CpuTasks
 from .device import Answer
 from .fleet import START_SECONDS, WATCH_SECONDS, Fleet, Post
 from .nodes import nodes
-from .specs import DeviceLost, ModelBroken, ModelSpec, NothingCanRun, Part, PoolOptions, PoolStats, RequestFailed, Stopped, pack, unpack
+from .specs import DeviceLost, ModelBroken, ModelSpec, NothingCanRun, PoolOptions, PoolStats, RequestFailed, Stopped, Stored, pack, unpack
 from .start import ClusterError, ClusterInfo
 
 BREAKER = 3  # devices that a model may kill in a row, without one success, before it is refused
@@ -94,11 +94,11 @@ class Pool:
         self,
         spec: ModelSpec,
         request: Any,
-        parts: dict[str, Part] | None = None,
+        parts: dict[str, Stored] | None = None,
         priority: tuple[int, ...] = (0,),
         together: Hashable = None,
         owner: Hashable = None,
-    ) -> tuple[Any, Part]:
+    ) -> tuple[Any, Stored]:
         """Run one request on some device; gives its receipt and where its result lies.
 
         Args:
@@ -112,16 +112,16 @@ class Pool:
         """
         return await self._ask(spec, request, parts or {}, priority, together, owner, None)
 
-    def release(self, part: Part) -> None:
+    def release(self, part: Stored) -> None:
         """The result is judged: its bytes count no longer, and the next one may be made."""
         self.frame_bytes -= part.bytes
         self._dispatch()
 
     async def cpu(self, function: Callable[..., Any], *args: Any, name: str = "") -> Any:
-        """Run a function as a CPU task; `Part` arguments arrive as their values. Raises what it raises, or DeviceLost."""
+        """Run a function as a CPU task; `Stored` arguments arrive as their values. Raises what it raises, or DeviceLost."""
         return await self.cpu_tasks.run(function, args, name)
 
-    async def cpu_part(self, function: Callable[..., Any], *args: Any, name: str = "") -> Part:
+    async def cpu_part(self, function: Callable[..., Any], *args: Any, name: str = "") -> Stored:
         """Like `cpu`, but leaves the value in the object store. The function must return a list to be indexed."""
         return await self.cpu_tasks.keep(function, args, name)
 
@@ -171,7 +171,7 @@ class Pool:
         self,
         spec: ModelSpec,
         work: Any,
-        parts: dict[str, Part],
+        parts: dict[str, Stored],
         priority: tuple[int, ...],
         together: Hashable,
         owner: Hashable,
@@ -330,7 +330,7 @@ class Pool:
             if batch[0].calls is not None:
                 _give(batch[0], None)
             for i, (request, receipt) in enumerate(zip(batch, answer.receipts or (), strict=False)):
-                if not _give(request, (receipt, Part(results, i, spec.result_bytes))):
+                if not _give(request, (receipt, Stored(results, i, spec.result_bytes))):
                     self.frame_bytes -= spec.result_bytes  # nobody waits for it any more
             return batch[0].calls is None
         if answer.error[0] == "OutOfMemoryError" and len(post.resident) > 1 and spec.key not in self.crowded:

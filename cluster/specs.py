@@ -83,7 +83,7 @@ def unpack(packed: bytes) -> Any:
 
 
 @dataclass(frozen=True)
-class Part:
+class Stored:
     """One item of a list that lies in the object store. The driver holds this, never the value."""
 
     ref: ray.ObjectRef

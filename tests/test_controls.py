@@ -12,7 +12,7 @@ import pytest
 
 from catalog.store import Catalog
 from cluster.specs import PoolOptions
-from pipeline.render.needs import Specs
+from pipeline.render.needs import ModelNeeds
 from pipeline.story.cluster_profile import PROFILES, cluster_profile
 from pipeline.story.errors import InputError
 from pipeline.story.settings import Settings
@@ -84,7 +84,7 @@ def test_nobody_who_renders_can_be_told_nothing(here, tmp_path):
 def test_every_profile_in_the_repository_holds(file, tmp_path):
     profile = cluster_profile(settings(profile=file.stem))
     assert profile.name == file.stem and profile.description
-    Specs.of(Catalog.open(tmp_path), profile)
+    ModelNeeds.of(Catalog.open(tmp_path), profile)
 
 
 def test_a_profile_says_what_devices_take_and_settings_go_before_it(tmp_path):
@@ -101,7 +101,7 @@ def test_a_profile_that_means_nothing_is_one_sentence(here, episode, tmp_path, m
     file = tmp_path / "mine.yaml"
     file.write_text("name: mine\nplacement:\n  ltx: {ray.io/accelerator-type: H100}\n")
     with pytest.raises(InputError, match=r"placement of 'ltx', which is neither a family .*ltx_video.* nor a workflow"):
-        Specs.of(Catalog.open(tmp_path / "c"), cluster_profile(settings(profile=str(file))))
+        ModelNeeds.of(Catalog.open(tmp_path / "c"), cluster_profile(settings(profile=str(file))))
     file.write_text("name: mine\nresident: 1\n")
     monkeypatch.setenv("TOWER_PROFILE", str(file))
     refused(here("render", episode), "mine.yaml:2", "resident")

@@ -65,7 +65,7 @@ with start.cluster(1, temp_dir=Path(sys.argv[1])):
             moving = bool(sys.stdin.readline())
             if not moving:
                 break
-        metrics.pool(stats(seconds))
+        metrics.pool(stats(seconds), ("prompt", "keyframe", "clip"))
         seconds = seconds + 5 if moving else min(30.0, seconds + 5)
         for stage in ("keyframe", "clip") if moving else ():
             take(metrics, stage, "accepted", [], 0.5, 2.0, 0.2)

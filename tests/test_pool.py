@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from cluster.pool import BREAKER, Pool
-from cluster.specs import DeviceLost, ModelBroken, ModelSpec, NothingCanRun, Part, PoolOptions, RequestFailed, Stopped
+from cluster.specs import DeviceLost, ModelBroken, ModelSpec, NothingCanRun, PoolOptions, RequestFailed, Stopped, Stored
 from cluster.start import ClusterError, ClusterInfo, cluster
 
 
@@ -89,7 +89,7 @@ def test_results_go_back_to_who_asked_and_by_reference_to_tasks(info):
     async def story(pool: Pool):
         async def one(n: int) -> tuple[int, int]:
             receipt, part = await pool.submit(ONE, Ask(n))
-            assert receipt["number"] == n and isinstance(part, Part)
+            assert receipt["number"] == n and isinstance(part, Stored)
             return n, await pool.cpu(double, part)
 
         return await asyncio.gather(*(one(n) for n in range(20)))

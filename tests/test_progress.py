@@ -22,7 +22,7 @@ class Seen:
     def __init__(self, shots: int = 3, seconds: dict[str, float] | None = None, log_seconds: float = 30.0, width: int = 0):
         self.file, self.now, self.number = io.StringIO(), 0.0, 0
         self.console = Console(file=self.file, force_terminal=bool(width), width=width or 200, color_system=None, legacy_windows=False)
-        self.progress = RenderProgress(self.console, shots, shots, seconds, log_seconds, clock=lambda: self.now)
+        self.progress = RenderProgress(self.console, {"keyframe": shots, "clip": shots}, seconds, log_seconds, clock=lambda: self.now)
         self.busy_seconds = 0.0
 
     def take(self, stage: str, outcome: str = "accepted", labels: list[str] | None = None, device: float = 2.0, **more: Any) -> str:
@@ -172,7 +172,7 @@ def test_without_history_the_time_left_is_unknown_until_each_stage_has_a_result(
 def guesses(history: dict[str, float] | None, cost: float, shots: int = 400, devices: int = 2) -> list[tuple[float, float]]:
     """A whole render: (seconds left, as shown) and what was true, each second. Keyframes are there already."""
     seen = Seen(seconds=history)
-    seen.progress = RenderProgress(seen.console, 0, shots, history, clock=lambda: seen.now)
+    seen.progress = RenderProgress(seen.console, {"clip": shots}, history, clock=lambda: seen.now)
     end, told = shots * cost / devices, []
     while seen.now < end:
         due = int((seen.now + 1) / cost) * devices

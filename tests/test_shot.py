@@ -14,12 +14,13 @@ from catalog.media import Media
 from gates.image import judge_image, keyframe_hash
 from pipeline.plan.history import Past
 from pipeline.plan.plan import ShotPlan
-from pipeline.plan.resolve import StagePlan, clip_inputs
+from pipeline.plan.resolve import StagePlan, inputs_from
 from pipeline.registry.workflows import Ready
 from pipeline.render.gate_tasks import Judged
 from pipeline.render.keyframe_hashes import KeyframeHashes
 from pipeline.render.shot import render_shot
-from pipeline.render.studio import Studio, Take
+from pipeline.render.studio import Studio
+from pipeline.render.take import Start, Take
 from pipeline.story.episode import Sequence, Shot
 from pipeline.story.gate_profile import load_profile
 from pipeline.story.workflow import Retry, Workflow
@@ -73,11 +74,8 @@ class Script:
             }
         )
 
-    async def keyframe(self, plan: ShotPlan, attempt: int, variation: int) -> Take:
-        return self._take("keyframe", attempt, variation, plan.keyframe.inputs)
-
-    async def clip(self, plan: ShotPlan, attempt: int, variation: int, keyframe: Any) -> Take:
-        return self._take("clip", attempt, variation, clip_inputs(plan.clip, keyframe.media.digest))
+    async def take(self, plan: ShotPlan, stage: StagePlan, attempt: int, variation: int, start: Start | None) -> Take:
+        return self._take(stage.stage, attempt, variation, inputs_from(stage, start.media.digest if start else None))
 
 
 def past(attempt: int, variation: int, outcome: str) -> Past:
@@ -87,15 +85,16 @@ def past(attempt: int, variation: int, outcome: str) -> Past:
     )
 
 
-def plan(retry: Retry | None = None, history: dict[str, list[Past]] | None = None, **more: Any) -> ShotPlan:
+def plan(retry: Retry | None = None, history: dict[str, list[Past]] | None = None, given: Path | None = None, **more: Any) -> ShotPlan:
     def stage(name: Any, workflow: Workflow) -> StagePlan:
         flow = workflow.model_copy(update={"retry": retry or Retry(max_attempts=3)})
         return StagePlan(name, Ready(flow, "d", ModelFiles("x"), ANIME, "anime#0"), "p", "", (), (), (), name)
 
     shot, sequence = Shot(id="SH0010", frames=8), Sequence(id="S010", shots=[Shot(id="SH0010", frames=8)])
-    made = ShotPlan(
-        "E01", sequence, shot, stage("keyframe", STILL), stage("clip", CLIP), None, history or {"keyframe": [], "clip": []}, None, None
-    )
+    stages = stage("keyframe", STILL), stage("clip", CLIP)
+    if given:
+        stages = replace(stages[0], given=given), stages[1]
+    made = ShotPlan("E01", sequence, shot, stages, history or {"keyframe": [], "clip": []})
     return replace(made, **more)
 
 
@@ -152,12 +151,12 @@ def test_a_lost_file_or_fresh_takes_use_the_same_seed_again():
 
 
 def test_a_persons_keyframe_is_judged_once():
-    outcome, why, asked = live(Script("black"), plan(given_keyframe=Path("still.png")))
+    outcome, why, asked = live(Script("black"), plan(given=Path("still.png")))
     assert outcome == "exhausted" and "black" in why and len(asked) == 1
 
 
 def test_an_accepted_keyframe_is_not_made_again():
-    assert [a[0] for a in live(Script("ok"), plan(accepted_keyframe=past(1, 0, "accepted")))[2]] == ["clip"]
+    assert [a[0] for a in live(Script("ok"), plan(accepted=(past(1, 0, "accepted"),)))[2]] == ["clip"]
 
 
 def test_a_retry_rule_for_no_known_label_is_refused():
@@ -170,5 +169,5 @@ def test_a_keyframe_that_another_shot_has_is_a_warning_and_the_shots_own_is_not(
     judged, bits = Judged(verdict, Media("d", "media/d.png", 1), 192, 128, 1, 0.0, 0.0), keyframe_hash(verdict.measures)
     for owner, warnings in (("SH0020", ("duplicate",)), ("SH0010", ())):
         studio = Studio("run", None, None, None, None, keyframes=KeyframeHashes({owner: bits}))  # type: ignore[arg-type]
-        compared = studio._compared(plan(), judged).verdict
+        compared = studio._compared(plan(), plan().stages[0], judged).verdict
         assert (compared.outcome != "fail", compared.warnings) == (True, warnings)

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from pipeline.story.stages import STAGES
+
 from .common import AsJson, EpisodeFile, OnlyOption, shots_named
 from .table import err, out, show
 
@@ -20,11 +22,10 @@ def render(
     allow_experimental: Annotated[bool, typer.Option(help="render with workflows that are not proven too")] = False,
 ) -> None:
     """Render what is stale, then assemble DIR/<episode id>/episode.mp4."""
-    from pipeline.render.render import Order
-    from pipeline.render.render import render as run
+    from pipeline.post.episode import Order, render_episode
     from pipeline.story.settings import load_settings
 
-    summary = run(Order(episode, out_dir, shots_named(only), fresh, allow_experimental), load_settings(), out)
+    summary = render_episode(Order(episode, out_dir, shots_named(only), fresh, allow_experimental), load_settings(), out)
     for outcome in summary.exhausted:
         err.print(f"{outcome.shot} exhausted: {outcome.why}", highlight=False, markup=False, soft_wrap=True)
     done = len(summary.outcomes) - len(summary.exhausted)
@@ -54,7 +55,7 @@ def plan(
         return
     rows = as_rows(made, [s for s in made.shots if s.stale or s.reasons])
     told = [r | {"why": "; ".join(w["text"] for w in r["why"])} for r in rows]
-    show([{k: r[k] for k in ("shot", "state", "keyframe", "clip", "gpu_minutes", "why")} for r in told], False, "nothing is stale")
+    show([{k: r[k] for k in ("shot", "state", *STAGES, "gpu_minutes", "why")} for r in told], False, "nothing is stale")
     known = [r["gpu_minutes"] for r in rows if r["gpu_minutes"] is not None]
     unknown = len(rows) - len(known)
     minutes = f"about {sum(known):.1f} GPU-minutes" + (f", and {unknown} shots of workflows that never ran here" if unknown else "")

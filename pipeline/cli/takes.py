@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.story.errors import InputError
+from pipeline.story.stages import STAGES
 
 from .common import AsJson, EpisodeId, catalog_if_any, episode_file, episode_id
 from .table import err, out, show
@@ -119,16 +120,15 @@ def rejudge(
 def _shot_status(history: dict[tuple[str, str], list[dict[str, Any]]]) -> list[dict[str, Any]]:
     rows = []
     for shot in sorted({shot for shot, _ in history}):
-        stages = {stage: history.get((shot, stage), []) for stage in ("keyframe", "clip")}
-        latest = [t for stage in ("keyframe", "clip") for t in stages[stage]][-1]
-        done = any(t["outcome"] == "accepted" for t in stages["clip"])
+        stages = {stage: history.get((shot, stage), []) for stage in STAGES}
+        latest = [t for stage in STAGES for t in stages[stage]][-1]
+        done = any(t["outcome"] == "accepted" for t in stages[STAGES[-1]])
         rows.append(
             {
                 "shot": shot,
                 "sequence": latest["sequence"],
                 "outcome": "accepted" if done else latest["outcome"],
-                "keyframe_takes": len(stages["keyframe"]),
-                "clip_takes": len(stages["clip"]),
+                **{f"{stage}_takes": len(stages[stage]) for stage in STAGES},
                 "rejected_for": sorted({label for takes in stages.values() for t in takes for label in t["labels"]}),
                 "last": latest["at"],
             }

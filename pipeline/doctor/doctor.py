@@ -15,11 +15,12 @@ from catalog.schema import VERSION
 from catalog.store import Catalog, CatalogError
 from cluster.look import Sight
 from pipeline.registry.workflows import Registry
-from pipeline.render.needs import Specs
+from pipeline.render.needs import ModelNeeds
 from pipeline.story.cluster_profile import ClusterProfile, cluster_profile
 from pipeline.story.errors import InputError
 from pipeline.story.fingerprint import FileDigests
 from pipeline.story.settings import Settings
+from pipeline.story.stages import STAGES
 
 from .machine import Finding, count, devices, disk, on_paper, prometheus, store, versions
 from .workflows import Judge, Judged, Unmade, memory, model, seen, verdict
@@ -54,7 +55,7 @@ def _profile(profile: ClusterProfile) -> Finding:
     return Finding("profile", "ok", f"cluster profile {profile.name}: {told}")
 
 
-def _read(settings: Settings, profile: ClusterProfile) -> tuple[Registry, Specs, Finding]:
+def _read(settings: Settings, profile: ClusterProfile) -> tuple[Registry, ModelNeeds, Finding]:
     """What the catalog knows; where there is none that can be read, what a new one would begin with."""
     place = settings.place
     try:
@@ -94,11 +95,11 @@ def _as_it_is(place: Place) -> tuple[Catalog | None, Finding]:
     return None, Finding("catalog", "note", told)
 
 
-def _known(catalog: Catalog, settings: Settings, profile: ClusterProfile) -> tuple[Registry, Specs]:
+def _known(catalog: Catalog, settings: Settings, profile: ClusterProfile) -> tuple[Registry, ModelNeeds]:
     """All that is asked of it later is read now: whatever is damaged is found here."""
     registry = Registry(catalog, settings, FileDigests(_digests(settings)))
     assert registry.versions is not None and registry.ledger is not None and registry.cells is not None
-    return registry, Specs.of(catalog, profile)
+    return registry, ModelNeeds.of(catalog, profile)
 
 
 def _digests(settings: Settings) -> Path:
@@ -111,7 +112,7 @@ def _digests(settings: Settings) -> Path:
 def _chosen(found: list[Finding], workflows: list[Judged], judge: Judge, sight: Sight) -> Finding:
     blocking = [f for f in found if f.state == "problem" and f.check in BLOCKING and f.told != sight.fault]
     ready = [w for w in workflows if w.can in ("ready", "takes turns")]
-    missing = [stage for stage in ("keyframe", "clip") if stage not in {w.seen.workflow.stage for w in ready}]
+    missing = [stage for stage in STAGES if stage not in {w.seen.workflow.stage for w in ready}]
     if blocking:
         names = " and ".join(dict.fromkeys(f.check for f in blocking))
         return Finding("chosen", "problem", f"nothing can render here, because of the problem above: {names}", "mend that first")
@@ -123,4 +124,4 @@ def _chosen(found: list[Finding], workflows: list[Judged], judge: Judge, sight: 
     models = "models take turns on the devices" if any(w.can == "takes turns" for w in ready) else "models stay on the devices"
     live = judge.live_shots([w.seen for w in ready])
     told = f"{count(number, 'logical device' if sight.logical else 'GPU')}, {models}, up to {count(live, 'shot')} under way at once"
-    return Finding("chosen", "ok", f"{told}; the demo can{'' if len(demo) == 2 else 'not'} render")
+    return Finding("chosen", "ok", f"{told}; the demo can{'' if len(demo) == len(STAGES) else 'not'} render")

@@ -19,7 +19,7 @@ from pipeline.registry.files import check_files, files_of
 from pipeline.registry.open_catalog import EVIDENCE
 from pipeline.registry.workflows import Ready, Registry
 from pipeline.render.drive import live_limit
-from pipeline.render.needs import Specs
+from pipeline.render.needs import ModelNeeds
 from pipeline.story.cluster_profile import ClusterProfile
 from pipeline.story.errors import InputError
 from pipeline.story.fingerprint import MODEL_SUFFIXES
@@ -118,7 +118,7 @@ class Judged:
 class Judge:
     """Holds workflows against devices, by the pool's own rules; the pool is never entered, so nothing is started."""
 
-    def __init__(self, pool: Pool, profile: ClusterProfile, specs: Specs):
+    def __init__(self, pool: Pool, profile: ClusterProfile, specs: ModelNeeds):
         self.pool, self.profile, self.measured = pool, profile, specs.measured
 
     def all(self, workflows: list[Seen]) -> list[Judged]:
@@ -147,13 +147,13 @@ class Judge:
         turns = self.pool.takes_turns(specs.models.values())
         return Judged(one.seen, "takes turns" if turns else "ready", one.need, one.encoder, one.measured)
 
-    def _specs(self, workflows: list[Seen]) -> Specs:
-        specs = Specs(self.profile, self.measured)
+    def _specs(self, workflows: list[Seen]) -> ModelNeeds:
+        needs = ModelNeeds(self.profile, self.measured)
         for one in workflows:
-            self._pair(specs, one)
-        return specs
+            self._pair(needs, one)
+        return needs
 
-    def _pair(self, specs: Specs, one: Seen) -> tuple[ModelSpec, ModelSpec]:
+    def _pair(self, specs: ModelNeeds, one: Seen) -> tuple[ModelSpec, ModelSpec]:
         assert one.ready
         stage = StagePlan(one.workflow.stage, one.ready, "", "", (), (), (), "")
         return specs.model(stage), specs.encoder(stage)

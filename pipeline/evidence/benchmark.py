@@ -17,12 +17,14 @@ from catalog.registry import Pairing, Row, pair
 from catalog.store import Catalog
 from pipeline.plan.history import rows_of
 from pipeline.plan.plan import Plan, ShotPlan, make_plan
-from pipeline.plan.resolve import StagePlan, clip_inputs
+from pipeline.plan.resolve import inputs_from
 from pipeline.registry.open_catalog import open_catalog
 from pipeline.registry.workflows import Registry, libraries
+from pipeline.render.context import Context
 from pipeline.render.render import render_stale, room_for, writable
 from pipeline.render.run_log import RunLog
 from pipeline.story.settings import Settings
+from pipeline.story.stages import STAGES, StageName
 from pipeline.story.suite import Suite, as_episode, load_suite
 from pipeline.story.workflow import Workflow
 
@@ -51,57 +53,55 @@ def run_benchmark(ref: str, file: Path, against: str | None, fresh: bool, settin
     suite = load_suite(file)
     if settings.place.is_local:
         writable(settings.place.folder)
-    catalog = open_catalog(settings)
-    registry = Registry(catalog, settings)
+    here = Context(settings, open_catalog(settings), console)
+    registry = Registry(here.catalog, settings)
     wanted = [registry.resolve(name, "tower benchmark") for name in (ref, against) if name]
     for workflow in wanted:
         registry.prepare(workflow)
-    measured = [_measure(workflow, suite, file, fresh, catalog, settings, console) for workflow in wanted]
+    measured = [_measure(workflow, suite, file, fresh, here) for workflow in wanted]
     return Benchmark(suite, measured[0], measured[1] if against else [])
 
 
-def _measure(
-    workflow: Workflow, suite: Suite, file: Path, fresh: bool, catalog: Catalog, settings: Settings, console: Console
-) -> list[Row]:
+def _measure(workflow: Workflow, suite: Suite, file: Path, fresh: bool, here: Context) -> list[Row]:
     def planned() -> Plan:
         """The cells that have no take yet."""
-        plan = _plan(workflow, suite, file, catalog, settings, fresh)
+        plan = _plan(workflow, suite, file, here, fresh)
         return replace(plan, shots=[s for s in plan.shots if fresh or not _judged_take(s)])
 
     todo, name = planned(), f"{workflow.name}@{workflow.version}"
-    console.print(f"{name} on suite {suite.name}: {len(suite.cells())} cells, {len(todo.shots)} to render", highlight=False)
+    here.console.print(f"{name} on suite {suite.name}: {len(suite.cells())} cells, {len(todo.shots)} to render", highlight=False)
     if todo.shots:
-        room_for(todo, catalog.place)
-        render_stale(planned, settings, catalog, console, RunLog(catalog, todo, True, {name: "benchmark"}))
-    rows = _rows(workflow, suite, _plan(workflow, suite, file, catalog, settings, False), catalog)
-    catalog.append("benchmarks", rows)
+        room_for(todo, here.catalog.place)
+        render_stale(planned, here, RunLog(here.catalog, todo, True, {name: "benchmark"}))
+    rows = _rows(workflow, suite, _plan(workflow, suite, file, here, False), here.catalog)
+    here.catalog.append("benchmarks", rows)
     return rows
 
 
-def _plan(workflow: Workflow, suite: Suite, file: Path, catalog: Catalog, settings: Settings, fresh: bool) -> Plan:
+def _plan(workflow: Workflow, suite: Suite, file: Path, here: Context, fresh: bool) -> Plan:
     """The suite's episode; the measured stage gets one take a cell, whatever the gate says of it."""
     name = f"{workflow.name}@{workflow.version}"
     stills = workflow.stage == "keyframe"
     episode = as_episode(suite, CLIP_FOR_KEYFRAMES if stills else name, name if stills else suite.keyframe_workflow)
-    plan = make_plan(episode, file, settings, catalog, fresh)
+    plan = make_plan(episode, file, here.settings, here.catalog, fresh)
     return replace(plan, shots=[_one_take(s, workflow.stage) for s in plan.shots])
 
 
-def _one_take(shot: ShotPlan, stage: str) -> ShotPlan:
-    made: StagePlan = getattr(shot, stage)
+def _one_take(shot: ShotPlan, stage: StageName) -> ShotPlan:
+    """The shot as far as this stage, of which it may make one take."""
+    *before, made = shot.stages[: STAGES.index(stage) + 1]
     retry = made.workflow.retry.model_copy(update={"max_attempts": 1})
     once = replace(made, ready=replace(made.ready, workflow=made.workflow.model_copy(update={"retry": retry})))
-    return replace(shot, **{stage: once, "until": stage})  # type: ignore[arg-type]
+    return replace(shot, stages=(*before, once), accepted=shot.accepted[: len(before) + 1])
 
 
 def _judged_take(shot: ShotPlan) -> str | None:
     """The cell's take: the latest of the measured stage that was judged, of exactly these inputs, with the cell's first seed."""
-    inputs = shot.keyframe.inputs
-    if shot.until == "clip":
-        if shot.accepted_keyframe is None:
-            return None
-        inputs = clip_inputs(shot.clip, shot.accepted_keyframe.media)
-    takes = [p.take for p in shot.history[shot.until] if p.inputs == inputs and p.outcome != "error" and p.variation == 0]
+    if _no_start(shot):
+        return None
+    measured, before = shot.stages[-1], shot.accepted[: len(shot.stages) - 1]
+    inputs = inputs_from(measured, before[-1].media if before else None)
+    takes = [p.take for p in shot.history[measured.stage] if p.inputs == inputs and p.outcome != "error" and p.variation == 0]
     return takes[-1] if takes else None
 
 
@@ -119,10 +119,10 @@ def _rows(workflow: Workflow, suite: Suite, plan: Plan, catalog: Catalog) -> lis
         "cells": len(plan.shots),
         "workflow": workflow.name,
         "version": workflow.version,
-        "digest": getattr(first, workflow.stage).ready.digest,
-        "keyframe_digest": first.keyframe.ready.digest if workflow.stage == "clip" else None,
+        "digest": first.stages[-1].ready.digest,
+        "keyframe_digest": first.stages[0].ready.digest if len(first.stages) > 1 else None,
         "stage": workflow.stage,
-        "profile": getattr(first, workflow.stage).ready.profile_identity,
+        "profile": first.stages[-1].ready.profile_identity,
         "libraries": libraries(),
     }
     cells = {shot: (case.name, seed) for shot, case, seed in suite.cells()}
@@ -136,5 +136,9 @@ def _cell(shot: ShotPlan, cell: tuple[str, int], take: Row | None) -> Row:
     row: Row = {"shot": shot.shot.id, "case": cell[0], "seed": cell[1], "labels": []}
     if take is not None:
         return row | {k: take[k] for k in (*MEASURED, "peak_memory_bytes")}
-    no_start = shot.until == "clip" and shot.accepted_keyframe is None
-    return row | {"outcome": "no_keyframe" if no_start else "error"}
+    return row | {"outcome": "no_keyframe" if _no_start(shot) else "error"}
+
+
+def _no_start(shot: ShotPlan) -> bool:
+    """Whether a stage before the measured one was not accepted: then there is nothing to start from."""
+    return len(shot.accepted) < len(shot.stages) - 1

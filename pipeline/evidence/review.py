@@ -9,6 +9,7 @@ from catalog.registry import Row
 from catalog.store import Catalog
 from catalog.views import takes_of
 from pipeline.story.errors import InputError
+from pipeline.story.stages import STAGES
 
 
 def add_review(catalog: Catalog, episode: str, shot: str, stage: str, retake: bool, approve: bool, note: str, by: str) -> Row:
@@ -17,8 +18,8 @@ def add_review(catalog: Catalog, episode: str, shot: str, stage: str, retake: bo
     Raises:
         InputError: there is no such take, or nothing is said.
     """
-    if stage not in ("keyframe", "clip"):
-        raise InputError(f"--stage {stage!r} is neither keyframe nor clip")
+    if stage not in STAGES:
+        raise InputError(f"--stage {stage!r} is neither {' nor '.join(STAGES)}")
     if retake == approve and (retake or not note):
         raise InputError("say one thing: --retake, --approve, or a --note alone")
     takes = [t for t in takes_of(catalog, episode).get((shot, stage), []) if t["outcome"] == "accepted" or t["review"] == "retake"]

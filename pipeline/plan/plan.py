@@ -21,30 +21,43 @@ from pipeline.story.settings import Settings
 
 from .costs import Costs
 from .history import Past, Reason, latest_of_others, past_takes
-from .resolve import Resolver, StagePlan, changes, clip_inputs
+from .resolve import Resolver, StagePlan, changes, inputs_from
 from .verdicts import Verdicts
-
-STAGES = ("keyframe", "clip")
 
 
 @dataclass(frozen=True, slots=True)
 class ShotPlan:
+    """One shot: the stages that it goes through, and how far it is.
+
+    Args:
+        stages: in order, as far as they are wanted: a benchmark of keyframes has no other.
+        history: stage to takes so far, oldest first.
+        accepted: the takes that hold, one each of the first stages.
+        fresh: takes of earlier runs count for nothing but their numbers.
+    """
+
     episode: str
     sequence: EpisodeSequence
     shot: Shot
-    keyframe: StagePlan
-    clip: StagePlan
-    given_keyframe: Path | None
-    history: dict[str, Sequence[Past]]  # stage -> takes so far, oldest first
-    accepted_keyframe: Past | None
-    accepted_clip: Past | None
+    stages: tuple[StagePlan, ...]
+    history: dict[str, Sequence[Past]]
+    accepted: tuple[Past, ...] = ()
     reasons: tuple[Reason, ...] = ()
-    fresh: bool = False  # takes of earlier runs count for nothing but their numbers
-    until: str = "clip"  # the last stage that is wanted: a benchmark of keyframes needs no clips
+    fresh: bool = False
+
+    @property
+    def todo(self) -> tuple[StagePlan, ...]:
+        """The stages that this shot still needs, in order."""
+        return self.stages[len(self.accepted) :]
+
+    @property
+    def on_devices(self) -> tuple[StagePlan, ...]:
+        """Those of them that a model makes: what a person gave is only judged."""
+        return tuple(stage for stage in self.todo if not stage.given)
 
     @property
     def stale(self) -> bool:
-        return (self.accepted_keyframe if self.until == "keyframe" else self.accepted_clip) is None
+        return len(self.accepted) < len(self.stages)
 
     @property
     def why(self) -> str:
@@ -68,8 +81,7 @@ class Plan:
         """Expected minutes on a device, from what the same workflows took before; None where they never ran."""
         if not shot.stale:
             return 0.0
-        stages = [shot.clip] if shot.accepted_keyframe else [shot.clip] if shot.given_keyframe else [shot.keyframe, shot.clip]
-        seconds = [self.costs.seconds(stage.ready) for stage in stages]
+        seconds = [self.costs.seconds(stage.ready) for stage in shot.on_devices]
         return None if None in seconds else sum(s for s in seconds if s is not None) / 60
 
 
@@ -84,7 +96,7 @@ def make_plan(episode: Episode, file: Path, settings: Settings, catalog: Catalog
     """
     registry = Registry(catalog, settings)
     resolver = Resolver(episode, file, settings, registry)
-    resolved = [(sequence, shot, *resolver.stages(sequence, shot)) for sequence, shot in episode.shots]
+    resolved = [(sequence, shot, resolver.stages(sequence, shot)) for sequence, shot in episode.shots]
     registry.digests.save()
     past = past_takes(catalog, episode.id)
     declared = {shot.id: shot.declares for _, shot in episode.shots}
@@ -95,13 +107,10 @@ def make_plan(episode: Episode, file: Path, settings: Settings, catalog: Catalog
     return Plan(episode, file, file_digest(file), shots, verdicts.judgements, Costs.of(catalog, registry))
 
 
-def _wanted(resolved: list[tuple[EpisodeSequence, Shot, StagePlan, StagePlan, Path | None]]) -> dict[tuple[str, str], str | None]:
-    """(shot, stage) to the inputs whose verdicts matter; a clip's depend on its keyframe, so all of them are looked at."""
-    wanted: dict[tuple[str, str], str | None] = {}
-    for _, shot, keyframe, _, _ in resolved:
-        wanted[shot.id, "keyframe"] = keyframe.inputs
-        wanted[shot.id, "clip"] = None
-    return wanted
+def _wanted(resolved: list[tuple[EpisodeSequence, Shot, tuple[StagePlan, ...]]]) -> dict[tuple[str, str], str | None]:
+    """(shot, stage) to the inputs whose verdicts matter; a later stage's depend on what it starts from, so all of them are looked at."""
+    every = ((shot.id, i, stage) for _, shot, stages in resolved for i, stage in enumerate(stages))
+    return {(shot, stage.stage): None if i else stage.inputs for shot, i, stage in every}
 
 
 def _shot_plan(
@@ -112,16 +121,16 @@ def _shot_plan(
     fresh: bool,
     sequence: EpisodeSequence,
     shot: Shot,
-    keyframe: StagePlan,
-    clip: StagePlan,
-    given: Path | None,
+    stages: tuple[StagePlan, ...],
 ) -> ShotPlan:
-    still, moving = None, None
-    history = {stage: verdicts.now(past.get((shot.id, stage), ())) for stage in STAGES}
-    if not fresh:
-        still = accepted_take(catalog, history["keyframe"], keyframe.inputs)
-        moving = still and accepted_take(catalog, history["clip"], clip_inputs(clip, still.media))
-    return ShotPlan(episode, sequence, shot, keyframe, clip, given, history, still, moving, fresh=fresh)
+    history: dict[str, Sequence[Past]] = {stage.stage: verdicts.now(past.get((shot.id, stage.stage), ())) for stage in stages}
+    accepted: list[Past] = []
+    for stage in () if fresh else stages:
+        take = accepted_take(catalog, history[stage.stage], inputs_from(stage, accepted[-1].media if accepted else None))
+        if take is None:
+            break
+        accepted.append(take)
+    return ShotPlan(episode, sequence, shot, stages, history, tuple(accepted), fresh=fresh)
 
 
 def accepted_take(catalog: Catalog, takes: Sequence[Past], inputs: str) -> Past | None:
@@ -142,7 +151,7 @@ def _explained(catalog: Catalog, shots: list[ShotPlan], verdicts: Verdicts) -> l
         if not shot.stale and not verdicts.changed:
             explained.append(shot)
         elif not shot.stale:
-            again = [r for p in (shot.accepted_keyframe, shot.accepted_clip) if p for r in verdicts.told(p)]
+            again = [r for take in shot.accepted for r in verdicts.told(take)]
             explained.append(replace(shot, reasons=tuple(again)) if again else shot)
         else:
             explained.append(replace(shot, reasons=tuple(_reasons(shot, rows, verdicts))))
@@ -150,23 +159,20 @@ def _explained(catalog: Catalog, shots: list[ShotPlan], verdicts: Verdicts) -> l
 
 
 def _reasons(shot: ShotPlan, rows: dict[str, Row], verdicts: Verdicts) -> list[Reason]:
+    """Why the first stage that is not accepted is not."""
+    made = shot.todo[0]
+    stage, takes, start = made.stage, shot.history[made.stage], shot.accepted[-1].media if shot.accepted else None
     if shot.fresh:
-        return [Reason("keyframe", "fresh", "fresh takes were asked for")]
-    if shot.accepted_keyframe is None:
-        return _stage_reasons("keyframe", shot, shot.keyframe, shot.keyframe.inputs, rows, verdicts)
-    return _stage_reasons("clip", shot, shot.clip, clip_inputs(shot.clip, shot.accepted_keyframe.media), rows, verdicts)
-
-
-def _stage_reasons(stage: str, shot: ShotPlan, made: StagePlan, inputs: str, rows: dict[str, Row], verdicts: Verdicts) -> list[Reason]:
-    takes = shot.history[stage]
+        return [Reason(stage, "fresh", "fresh takes were asked for")]
     if not takes:
         return [Reason(stage, "new", f"no {stage} yet")]
+    inputs = inputs_from(made, start)
     same = [p for p in takes if p.inputs == inputs]
     if not same:
         row = rows[takes[-1].take]
         found = changes(row, made, shot.shot.variation)
-        if stage == "clip" and shot.accepted_keyframe and row["keyframe_media"] != shot.accepted_keyframe.media:
-            found.append(("upstream_changed", "its keyframe changed"))
+        if start and row["keyframe_media"] != start:
+            found.append(("upstream_changed", f"its {shot.stages[len(shot.accepted) - 1].stage} changed"))
         found = found or [("inputs_changed", f"what the {stage} is made from changed")]
         return [Reason(stage, code, text) for code, text in found]
     if any(p.outcome == "accepted" for p in same):
@@ -197,11 +203,10 @@ def as_rows(plan: Plan, shots: Iterable[ShotPlan]) -> list[dict[str, Any]]:
             "shot": s.shot.id,
             "sequence": s.sequence.id,
             "state": _state(s),
-            "keyframe": "keep" if s.accepted_keyframe else "given" if s.given_keyframe else "render",
-            "clip": "keep" if s.accepted_clip else "render",
+            **{x.stage: "keep" if i < len(s.accepted) else "given" if x.given else "render" for i, x in enumerate(s.stages)},
             "why": [{"stage": r.stage, "code": r.code, "text": r.text} for r in s.reasons],
             "gpu_minutes": plan.gpu_minutes(s),
-            "workflows": [s.keyframe.ready.name, s.clip.ready.name],
+            "workflows": [stage.ready.name for stage in s.stages],
         }
         for s in shots
     ]

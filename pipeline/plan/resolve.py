@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from actors.values import ClipSettings, KeyframeSettings, Lora, ModelFiles
 from catalog.registry import Row
@@ -17,10 +17,9 @@ from pipeline.story.errors import InputError
 from pipeline.story.fingerprint import FileDigests, canonical, digest, file_digest, text_digest
 from pipeline.story.prompt import compose, compose_negative
 from pipeline.story.settings import Settings
+from pipeline.story.stages import STAGES, StageName
 from pipeline.story.title import check_title
 from pipeline.story.workflow import Workflow
-
-StageName = Literal["keyframe", "clip"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +27,8 @@ class StagePlan:
     """One stage of one shot: everything that decides its pixels, but the seed's variation.
 
     parameters: what the shot sets in place of the workflow's own values. reference_files: files of the shot's
-    own that it is made from, with their digests. inputs: digest of it all; for clips without the
-    keyframe, which `clip_inputs` adds when it is known.
+    own that it is made from, with their digests. inputs: digest of it all, but for the take that it starts
+    from, which `inputs_from` adds when it is known. given: a picture of a person's, which is judged in place of a take.
     """
 
     stage: StageName
@@ -40,6 +39,12 @@ class StagePlan:
     parameters: tuple[tuple[str, Any], ...]
     reference_files: tuple[tuple[str, str], ...]
     inputs: str
+    given: Path | None = None
+
+    @property
+    def attempts(self) -> int:
+        """Takes that one run may spend on it; what a person gave is judged once."""
+        return 1 if self.given else self.workflow.retry.max_attempts
 
     @property
     def workflow(self) -> Workflow:
@@ -58,9 +63,9 @@ class StagePlan:
         return self.ready.profile
 
 
-def clip_inputs(clip: StagePlan, keyframe_media: str) -> str:
-    """A clip's inputs with the keyframe that it starts from."""
-    return text_digest(f"{clip.inputs}/{keyframe_media}")
+def inputs_from(stage: StagePlan, media: str | None) -> str:
+    """A stage's inputs with the digest of the file that it starts from; None for the first stage, which starts from nothing."""
+    return stage.inputs if media is None else text_digest(f"{stage.inputs}/{media}")
 
 
 class Resolver:
@@ -69,42 +74,38 @@ class Resolver:
     def __init__(self, episode: Episode, file: Path, settings: Settings, registry: Registry):
         self.episode, self.file, self.settings, self.registry = episode, file, settings, registry
         self.digests: FileDigests = registry.digests
-        self.name, self.everybodys = str(file), (episode.keyframe_workflow, episode.clip_workflow)
+        self.name, self.everybodys = str(file), {episode.workflow_of(None, stage) for stage in STAGES}
         self.ready = cache(self._ready)
         self.negative = cache(lambda negative: compose_negative(episode, negative))
         self.fixed = cache(lambda *parts: digest(parts))  # shots of one workflow share all but prompt and variation
         self.font = font_of(episode, file)
 
-    def stages(self, sequence: Sequence, shot: Shot) -> tuple[StagePlan, StagePlan, Path | None]:
-        """The keyframe's stage, the clip's, and the picture that a person gave for the keyframe."""
+    def stages(self, sequence: Sequence, shot: Shot) -> tuple[StagePlan, ...]:
+        """The shot's stages, in the order of the chain."""
         where = f"{self.name}: shot {shot.id}"
         loras = tuple(self._lora(where, name) for name in shot.characters if self.episode.characters[name].lora)
         prompt = compose(self.episode, sequence, shot)
         if not prompt:
             raise InputError(f"{where}: the prompt is empty; give the shot an action, characters or a location")
         given = given_keyframe(self.file, shot.keyframe, where) if shot.keyframe else None
-        drawn_by = shot.keyframe_workflow or self.episode.keyframe_workflow
-        moved_by = shot.clip_workflow or self.episode.clip_workflow
-        keyframe = self._stage("keyframe", drawn_by, where, shot, prompt, loras, given)
-        clip = self._stage("clip", moved_by, where, shot, prompt, loras, None)
-        self._check_length(where, shot, clip.workflow)
+        made = tuple(self._stage(name, where, shot, prompt, loras, given if i == 0 else None) for i, name in enumerate(STAGES))
+        self._check_length(where, shot, made[-1].workflow)
         if shot.title:
             check_title(shot.title, self.font, where)
-        return keyframe, clip, given
+        return made
 
-    def _stage(
-        self, stage: StageName, ref: str, where: str, shot: Shot, prompt: str, loras: tuple[Lora, ...], given: Path | None
-    ) -> StagePlan:
+    def _stage(self, stage: StageName, where: str, shot: Shot, prompt: str, loras: tuple[Lora, ...], given: Path | None) -> StagePlan:
+        ref = self.episode.workflow_of(shot, stage)
         ready = self.ready(ref, stage, where if ref not in self.everybodys else self.name)
         flow = ready.workflow
-        wanted = shot.keyframe_parameters if stage == "keyframe" else shot.clip_parameters
+        wanted = shot.parameters_of(stage)
         parameters = tuple(flow.with_parameters(wanted, f"{where}: {stage}_parameters").items()) if wanted else ()
         used = loras if flow.kind.shots_loras else ()
         negative = self.negative(flow.negative_prompt)
         if given:
             references = ((given.name, file_digest(given)),)
             inputs = digest(["given", references[0][1], flow.width, flow.height])
-            return StagePlan(stage, ready, prompt, negative, used, parameters, references, inputs)
+            return StagePlan(stage, ready, prompt, negative, used, parameters, references, inputs, given)
         references = tuple((x.file, self.digests.of(Path(x.file))) for x in used)  # type: ignore[assignment]
         weights = tuple(x.weight for x in used)
         fixed = self.fixed(stage, negative, ready.digest, references, weights, parameters)

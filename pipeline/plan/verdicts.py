@@ -6,13 +6,15 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any, Literal
+from typing import Any
 
 from catalog.registry import Row
 from catalog.store import Catalog
 from gates.rules import Profile, judge
+from gates.verdict import Verdict
 from pipeline.story.errors import InputError
 from pipeline.story.gate_profile import load_profile, profile_identity
+from pipeline.story.stages import GATES
 
 from .history import Past, Reason, rows_of
 
@@ -88,14 +90,19 @@ def _own(row: dict[str, Any]) -> Profile:
 def judge_again(row: dict[str, Any], profile: Profile | None) -> dict[str, Any]:
     """The judgement of a take's row under a profile, its own as it is today if none is given."""
     profile = profile or _own(row)
-    gate: Literal["image", "video"] = "image" if row["stage"] == "keyframe" else "video"
-    verdict = judge(gate, row["measures"], profile, row["declared"] or ())
+    verdict = judge(GATES[row["stage"]], row["measures"], profile, row["declared"] or ())
     return {
         "take": row["take"],
         "at": datetime.now(UTC),
         "episode": row["episode"],
         "profile": profile_identity(profile),
         "declared": row["declared"],
+    } | verdict_columns(verdict)
+
+
+def verdict_columns(verdict: Verdict) -> dict[str, Any]:
+    """A verdict as the tables of takes and of judgements hold it."""
+    return {
         "outcome": "rejected" if verdict.outcome == "fail" else "accepted",
         "labels": list(verdict.failures),
         "warnings": list(verdict.warnings),

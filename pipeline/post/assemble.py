@@ -21,6 +21,7 @@ from pipeline.render.picture import fill
 from pipeline.render.video_file import VideoFile
 from pipeline.story.episode import Episode, Shot
 from pipeline.story.errors import StorageError
+from pipeline.story.stages import CHAIN
 from pipeline.story.title import overlay, title_layer, title_opacity
 
 LONGEST_SECONDS = 24 * 3600.0  # that an assembly may take; an older part of one is nobody's
@@ -111,15 +112,15 @@ def _prove(path: Path, episode: Episode) -> None:
         )
 
 
-def link_takes(folder: Path, takes: dict[str, dict[str, dict[str, Any] | None]], store: MediaStore) -> None:
+def link_takes(folder: Path, takes: dict[str, dict[str, dict[str, Any]]], store: MediaStore) -> None:
     """Copies of the accepted media under their shots' names: `shots/SH0010.png`, `shots/SH0010.mp4`.
 
     What an earlier run left under these shots' names and is not accepted now goes away; other files stay.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for shot, stages in takes.items():
-        for stage, suffix in (("keyframe", ".png"), ("clip", ".mp4")):
-            row, target = stages[stage], folder / f"{shot}{suffix}"
+        for stage in CHAIN:
+            row, target = stages.get(stage.name), folder / f"{shot}{stage.suffix}"
             if row is None:
                 target.unlink(missing_ok=True)
                 continue

@@ -60,7 +60,7 @@ def _words(draw: ImageDraw.ImageDraw, episode: Episode, outcome: Result, takes: 
     draw.text(
         (MARGIN + 108, top + 6), f"{outcome.outcome}, {takes} take{'s' if takes != 1 else ''}", font=_font(14), fill=GOOD if good else BAD
     )
-    row = outcome.clip or outcome.keyframe or {}
+    row = outcome.last or {}
     people = ", ".join(episode.characters[c].name for c in shot.characters)
     lines = [
         f"{_plain(sequence.title) or sequence.id}: {_plain(people)}".rstrip(": "),
@@ -76,10 +76,10 @@ def _words(draw: ImageDraw.ImageDraw, episode: Episode, outcome: Result, takes: 
 
 def _pictures(outcome: Result, store: MediaStore) -> list[np.ndarray]:
     pictures = []
-    if outcome.keyframe:
-        pictures.append(read_still(store.read(outcome.keyframe["media_path"], outcome.keyframe["media"])).image)
-    if outcome.clip:
-        frames, _ = clip_frames(outcome.clip, store)
+    if keyframe := outcome.takes.get("keyframe"):
+        pictures.append(read_still(store.read(keyframe["media_path"], keyframe["media"])).image)
+    if clip := outcome.takes.get("clip"):
+        frames, _ = clip_frames(clip, store)
         pictures += [frames[i] for i in np.linspace(0, len(frames) - 1, MOMENTS).round().astype(int)]
     return pictures
 

@@ -10,11 +10,12 @@ from typing import Any
 from catalog.store import Catalog
 from catalog.views import take_counts
 from pipeline.plan.history import rows_of
-from pipeline.plan.plan import Plan
 from pipeline.plan.resolve import font_of
+from pipeline.render.render import Rendered
 from pipeline.render.shot import ShotOutcome
 from pipeline.story.episode import Episode
 from pipeline.story.errors import StorageError
+from pipeline.story.stages import STAGES
 
 from .assemble import assemble, link_takes
 from .contact_sheet import contact_sheet
@@ -22,31 +23,27 @@ from .result import Result, Summary
 
 
 def deliver(
-    episode: Episode,
-    file: Path,
-    plan: Plan,
-    outcomes: list[ShotOutcome],
-    catalog: Catalog,
-    folder: Path,
-    run: str,
-    made: int,
-    partial: bool,
+    episode: Episode, rendered: Rendered, outcomes: list[ShotOutcome], catalog: Catalog, folder: Path, run: str, partial: bool
 ) -> Summary:
     """Write the movie where all shots are there, the sheet and the summary always.
+
+    Args:
+        outcomes: of every shot of the plan. partial: only some of the episode's shots were asked for.
 
     Raises:
         MediaDamaged, StorageError.
     """
     results, counts = _with_rows(catalog, episode.id, outcomes), take_counts(catalog, episode.id)
-    link_takes(folder / "shots", {o.shot: {"keyframe": o.keyframe, "clip": o.clip} for o in results}, catalog.media)
+    link_takes(folder / "shots", {o.shot: o.takes for o in results}, catalog.media)
     contact_sheet(episode, results, counts, catalog.media, folder / "contact_sheet.png")
     movie: Path | None = folder / "episode.mp4"
     if partial or any(o.outcome != "accepted" for o in results):
         (folder / "episode.mp4").unlink(missing_ok=True)  # an older one would look like this run's
         movie = None
     else:
-        assemble(episode, {o.shot: o.clip for o in results if o.clip}, catalog.media, font_of(episode, file), folder / "episode.mp4")
-    summary = Summary(run, episode.id, results, len(plan.stale), made, folder, movie)
+        clips = {o.shot: o.takes[STAGES[-1]] for o in results}
+        assemble(episode, clips, catalog.media, font_of(episode, rendered.plan.file), folder / "episode.mp4")
+    summary = Summary(run, episode.id, results, len(rendered.plan.stale), rendered.takes, folder, movie)
     write_json(folder / "summary.json", _summary_json(summary, episode, counts))
     return summary
 
@@ -76,8 +73,7 @@ def _summary_json(summary: Summary, episode: Episode, counts: dict[str, int]) ->
                 "outcome": o.outcome,
                 "why": o.why,
                 "takes": counts[o.shot],
-                "keyframe": take(o.keyframe),
-                "clip": take(o.clip),
+                **{stage: take(o.takes.get(stage)) for stage in STAGES},
             }
             for o in summary.outcomes
         ],
@@ -85,8 +81,8 @@ def _summary_json(summary: Summary, episode: Episode, counts: dict[str, int]) ->
 
 
 def _with_rows(catalog: Catalog, episode: str, outcomes: list[ShotOutcome]) -> list[Result]:
-    rows = rows_of(catalog, [take for o in outcomes for take in (o.keyframe, o.clip) if take])
-    return [Result(o.shot, o.outcome, o.why, rows.get(o.keyframe or ""), rows.get(o.clip or "")) for o in outcomes]
+    rows = rows_of(catalog, [take for o in outcomes for take in o.takes.values()])
+    return [Result(o.shot, o.outcome, o.why, {stage: rows[take] for stage, take in o.takes.items()}) for o in outcomes]
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -6,17 +6,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from catalog.registry import Row
+from pipeline.story.stages import STAGES
 
 
 @dataclass(frozen=True)
 class Result:
-    """How a shot ended, with the rows of the takes that decide it."""
+    """How a shot ended, with the rows of the takes that decide it, by their stage."""
 
     shot: str
     outcome: str
     why: str
-    keyframe: Row | None
-    clip: Row | None
+    takes: dict[str, Row]
+
+    @property
+    def last(self) -> Row | None:
+        """Of the last stage that was accepted."""
+        return next((self.takes[stage] for stage in reversed(STAGES) if stage in self.takes), None)
 
 
 @dataclass(frozen=True)

@@ -1,38 +1,35 @@
-"""The time on the cluster: devices, models, every stale shot's life, and what a person says meanwhile."""
+"""Many shots' lives beside each other, and what goes on beside them: models loaded, signs of life, the display, a person's words."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import signal
-from collections.abc import Callable, Iterable
-from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
-
-from rich.console import Console
 
 from catalog.store import Catalog
 from catalog.writer import Writer
 from cluster.metrics import Metrics
 from cluster.pool import Pool
 from cluster.specs import DeviceLost, ModelBroken, ModelSpec, RequestFailed, Stopped
-from cluster.start import cluster
 from gates.image import keyframe_hash
 from pipeline.plan.history import rows_of
 from pipeline.plan.plan import Plan, ShotPlan
-from pipeline.story.cluster_profile import ClusterProfile, cluster_profile
+from pipeline.story.cluster_profile import ClusterProfile
 from pipeline.story.errors import InputError
-from pipeline.story.settings import Settings
 
+from .context import Context
 from .controls import Controls
 from .gate_tasks import warm
 from .keyframe_hashes import KeyframeHashes
-from .needs import Specs
+from .needs import ModelNeeds
 from .progress import RenderProgress
 from .run_log import BEAT_SECONDS, RunLog
 from .shot import ShotOutcome, render_shot
-from .studio import Studio, Take
+from .studio import Studio
+from .watcher import Display, Watcher
 
 LIVE_PER_DEVICE = 4  # shots in flight for each device: enough to fill a batch of stills, few enough to bound frames in memory
 LIVE_IN_TURNS = 64  # the same where models take turns: the longer a turn, the fewer the switches
@@ -40,91 +37,17 @@ WARM_GATES = 16  # workers of gates that are started beforehand; more come as th
 LOOK_SECONDS = 1.0  # between looks at the pool, for the display and the charts
 
 
-@dataclass
-class Lived:
-    """What came of it. stopped: a person said so before every shot had ended."""
-
-    outcomes: list[ShotOutcome] = field(default_factory=list)
-    takes: int = 0
-    stopped: bool = False
-
-
-def live(plan: Plan, settings: Settings, catalog: Catalog, console: Console, log: RunLog) -> Lived:
-    """Let every stale shot of the plan live, until it is accepted or exhausted.
-
-    Raises:
-        InputError, ClusterError, NothingCanRun: nothing that was asked for could be rendered; each one sentence.
-        KeyboardInterrupt: stopped at once; what was committed stays.
-    """
-    profile = cluster_profile(settings)
-    specs = Specs.of(catalog, profile)
-    with cluster(settings.devices, settings.dashboard_port, waits=bool(profile.wait_minutes)) as info:
-        told = "logical devices" if info.logical else "GPUs"
-        console.print(f"Ray: {info.devices} {told}, {info.cpus} CPUs, dashboard {info.dashboard_url or 'off'}", highlight=False)
-        log.devices = info.devices
-        pool = Pool(info, profile.options(settings))
-        try:
-            return asyncio.run(_live(plan, settings, catalog, console, log, pool, specs, profile))
-        except asyncio.CancelledError:
-            raise KeyboardInterrupt from None
-        finally:
-            signal.signal(signal.SIGTERM, signal.default_int_handler)  # the loop has taken its handlers away
-
-
-async def _live(
-    plan: Plan,
-    settings: Settings,
-    catalog: Catalog,
-    console: Console,
-    log: RunLog,
-    pool: Pool,
-    specs: Specs,
-    profile: ClusterProfile,
-) -> Lived:
-    lived = Lived()
-    async with AsyncExitStack() as stack:
-        _stop_at_once_on(signal.SIGINT, signal.SIGTERM)
-        await stack.enter_async_context(pool)
-        writer = await stack.enter_async_context(Writer(catalog))
-        await _prepare(pool, specs, plan)
-        progress = stack.enter_context(_progress(console, plan, settings))
-        metrics = Metrics()
-        for beside in (_beat(writer, log), _look(pool, progress, metrics), Controls(catalog, log.run).follow(pool, progress.line)):
-            stack.callback(asyncio.create_task(beside).cancel)
-        _stop_politely_on(signal.SIGINT, pool, progress)
-
-        def tell(take: Take) -> None:
-            lived.takes += 1
-            progress.take(take.row)
-            _measure(metrics, take.row)
-
-        def ended(outcome: ShotOutcome) -> None:
-            lived.outcomes.append(outcome)
-            progress.shot(outcome.outcome)
-            metrics.shot(outcome.outcome)
-
-        studio = Studio(log.run, pool, catalog, writer, specs, tell, KeyframeHashes(_known_keyframes(catalog, plan)))
-        urgent_first = sorted(plan.stale, key=lambda s: -s.shot.priority)
-        await let_live(urgent_first, studio, ended, lambda: live_limit(pool, specs, profile))
-        lived.stopped = pool.stopping and len(lived.outcomes) < len(plan.stale)
-    return lived
-
-
-def live_limit(pool: Pool, specs: Specs, profile: ClusterProfile) -> int:
-    """How many shots may be under way at once, with the devices that there are now."""
-    each = profile.live_shots_per_device or (LIVE_IN_TURNS if pool.takes_turns(specs.models.values()) else LIVE_PER_DEVICE)
-    return each * max(1, len(pool.fleet.posts))
-
-
-async def let_live(shots: Iterable[ShotPlan], studio: Studio, ended: Callable[[ShotOutcome], None], limit: Callable[[], int]) -> None:
-    """Every shot's life, begun in order, at most `limit()` at once. Once the pool stops, no other begins."""
+async def drive(shots: Iterable[ShotPlan], studio: Studio, limit: Callable[[], int]) -> list[ShotOutcome]:
+    """Every shot's life, begun in order, at most `limit()` at once; gives how each ended. Once the pool stops, no other begins."""
+    outcomes: list[ShotOutcome] = []
     room, alive = asyncio.Event(), 0
     gc.freeze()  # what was imported stays: to look through it for garbage again and again takes 5 % of the driver's time
 
     async def one(plan: ShotPlan) -> None:
         nonlocal alive
         with suppress(Stopped):
-            ended(await render_shot(plan, studio))
+            outcomes.append(await render_shot(plan, studio))
+            studio.watcher.shot(outcomes[-1].outcome)
         alive -= 1
         room.set()
 
@@ -142,9 +65,45 @@ async def let_live(shots: Iterable[ShotPlan], studio: Studio, ended: Callable[[S
         raise errors.exceptions[0] from None  # the first fault is the cause; the others were cancelled for it
     finally:
         gc.unfreeze()  # C++ libraries complain where it is left behind at the end
+    return outcomes
 
 
-async def _prepare(pool: Pool, specs: Specs, plan: Plan) -> None:
+@asynccontextmanager
+async def studio_for(plan: Plan, here: Context, log: RunLog, pool: Pool, needs: ModelNeeds) -> AsyncIterator[Studio]:
+    """A studio with its models loaded, and all that goes on beside the shots for as long as it is open.
+
+    Raises:
+        InputError: a model or a LoRA cannot be loaded; nothing is rendered then.
+    """
+    _stop_at_once_on(signal.SIGINT, signal.SIGTERM)
+    async with pool, Writer(here.catalog) as writer:
+        await _load(pool, needs, plan)
+        with _progress(here, plan) as progress:
+            display = Display(progress, Metrics())
+            with _beside(_beat(writer, log), _look(pool, display), Controls(here.catalog, log.run).follow(pool, progress.line)):
+                _stop_politely_on(signal.SIGINT, pool, progress)
+                hashes = KeyframeHashes(_known_keyframes(here.catalog, plan))
+                yield Studio(log.run, pool, here.catalog, writer, needs, display, hashes)
+
+
+def live_limit(pool: Pool, needs: ModelNeeds, profile: ClusterProfile) -> int:
+    """How many shots may be under way at once, with the devices that there are now."""
+    each = profile.live_shots_per_device or (LIVE_IN_TURNS if pool.takes_turns(needs.models.values()) else LIVE_PER_DEVICE)
+    return each * max(1, len(pool.fleet.posts))
+
+
+@contextmanager
+def _beside(*work: Any) -> Iterator[None]:
+    """Coroutines that run for as long as the `with` block does."""
+    tasks = [asyncio.create_task(one) for one in work]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+async def _load(pool: Pool, needs: ModelNeeds, plan: Plan) -> None:
     """Load every model and LoRA that the plan needs, before the first picture: a bad one stops the run here."""
 
     async def load(spec: ModelSpec, calls: list[tuple[Any, ...]], name: str) -> None:
@@ -156,7 +115,7 @@ async def _prepare(pool: Pool, specs: Specs, plan: Plan) -> None:
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(warm_gates(pool))
-            for spec, calls, name in _needed(specs, plan):
+            for spec, calls, name in _needed(needs, plan):
                 group.create_task(load(spec, calls, name))
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None
@@ -168,44 +127,35 @@ async def warm_gates(pool: Pool) -> None:
         await asyncio.gather(*(pool.cpu(warm, name="gates start") for _ in range(min(pool.info.cpus, WARM_GATES))))
 
 
-def _needed(specs: Specs, plan: Plan) -> list[tuple[ModelSpec, list[tuple[Any, ...]], str]]:
+def _needed(needs: ModelNeeds, plan: Plan) -> list[tuple[ModelSpec, list[tuple[Any, ...]], str]]:
+    """Models with the LoRAs that each must prepare, and the workflow that is blamed if it cannot."""
     needed: dict[str, tuple[ModelSpec, list[tuple[Any, ...]], str]] = {}
-    for shot in plan.stale:
-        for stage in (shot.keyframe, shot.clip):
-            if stage is shot.keyframe and (shot.accepted_keyframe or shot.given_keyframe):
-                continue
-            if stage is shot.clip and shot.until == "keyframe":
-                continue
-            encoder, spec = specs.encoder(stage), specs.model(stage)
-            needed.setdefault(encoder.key, (encoder, [], stage.workflow.name))
-            calls = needed.setdefault(spec.key, (spec, [], stage.workflow.name))[1]
-            if stage.loras and (stage.loras,) not in calls:
-                calls.append((stage.loras,))
+    for stage in (stage for shot in plan.stale for stage in shot.on_devices):
+        encoder, spec = needs.encoder(stage), needs.model(stage)
+        needed.setdefault(encoder.key, (encoder, [], stage.workflow.name))
+        calls = needed.setdefault(spec.key, (spec, [], stage.workflow.name))[1]
+        if stage.loras and (stage.loras,) not in calls:
+            calls.append((stage.loras,))
     return list(needed.values())
 
 
-def _progress(console: Console, plan: Plan, settings: Settings) -> RenderProgress:
-    keyframes = sum(s.accepted_keyframe is None for s in plan.stale)
-    clips = sum(s.until == "clip" for s in plan.stale)
-    known: dict[str, list[float]] = {"keyframe": [], "clip": []}
+def _progress(here: Context, plan: Plan) -> RenderProgress:
+    wanted: dict[str, int] = {}
+    known: dict[str, list[float]] = {}
     for shot in plan.stale:
-        for stage in (shot.keyframe, shot.clip):
+        for stage in shot.todo:
+            wanted[stage.stage] = wanted.get(stage.stage, 0) + 1
+        for stage in shot.stages:
             if (seconds := plan.costs.seconds(stage.ready)) is not None:
-                known[stage.stage].append(seconds)
-    means = {stage: sum(all_of_it) / len(all_of_it) for stage, all_of_it in known.items() if all_of_it}
-    return RenderProgress(console, keyframes, clips, means, settings.log_seconds)
+                known.setdefault(stage.stage, []).append(seconds)
+    means = {stage: sum(seconds) / len(seconds) for stage, seconds in known.items()}
+    return RenderProgress(here.console, wanted, means, here.settings.log_seconds)
 
 
 def _known_keyframes(catalog: Catalog, plan: Plan) -> dict[str, int]:
-    kept = {s.accepted_keyframe.take: s.shot.id for s in plan.shots if s.accepted_keyframe}
+    kept = {s.accepted[0].take: s.shot.id for s in plan.shots if s.accepted}
     rows = rows_of(catalog, list(kept), "take, measures")
     return {kept[take]: keyframe_hash(row["measures"]) for take, row in rows.items()}
-
-
-def _measure(metrics: Metrics, row: dict[str, Any]) -> None:
-    workflow = f"{row['workflow']}@{row['workflow_version']}"
-    seconds = {part: row.get(f"{part}_seconds") for part in ("queue", "device", "gate")}
-    metrics.take(row["stage"], workflow, row["outcome"], row["labels"], seconds)
 
 
 async def _beat(writer: Writer, log: RunLog) -> None:
@@ -215,11 +165,9 @@ async def _beat(writer: Writer, log: RunLog) -> None:
         await writer.add("runs", log.row("alive"))
 
 
-async def _look(pool: Pool, progress: RenderProgress, metrics: Metrics) -> None:
+async def _look(pool: Pool, watcher: Watcher) -> None:
     while True:
-        stats = pool.stats()
-        progress.pool(stats)
-        metrics.pool(stats)
+        watcher.pool(pool.stats())
         await asyncio.sleep(LOOK_SECONDS)
 
 

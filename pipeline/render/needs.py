@@ -23,7 +23,7 @@ TEXT_GUESS = 1.1  # a text is short: its encoder needs little beside its weights
 MEASURED = "SELECT workflow_digest, max(model_memory_bytes) AS bytes FROM takes WHERE model_memory_bytes IS NOT NULL GROUP BY ALL"
 
 
-class Specs:
+class ModelNeeds:
     """The specs of one run; each is made once."""
 
     def __init__(self, profile: ClusterProfile, measured: dict[str, int] | None = None):
@@ -31,7 +31,7 @@ class Specs:
         self.models: dict[str, ModelSpec] = {}
 
     @classmethod
-    def of(cls, catalog: Catalog, profile: ClusterProfile) -> Specs:
+    def of(cls, catalog: Catalog, profile: ClusterProfile) -> ModelNeeds:
         """With the memory that each workflow needed in takes of this catalog, by its digest.
 
         Raises:

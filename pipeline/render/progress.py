@@ -16,7 +16,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-STAGES = ("keyframe", "clip")
+from pipeline.story.stages import STAGES
+
 LINES = 20  # rejections and cut prompts that one log interval tells one by one
 SHOWN = 5  # rejections on the terminal
 SHORT = 55  # characters of findings that fit beside a take's id into 80 columns
@@ -31,7 +32,7 @@ class Eta:
 
     def __init__(self, seconds: Mapping[str, float]):
         self.history = dict(seconds)
-        self.spent = dict.fromkeys(STAGES, 0.0)  # device seconds of all takes, also of rejected ones
+        self.spent: dict[str, float] = dict.fromkeys(STAGES, 0.0)  # device seconds of all takes, also of rejected ones
         self.devices, self.worked = 0, 0.0
         self.shown: float | None = None
 
@@ -43,7 +44,7 @@ class Eta:
 
     def left(self, wanted: Mapping[str, int], accepted: Mapping[str, int]) -> float | None:
         """Seconds, as of now: the work over the number of devices that it really keeps busy."""
-        costs = {stage: self.cost(stage, accepted[stage]) for stage in STAGES if wanted[stage]}
+        costs: dict[str, float | None] = {stage: self.cost(stage, accepted[stage]) for stage in STAGES if wanted[stage]}
         known = {stage: cost for stage, cost in costs.items() if cost is not None}
         if not self.devices or len(known) < len(costs):
             return None
@@ -66,7 +67,7 @@ class RenderProgress:
     """Follows a render; to be used as a context manager.
 
     Args:
-        keyframes, clips: how many shots go through each stage.
+        wanted: stage to the shots that go through it.
         seconds: stage to device seconds that one accepted result has cost before, where the catalog knows.
         log_seconds: without a terminal, seconds between lines; 0 is a line for every take.
         clock: seconds that only grow.
@@ -75,21 +76,20 @@ class RenderProgress:
     def __init__(
         self,
         console: Console,
-        keyframes: int,
-        clips: int,
+        wanted: Mapping[str, int],
         seconds: Mapping[str, float] | None = None,
         log_seconds: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
     ):
         self.console, self.log_seconds, self.clock = console, log_seconds, clock
-        self.totals = {"keyframe": keyframes, "clip": clips}
+        self.totals: dict[str, int] = {stage: wanted.get(stage, 0) for stage in STAGES}
         self.done: Counter[str] = Counter()
         self.rejected: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
         self.lost: Counter[str] = Counter()  # results that will never come: their shots are exhausted
         self.shots: Counter[str] = Counter()
         self.last_rejected: deque[tuple[str, str]] = deque(maxlen=SHOWN)
-        self.last_stage = ""
+        self.last_stage: str = STAGES[-1]
         self.stats: Any = None
         self.eta = Eta(seconds or {})
         self.started = self.looked = self.spoke = clock()
@@ -132,8 +132,7 @@ class RenderProgress:
         """A shot ended: accepted or exhausted. Its last take was the latest that was told."""
         self.shots[outcome] += 1
         if outcome == "exhausted":
-            self.lost["clip"] += 1
-            self.lost["keyframe"] += self.last_stage == "keyframe"
+            self.lost.update(STAGES[STAGES.index(self.last_stage) :])  # the one that it was at, and all after it
 
     def pool(self, stats: Any) -> None:
         """How the devices stand; every second or so."""
@@ -157,7 +156,7 @@ class RenderProgress:
         return {stage: max(0, self.totals[stage] - self.done[stage] - self.lost[stage]) for stage in STAGES}
 
     def _counts(self) -> str:
-        return f"{self.done['keyframe']}/{self.totals['keyframe']} keyframes, {self.done['clip']}/{self.totals['clip']} clips"
+        return ", ".join(f"{self.done[stage]}/{self.totals[stage]} {stage}s" for stage in STAGES)
 
     def _tell(self, text: str) -> None:
         """A line at once; past a few in an interval they are only counted, for a log must stay readable."""

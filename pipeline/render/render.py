@@ -1,30 +1,30 @@
-"""Render an episode: plan, claim it, start the pool, let every stale shot live, assemble."""
+"""One run: claim what is to be rendered, let every stale shot live on the cluster's devices, and record how it ended."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import signal
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-
-from rich.console import Console
+from typing import Any
 
 from catalog.care import compact
-from catalog.media import MediaDamaged
 from catalog.place import Place
-from catalog.registry import Row
 from catalog.store import Catalog, CatalogError
-from pipeline.plan.plan import Plan, ShotPlan, make_plan, select
-from pipeline.post.deliver import Summary, deliver
-from pipeline.registry.open_catalog import open_catalog
+from cluster.pool import Pool
+from cluster.start import cluster
+from pipeline.plan.plan import Plan, ShotPlan
 from pipeline.registry.workflows import Registry
-from pipeline.story.episode import Episode, load_episode
+from pipeline.story.cluster_profile import ClusterProfile, cluster_profile
 from pipeline.story.errors import InputError, StorageError
-from pipeline.story.settings import Settings
 
-from .drive import Lived, live
+from .context import Context
+from .drive import drive, live_limit, studio_for
+from .needs import ModelNeeds
 from .run_log import RunLog
 from .shot import ShotOutcome
 
@@ -33,72 +33,83 @@ MANY_FILES = 256  # live data files of the table of takes: every run adds some, 
 
 
 @dataclass(frozen=True)
-class Order:
-    """What was asked for."""
+class Rendered:
+    """The plan that was followed, how each of its stale shots ended, and how many takes were made."""
 
-    file: Path
-    out: Path
-    only: tuple[str, ...] = ()
-    fresh: bool = False
-    allow_experimental: bool = False
+    plan: Plan
+    outcomes: list[ShotOutcome] = field(default_factory=list)
+    takes: int = 0
 
 
-def render(order: Order, settings: Settings, console: Console) -> Summary:
-    """Render what is stale of an episode, then assemble it.
+def render_stale(planned: Callable[[], Plan], here: Context, log: RunLog) -> Rendered:
+    """Claim the episode and let every stale shot live, until it is accepted or exhausted.
+
+    Args:
+        planned: makes the plan. It is made once the episode is ours: until then another driver may have rendered.
 
     Raises:
-        InputError, StorageError, ClusterError, CatalogError: each with one sentence; nothing half-written is left.
+        InputError, ClusterError, NothingCanRun: nothing that was asked for could be rendered; each one sentence.
+        KeyboardInterrupt: stopped, by a signal or a person; what was committed stays.
     """
-    episode = load_episode(order.file)
-    folder = writable(order.out / episode.id)
-    place = settings.place
-    if place.is_local:
-        writable(place.folder)
-    catalog = open_catalog(settings)
+    with log.claimed():
+        plan = log.plan = planned()
+        rendered = already_rendered(plan, here)
+        if plan.stale:
+            profile = cluster_profile(here.settings)
+            needs = ModelNeeds.of(here.catalog, profile)
+            with _devices(here, profile, log) as pool:
+
+                async def live() -> Rendered:
+                    async with studio_for(plan, here, log, pool, needs) as studio:
+                        urgent_first = sorted(plan.stale, key=lambda s: -s.shot.priority)
+                        outcomes = await drive(urgent_first, studio, lambda: live_limit(pool, needs, profile))
+                    return Rendered(plan, outcomes, studio.watcher.takes)
+
+                rendered = _run(live())
+        if len(rendered.outcomes) < len(plan.stale):  # a person stopped it before every shot had ended
+            raise KeyboardInterrupt
+    done = sum(o.outcome == "accepted" for o in rendered.outcomes)
+    here.catalog.append("runs", [log.row("finished", accepted=done, exhausted=len(rendered.outcomes) - done)])
+    _tidy(here.catalog)
+    return rendered
+
+
+def already_rendered(plan: Plan, here: Context) -> Rendered:
+    """Where nothing is rendered, verdicts may have changed all the same, with a profile or a declaration: they are recorded."""
+    if plan.judgements:
+        here.catalog.append("judgements", plan.judgements)
+    return Rendered(plan)
+
+
+@contextmanager
+def _devices(here: Context, profile: ClusterProfile, log: RunLog) -> Iterator[Pool]:
+    """The cluster, joined or started, and a pool over its devices."""
+    settings = here.settings
+    with cluster(settings.devices, settings.dashboard_port, waits=bool(profile.wait_minutes)) as info:
+        told = "logical devices" if info.logical else "GPUs"
+        here.console.print(f"Ray: {info.devices} {told}, {info.cpus} CPUs, dashboard {info.dashboard_url or 'off'}", highlight=False)
+        log.devices = info.devices
+        yield Pool(info, profile.options(settings))
+
+
+def _run(work: Coroutine[Any, Any, Rendered]) -> Rendered:
     try:
-        return _render(order, episode, folder, catalog, settings, console)
-    except MediaDamaged as damaged:  # found when its bytes were read: what it was made from is all there
-        console.print(f"{damaged}; it is set aside, and its take renders again", highlight=False, soft_wrap=True)
-        catalog.media.set_aside(damaged.path)
-        return _render(replace(order, fresh=False), episode, folder, catalog, settings, console)
+        return asyncio.run(work)
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+    finally:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # the loop has taken its handlers away
 
 
-def _render(order: Order, episode: Episode, folder: Path, catalog: Catalog, settings: Settings, console: Console) -> Summary:
-    def planned() -> Plan:
-        try:
-            return select(make_plan(episode, order.file, settings, catalog, order.fresh), order.only)
-        except OSError as error:
-            raise InputError(f"{error.filename or order.file} cannot be read: {error.strerror or error}") from error
-
-    plan = planned()
-    console.print(f"{episode.id}: {len(plan.shots)} shots, {len(plan.stale)} to render", highlight=False)
-    log = RunLog(catalog, plan, order.allow_experimental, statuses(plan, catalog, settings, order.allow_experimental))
-    outcomes: list[ShotOutcome] = []
-    made = 0
-    if plan.stale:
-        room_for(plan, catalog.place)
-        plan, outcomes, made = render_stale(planned, settings, catalog, console, log)
-    elif plan.judgements:
-        catalog.append("judgements", plan.judgements)
-    outcomes += [_accepted(s) for s in plan.shots if not s.stale]
-    order_of = {s.shot.id: i for i, s in enumerate(plan.shots)}
-    outcomes.sort(key=lambda o: order_of[o.shot])
-    try:
-        return deliver(episode, order.file, plan, outcomes, catalog, folder, log.run, made, bool(order.only))
-    except OSError as error:
-        raise StorageError(f"{folder} cannot be written: {error.strerror or error}") from error
-
-
-def statuses(plan: Plan, catalog: Catalog, settings: Settings, allow_experimental: bool) -> dict[str, str]:
+def statuses(plan: Plan, here: Context, allow_experimental: bool) -> dict[str, str]:
     """Status of every workflow that is about to render, by name@version.
 
     Raises:
         InputError: one of them is not proven, and that was not allowed.
     """
-    registry = Registry(catalog, settings)
+    registry = Registry(here.catalog, here.settings)
     found: dict[str, str] = {}
-    stages = [stage for s in plan.stale for stage in ((s.clip,) if s.accepted_keyframe or s.given_keyframe else (s.keyframe, s.clip))]
-    for ready in {stage.ready.name: stage.ready for stage in stages}.values():
+    for ready in {stage.ready.name: stage.ready for s in plan.stale for stage in s.on_devices}.values():
         standing = registry.standing(ready.workflow)
         found[ready.name] = standing.status
         if not standing.may_render and not allow_experimental:
@@ -109,39 +120,6 @@ def statuses(plan: Plan, catalog: Catalog, settings: Settings, allow_experimenta
     return found
 
 
-def render_stale(
-    planned: Callable[[], Plan], settings: Settings, catalog: Catalog, console: Console, log: RunLog
-) -> tuple[Plan, list[ShotOutcome], int]:
-    """Claim the episode and let every stale shot live; gives the plan that was followed, how each ended, and how many takes were made.
-
-    Args:
-        planned: makes the plan. It is made once the episode is ours: until then another driver may have rendered.
-    """
-    log.claim()
-    try:
-        plan = log.plan = planned()
-        if plan.judgements:
-            catalog.append("judgements", plan.judgements)
-        lived = live(plan, settings, catalog, console, log) if plan.stale else Lived()
-        if lived.stopped:
-            raise KeyboardInterrupt
-    except BaseException as error:
-        event = "interrupted" if isinstance(error, asyncio.CancelledError | KeyboardInterrupt) else "failed"
-        _last_words(catalog, log.row(event, error=str(error) or None))
-        raise
-    done = sum(o.outcome == "accepted" for o in lived.outcomes)
-    catalog.append("runs", [log.row("finished", accepted=done, exhausted=len(lived.outcomes) - done)])
-    _tidy(catalog)
-    return plan, lived.outcomes, lived.takes
-
-
-def _last_words(catalog: Catalog, row: Row) -> None:
-    try:
-        catalog.append("runs", [row])
-    except Exception:  # noqa: BLE001 - the run is failing already; its own error matters more than this row
-        return
-
-
 def _tidy(catalog: Catalog) -> None:
     """Join small files of the tables that grow with every commit, once there are many. Nothing depends on it."""
     for name in ("takes", "runs", "judgements"):
@@ -150,11 +128,6 @@ def _tidy(catalog: Catalog) -> None:
                 compact(catalog, [name])
         except CatalogError:
             return
-
-
-def _accepted(plan: ShotPlan) -> ShotOutcome:
-    assert plan.accepted_keyframe
-    return ShotOutcome(plan.shot.id, "accepted", plan.accepted_keyframe.take, plan.accepted_clip.take if plan.accepted_clip else None)
 
 
 def writable(folder: Path) -> Path:
@@ -170,13 +143,12 @@ def writable(folder: Path) -> Path:
 
 def room_for(plan: Plan, place: Place) -> None:
     """Ask for the room that one take of everything stale may need: H.264 and PNG of drawings stay under a fifth of raw."""
-
     if not place.is_local:
         return
 
     def likely(shot: ShotPlan) -> int:
-        w, k = shot.clip.workflow, shot.keyframe.workflow
-        return (w.width * w.height * (w.num_frames or 1) // 4 + k.width * k.height * 3) * 3 // 5
+        flows = [stage.workflow for stage in shot.stages]
+        return sum(w.width * w.height * (w.num_frames // 4 if w.num_frames else 3) for w in flows) * 3 // 5
 
     needed, free = sum(likely(s) for s in plan.stale) + SPARE_BYTES * bool(plan.stale), shutil.disk_usage(place.uri).free
     if free < needed:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import platform
 import socket
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
@@ -47,6 +49,22 @@ class RunLog:
         if others:
             self.catalog.append("runs", [self.row("refused")])
             raise InputError(_taken(self.plan.episode.id, others[0]))
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """The episode is ours for the length of a `with` block. If that ends in an error, the log says which.
+
+        Raises:
+            InputError: another driver renders this episode now.
+        """
+        self.claim()
+        try:
+            yield
+        except BaseException as error:
+            event = "interrupted" if isinstance(error, asyncio.CancelledError | KeyboardInterrupt) else "failed"
+            with suppress(Exception):  # the run is failing already; its own error matters more than this row
+                self.catalog.append("runs", [self.row(event, error=str(error) or None)])
+            raise
 
     def row(self, event: str, **more: Any) -> Row:
         versions = {name: version(name) for name in ("tower", "torch", "diffusers", "ray")} | {"python": platform.python_version()}

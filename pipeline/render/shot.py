@@ -1,90 +1,79 @@
-"""One shot's life: keyframe, gate, clip, gate, until accepted or its attempts are spent."""
+"""One shot's life: stage after stage, each made, judged and made again until it is accepted or its attempts are spent."""
 
 from __future__ import annotations
 
 import itertools
 from collections import Counter, defaultdict
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import Protocol
 
-from catalog.media import Media
-from cluster.specs import Part
 from pipeline.plan.plan import ShotPlan
-from pipeline.plan.resolve import clip_inputs
+from pipeline.plan.resolve import StagePlan, inputs_from
 
-if TYPE_CHECKING:
-    from .studio import Studio, Take
+from .take import Start, Take
 
 MAX_ERRORS = 3  # failures that are not the picture's fault (a lost device, a model that raises), a stage and run
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ShotOutcome:
-    """How a shot ended: exactly one of accepted or exhausted, with the ids of the takes that decide it."""
+    """How a shot ended: exactly one of accepted or exhausted, with the ids of the takes that decide it, by their stage."""
 
     shot: str
     outcome: str
-    keyframe: str | None
-    clip: str | None
+    takes: dict[str, str] = field(default_factory=dict)
     why: str = ""
 
 
-@dataclass(frozen=True)
-class Start:
-    """The accepted keyframe that a clip starts from. picture: its pixels in the object store, where they were drawn just now."""
+class Takes(Protocol):
+    """What a shot's life asks for; the studio makes it."""
 
-    take: str
-    media: Media
-    picture: Part | None = None
+    async def take(self, plan: ShotPlan, stage: StagePlan, attempt: int, variation: int, start: Start | None) -> Take: ...
 
 
-async def render_shot(plan: ShotPlan, studio: Studio) -> ShotOutcome:
-    """Render until the clip is accepted, or a stage has spent its attempts.
+async def render_shot(plan: ShotPlan, studio: Takes) -> ShotOutcome:
+    """Render until the last stage is accepted, or a stage has spent its attempts.
 
     A rejected take goes round again as its workflow's retry policy says for its labels: with a new seed,
     or with a new keyframe. An error goes round with the same seed, so that a crash changes nothing in
     the result.
     """
-    first = plan.accepted_keyframe
-    keyframe = Start(first.take, Media(first.media, first.media_path, first.media_bytes)) if first else None
+    made = [Start.of_past(take) for take in plan.accepted]
     spent: Counter[str] = Counter()
     errors: Counter[str] = Counter()
     numbers = _Numbers(plan)
     why = ""
-    while True:
-        stage = plan.clip if keyframe else plan.keyframe
-        allowed = 1 if stage.stage == "keyframe" and plan.given_keyframe else stage.workflow.retry.max_attempts
-        if spent[stage.stage] >= allowed:
-            return _exhausted(plan, keyframe, f"{stage.stage} rejected {spent[stage.stage]} times, last for {why}")
 
-        if keyframe is None:
-            take = await studio.keyframe(plan, *numbers.of("keyframe", plan.keyframe.inputs))
-        else:
-            take = await studio.clip(plan, *numbers.of("clip", clip_inputs(plan.clip, keyframe.media.digest)), keyframe)
+    def ended(outcome: str, why: str = "") -> ShotOutcome:
+        return ShotOutcome(plan.shot.id, outcome, {s.stage: m.take for s, m in zip(plan.stages, made, strict=False)}, why)
+
+    while len(made) < len(plan.stages):
+        stage, start = plan.stages[len(made)], made[-1] if made else None
+        if spent[stage.stage] >= stage.attempts:
+            return ended("exhausted", f"{stage.stage} rejected {spent[stage.stage]} times, last for {why}")
+
+        take = await studio.take(plan, stage, *numbers.of(stage.stage, inputs_from(stage, start.media.digest if start else None)), start)
         numbers.add(take)
 
-        if take.is_final:
-            return _exhausted(plan, keyframe, take.row["error"])
+        if take.model_broken:
+            return ended("exhausted", take.row["error"])
         if take.outcome == "error":
             errors[stage.stage] += 1
-            keyframe = keyframe and replace(keyframe, picture=None)  # it may be what was lost; the stored file is not
+            made[-1:] = [start.from_file()] if start else []
             if errors[stage.stage] >= MAX_ERRORS:
-                return _exhausted(plan, keyframe, f"{stage.stage} failed {MAX_ERRORS} times: {take.row['error']}")
+                return ended("exhausted", f"{stage.stage} failed {MAX_ERRORS} times: {take.row['error']}")
         elif take.outcome == "rejected":
             spent[stage.stage] += 1
             why = ", ".join(take.labels)
             action = stage.workflow.retry.action(take.labels)
             if action == "give_up":
-                return _exhausted(plan, keyframe, f"{stage.stage} rejected for {why}, which another seed cannot mend")
-            if action == "new_keyframe" and not plan.given_keyframe:
-                keyframe = None
-                numbers.give_up(plan.keyframe.inputs)
-        elif keyframe is None:
-            keyframe = Start(take.id, take.media, take.picture)
-            if plan.until == "keyframe":
-                return ShotOutcome(plan.shot.id, "accepted", keyframe.take, None)
+                return ended("exhausted", f"{stage.stage} rejected for {why}, which another seed cannot mend")
+            if action == "new_keyframe" and not plan.stages[0].given:
+                made.clear()
+                numbers.give_up(plan.stages[0].inputs)
         else:
-            return ShotOutcome(plan.shot.id, "accepted", keyframe.take, take.id)
+            made.append(Start.of(take))
+    return ended("accepted")
 
 
 class _Numbers:
@@ -114,7 +103,3 @@ class _Numbers:
     def _note(self, outcome: str, inputs: str, variation: int) -> None:
         if outcome != "error":
             (self.used if outcome == "rejected" else self.accepted)[inputs].add(variation)
-
-
-def _exhausted(plan: ShotPlan, keyframe: Start | None, why: str) -> ShotOutcome:
-    return ShotOutcome(plan.shot.id, "exhausted", keyframe.take if keyframe else None, None, why)

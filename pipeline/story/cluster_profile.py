@@ -9,7 +9,7 @@ from pydantic import Field
 from cluster.specs import PoolOptions
 from pipeline import PROJECT
 
-from .episode import Name, Part
+from .episode import Name, Written
 from .yaml_file import named_file, read_yaml
 
 if TYPE_CHECKING:  # a profile can be read where nothing is set
@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # a profile can be read where nothing is set
 PROFILES = PROJECT / "configs" / "cluster"
 
 
-class ClusterProfile(Part):
+class ClusterProfile(Written):
     """Everything has a default that fits one machine and a rack; a profile overrides."""
 
     name: Name

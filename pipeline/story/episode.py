@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gates.rules import Declaration
 
+from .stages import StageName
 from .yaml_file import Misfit, read_yaml
 
 Text = Annotated[str, Field(max_length=100_000)]
@@ -25,18 +26,18 @@ WorkflowRef = Annotated[
 ]
 
 
-class Part(BaseModel):
+class Written(BaseModel):
     model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
 
 
-class Lora(Part):
+class Lora(Written):
     """A LoRA, of a character or of a workflow."""
 
     file: str = Field(description="safetensors file, relative to TOWER_MODELS_DIR")
     weight: float = Field(1.0, ge=-2, le=2)
 
 
-class Character(Part):
+class Character(Written):
     """Someone who appears in shots."""
 
     name: str = Field(description="as people say it")
@@ -44,13 +45,13 @@ class Character(Part):
     lora: Lora | None = Field(None, description="drawn with this LoRA in keyframes and AnimateDiff clips")
 
 
-class Location(Part):
+class Location(Written):
     """Somewhere that shots take place."""
 
     description: Text = Field(description="as it goes into prompts")
 
 
-class Transition(Part):
+class Transition(Written):
     """How a shot begins. A dissolve of n frames lays the shot's first n over the previous shot's last n."""
 
     type: Literal["cut", "dissolve"] = "cut"
@@ -63,7 +64,7 @@ class Transition(Part):
         return self
 
 
-class Shot(Part):
+class Shot(Written):
     """The unit of work. Its length is what the episode shows, apart from what a model generates."""
 
     id: Annotated[str, Field(pattern=r"^SH\d{4,6}$", description="SH0010, SH0020 … unique in the episode")]
@@ -89,8 +90,12 @@ class Shot(Part):
     variation: int = Field(0, ge=0, le=10**6, description="another number, another seed")
     priority: int = Field(0, ge=-100, le=100, description="shots with more are rendered before others; what they look like does not change")
 
+    def parameters_of(self, stage: StageName) -> dict[str, float]:
+        """What the shot changes of that stage's workflow."""
+        return getattr(self, f"{stage}_parameters")
 
-class Sequence(Part):
+
+class Sequence(Written):
     """Shots that belong together."""
 
     id: Annotated[str, Field(pattern=r"^S\d{3,5}$", description="S010, S020 …")]
@@ -100,7 +105,7 @@ class Sequence(Part):
     shots: list[Shot] = Field(min_length=1)
 
 
-class Episode(Part):
+class Episode(Written):
     """A whole episode."""
 
     id: Annotated[str, Field(pattern=r"^E\d{2,4}$", description="E01, E02 …")]
@@ -122,6 +127,11 @@ class Episode(Part):
     @property
     def shots(self) -> list[tuple[Sequence, Shot]]:
         return [(sequence, shot) for sequence in self.sequences for shot in sequence.shots]
+
+    def workflow_of(self, shot: Shot | None, stage: StageName) -> str:
+        """The workflow that makes this stage: the shot's own, else the episode's; the latter where no shot is given."""
+        name = f"{stage}_workflow"
+        return (getattr(shot, name) if shot else None) or getattr(self, name)
 
     @property
     def total_frames(self) -> int:

@@ -11,7 +11,7 @@ from gates.measures import IMAGE, VIDEO, WANTED
 from gates.rules import Profile, Rule
 from pipeline import PROJECT
 
-from .episode import Name, Part
+from .episode import Name, Written
 from .fingerprint import digest
 from .yaml_file import named_file, read_yaml
 
@@ -19,7 +19,7 @@ PROFILES = PROJECT / "configs" / "gates"
 DEFAULT = "anime"
 
 
-class GateProfile(Part):
+class GateProfile(Written):
     """Rules of both gates. A label may have several rules; any of them finds it."""
 
     name: Name

@@ -11,14 +11,14 @@ from catalog.registry import Demands
 from gates.rules import Declaration
 from pipeline import PROJECT
 
-from .episode import Character, Episode, Location, Name, Part, Sequence, Shot, Text, WorkflowRef
+from .episode import Character, Episode, Location, Name, Sequence, Shot, Text, WorkflowRef, Written
 from .fingerprint import digest
 from .yaml_file import Misfit, read_yaml
 
 SUITES = PROJECT / "configs" / "suites"
 
 
-class Case(Part):
+class Case(Written):
     """One thing to draw. Fields as a shot's."""
 
     name: Name
@@ -31,7 +31,7 @@ class Case(Part):
     declares: tuple[Declaration, ...] = ()
 
 
-class Required(Part):
+class Required(Written):
     """What a workflow must reach to be proven."""
 
     pass_rate: float = Field(gt=0, le=1, description="that the lower 95 % bound of accepted first takes must reach")
@@ -39,7 +39,7 @@ class Required(Part):
     peak_memory_gb: float | None = Field(None, gt=0)
 
 
-class Suite(Part):
+class Suite(Written):
     """A change of anything here is another digest, and makes what was proven by it stale."""
 
     name: Name

@@ -12,7 +12,7 @@ from actors.values import ClipSettings, KeyframeSettings
 from gates.verdict import LABELS
 from pipeline import PROJECT
 
-from .episode import Lora, Name, Part
+from .episode import Lora, Name, Written
 from .errors import InputError
 from .yaml_file import read_yaml
 
@@ -25,7 +25,7 @@ else:
     FamilyName = Literal[tuple(FAMILIES)]
 
 
-class Retry(Part):
+class Retry(Written):
     """What happens after a rejection. Errors that are not the take's fault are retried with the same seed."""
 
     max_attempts: int = Field(4, ge=1, le=100, description="takes of one stage that one run may spend on a shot")
@@ -54,14 +54,14 @@ Parameter = Literal[
 WHOLE = ("num_inference_steps", "keyframe_crf")
 
 
-class Range(Part):
+class Range(Written):
     """What a shot may set a parameter to; both ends belong to it."""
 
     minimum: float
     maximum: float
 
 
-class Workflow(Part):
+class Workflow(Written):
     """Model files, sampler, sizes and retry policy. A change of any of them is another digest."""
 
     name: Name

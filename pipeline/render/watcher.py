@@ -1,0 +1,54 @@
+"""What is told of a render while it runs: to the display, to the charts, and to whoever counts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pipeline.story.stages import STAGES
+
+from .take import Take
+
+if TYPE_CHECKING:
+    from cluster.metrics import Metrics
+
+    from .progress import RenderProgress
+
+
+class Watcher:
+    """Counts takes. The base of those that show something too."""
+
+    def __init__(self) -> None:
+        self.takes = 0
+
+    def take(self, take: Take) -> None:
+        """A take was recorded."""
+        self.takes += 1
+
+    def shot(self, outcome: str) -> None:
+        """A shot ended: accepted or exhausted."""
+
+    def pool(self, stats: Any) -> None:
+        """How the devices stand; every second or so."""
+
+
+class Display(Watcher):
+    """Shows it on the terminal, or in a log, and in Ray's metrics."""
+
+    def __init__(self, progress: RenderProgress, metrics: Metrics):
+        super().__init__()
+        self.progress, self.metrics = progress, metrics
+
+    def take(self, take: Take) -> None:
+        super().take(take)
+        row = take.row
+        self.progress.take(row)
+        seconds = {part: row.get(f"{part}_seconds") for part in ("queue", "device", "gate")}
+        self.metrics.take(row["stage"], f"{row['workflow']}@{row['workflow_version']}", row["outcome"], row["labels"], seconds)
+
+    def shot(self, outcome: str) -> None:
+        self.progress.shot(outcome)
+        self.metrics.shot(outcome)
+
+    def pool(self, stats: Any) -> None:
+        self.progress.pool(stats)
+        self.metrics.pool(stats, ("prompt", *STAGES))
