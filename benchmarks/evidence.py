@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import yaml
 from rich.console import Console
 
-from catalog.registry import Row
 from catalog.schema import TABLES
+from catalog.standing import Row
 from pipeline.evidence.benchmark import run_benchmark
 from pipeline.evidence.pages import pages
 from pipeline.registry import promotions as promotions

@@ -110,17 +110,17 @@ def run_case(case: Case) -> dict[str, Any] | None:
     return _row(case, profile, verdict, seconds, asked)
 
 
-Answer = tuple[Verdict, float, list[peers.PeerVerdict]]
+Judged = tuple[Verdict, float, list[peers.PeerVerdict]]
 
 
-def _image(case: Case, frames: np.ndarray, shown: np.ndarray, _: np.ndarray, profile: Profile, __: np.random.Generator) -> Answer:
+def _image(case: Case, frames: np.ndarray, shown: np.ndarray, _: np.ndarray, profile: Profile, __: np.random.Generator) -> Judged:
     data = cv2.imencode(".png", shown[0][..., ::-1])[1].tobytes()
     started = time.process_time()
     verdict = judge_image(data, profile, (frames.shape[2], frames.shape[1]), case.base.declared)
     return verdict, time.process_time() - started, []
 
 
-def _video(case: Case, frames: np.ndarray, shown: np.ndarray, still: np.ndarray, profile: Profile, rng: np.random.Generator) -> Answer:
+def _video(case: Case, frames: np.ndarray, shown: np.ndarray, still: np.ndarray, profile: Profile, rng: np.random.Generator) -> Judged:
     with tempfile.TemporaryDirectory(prefix="tower-calibration-") as folder:
         file = Path(folder) / "clip.mp4"
         write(case.fault, case.severity, shown, case.base.fps, file, rng)

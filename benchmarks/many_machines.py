@@ -176,7 +176,7 @@ class Inside(Site):
     @property
     def environment(self) -> dict[str, str]:
         joins = {"RAY_ADDRESS": f"{ADDRESSES['head']}:{PORT}", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
-        return super().environment | joins | {"TOWER_PROFILE": str(self.folder / "rack.yaml")}
+        return super().environment | joins | {"TOWER_CLUSTER_PROFILE": str(self.folder / "rack.yaml")}
 
     def write(self, shots: int) -> None:
         write_episode(self.folder, shots)

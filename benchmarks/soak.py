@@ -35,7 +35,8 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from catalog.care import NAMED, table_problems
+from catalog.care import NAMED
+from catalog.damage import table_problems
 from catalog.store import Catalog
 from pipeline.render.drive import LIVE_PER_DEVICE
 from pipeline.story.settings import PROJECT

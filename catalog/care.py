@@ -2,38 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.fs as pafs
-import pyarrow.parquet as pq
 from deltalake import DeltaTable
-from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake.exceptions import DeltaError
 
+from .damage import Problem, table_problems
 from .place import Place
 from .schema import TABLES
 from .store import Catalog, CatalogError
 
 READERS = 8  # files that are read at once
-ENTRY = re.compile(r"\d{20}\.json$")
 NAMED = re.compile(r"^media/([0-9a-f]{2})/(\1[0-9a-f]{62})\.\w+$")
-
-
-@dataclass(frozen=True)
-class Problem:
-    """kind: missing, corrupt, orphan, unfinished (a part of a write that never ended) or table."""
-
-    kind: Literal["missing", "corrupt", "orphan", "unfinished", "table"]
-    path: str
-    what: str
 
 
 def verify(catalog: Catalog) -> Iterator[Problem]:
@@ -57,54 +44,6 @@ def verify(catalog: Catalog) -> Iterator[Problem]:
 def _media_of_rows(catalog: Catalog) -> dict[str, str]:
     rows = catalog.dataset("takes").to_table(columns=["media_path", "media"]).to_pydict()
     return {path: digest for path, digest in zip(rows["media_path"], rows["media"], strict=True) if path and digest}
-
-
-def table_problems(place: Place) -> Iterator[Problem]:
-    """Log entries that are not whole, and live data files that are missing or cannot be opened."""
-    for name in TABLES:
-        entries = list(_bad_entries(place, name))
-        yield from entries
-        if not entries:
-            yield from _bad_data(place, name)
-
-
-def _bad_entries(place: Place, name: str) -> Iterator[Problem]:
-    folder = pafs.FileSelector(f"{name}/_delta_log", allow_not_found=True)
-    for info in place.files.get_file_info(folder):
-        if ENTRY.search(info.path):
-            with place.files.open_input_stream(info.path) as file:
-                text = file.read().decode(errors="replace")
-            try:
-                whole = bool(text.strip()) and all(isinstance(json.loads(line), dict) for line in text.splitlines())
-            except ValueError:
-                whole = False
-            if not whole:
-                yield Problem("table", info.path, f"log entry {info.path} is not whole: that commit never ended, or the disk lost it")
-
-
-def _bad_data(place: Place, name: str) -> Iterator[Problem]:
-    try:
-        live = [uri.removeprefix(place.table(name)).lstrip("/") for uri in DeltaTable(place.table(name)).file_uris()]
-    except TableNotFoundError:
-        return
-    except (DeltaError, OSError, ValueError) as error:
-        yield Problem("table", f"{name}/_delta_log", f"the log of {name} cannot be read: {' '.join(str(error).split())[:200]}")
-        return
-    with ThreadPoolExecutor(READERS) as readers:
-        for path, why in zip(live, readers.map(lambda p: _data_damage(place, f"{name}/{p}"), live), strict=True):
-            if why:
-                yield Problem("table", f"{name}/{path}", f"data file {name}/{path} {why}")
-
-
-def _data_damage(place: Place, path: str) -> str | None:
-    try:
-        with place.files.open_input_file(path) as file:
-            pq.ParquetFile(file).read()
-    except FileNotFoundError:
-        return "is missing"
-    except (pa.ArrowException, OSError) as error:
-        return f"cannot be read: {' '.join(str(error).split())[:120]}"
-    return None
 
 
 def repair(catalog_place: Place) -> list[Problem]:

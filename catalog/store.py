@@ -20,6 +20,7 @@ import pyarrow.dataset as ds
 from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
+from .damage import table_problems
 from .media import MediaStore, fsync_folder
 from .migrate import NewerCatalog, migrate
 from .place import Place
@@ -156,8 +157,6 @@ def _make_durable(table: Path, version: int) -> None:
 
 def _damage(place: Place) -> str | None:
     """A reason that a person can act on, if a look at the files finds one: engines name bytes, not what to do."""
-    from .care import table_problems
-
     found = next(iter(table_problems(place)), None)
     return f"{found.what}; `tower catalog repair` sets such files aside" if found else None
 

@@ -82,7 +82,7 @@ def test_nobody_who_renders_can_be_told_nothing(here, tmp_path):
 
 @pytest.mark.parametrize("file", sorted(PROFILES.glob("*.yaml")), ids=lambda f: f.stem)
 def test_every_profile_in_the_repository_holds(file, tmp_path):
-    profile = cluster_profile(settings(profile=file.stem))
+    profile = cluster_profile(settings(cluster_profile=file.stem))
     assert profile.name == file.stem and profile.description
     ModelNeeds.of(Catalog.open(tmp_path), profile)
 
@@ -90,18 +90,18 @@ def test_every_profile_in_the_repository_holds(file, tmp_path):
 def test_a_profile_says_what_devices_take_and_settings_go_before_it(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("name: mine\ndevice_memory_gb: {L4: 20, other: 11}\nresident_models: 3\ncall_minutes: 2\n")
-    profile = cluster_profile(settings(profile=str(file)))
+    profile = cluster_profile(settings(cluster_profile=str(file)))
     assert profile.options(settings(devices=4)) == PoolOptions(4, 3, {"L4": 20 * 10**9, "": 11 * 10**9}, 120.0, 0.0)
     assert profile.options(settings(resident_models=1)).resident == 1
 
 
 def test_a_profile_that_means_nothing_is_one_sentence(here, episode, tmp_path, monkeypatch):
-    monkeypatch.setenv("TOWER_PROFILE", "card-12")
+    monkeypatch.setenv("TOWER_CLUSTER_PROFILE", "card-12")
     refused(here("render", episode), "no cluster profile 'card-12'", "did you mean 'card-12gb'?")
     file = tmp_path / "mine.yaml"
     file.write_text("name: mine\nplacement:\n  ltx: {ray.io/accelerator-type: H100}\n")
     with pytest.raises(InputError, match=r"placement of 'ltx', which is neither a family .*ltx_video.* nor a workflow"):
-        ModelNeeds.of(Catalog.open(tmp_path / "c"), cluster_profile(settings(profile=str(file))))
+        ModelNeeds.of(Catalog.open(tmp_path / "c"), cluster_profile(settings(cluster_profile=str(file))))
     file.write_text("name: mine\nresident: 1\n")
-    monkeypatch.setenv("TOWER_PROFILE", str(file))
+    monkeypatch.setenv("TOWER_CLUSTER_PROFILE", str(file))
     refused(here("render", episode), "mine.yaml:2", "resident")

@@ -125,7 +125,7 @@ def test_settings_in_image_and_manifests_are_settings_that_exist_and_agree():
             (container,) = pod["containers"]
             told = {e["name"]: e["value"] for e in container["env"]}
             assert told.pop("RAY_health_check_timeout_ms", None) == ("3000" if container["name"] == "ray-head" else None)
-            profile = told.pop("TOWER_PROFILE", None)
+            profile = told.pop("TOWER_CLUSTER_PROFILE", None)
             assert (
                 profile is None or (PROJECT / "configs" / "cluster" / f"{profile}.yaml").is_file()
             ) and "profile" in Settings.model_fields

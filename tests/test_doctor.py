@@ -34,7 +34,7 @@ LTX, STILLS, ANIMATEDIFF = "ltx_video_2b_demo@1", "sd15_keyframe_demo@1", "anima
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RAY_ADDRESS", "TOWER_PROFILE", "TOWER_DEVICES", "TOWER_RESIDENT_MODELS", "CUDA_VISIBLE_DEVICES"):
+    for name in ("RAY_ADDRESS", "TOWER_CLUSTER_PROFILE", "TOWER_DEVICES", "TOWER_RESIDENT_MODELS", "CUDA_VISIBLE_DEVICES"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -58,7 +58,7 @@ def everything(folder: Path) -> dict[str, tuple[int, int]]:
 
 def profile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, **settings: Any) -> None:
     (tmp_path / "small.yaml").write_text(json.dumps({"name": "small"} | settings))
-    monkeypatch.setenv("TOWER_PROFILE", str(tmp_path / "small.yaml"))
+    monkeypatch.setenv("TOWER_CLUSTER_PROFILE", str(tmp_path / "small.yaml"))
 
 
 def program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str) -> None:
@@ -97,11 +97,11 @@ def test_a_checkpoint_that_nothing_proves_is_experimental(here: Here, tmp_path: 
 
 
 def test_settings_that_do_not_hold_are_refused(here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("TOWER_PROFILE", "card-12g")
-    refused(here("doctor"), "TOWER_PROFILE", "card-12gb")
+    monkeypatch.setenv("TOWER_CLUSTER_PROFILE", "card-12g")
+    refused(here("doctor"), "TOWER_CLUSTER_PROFILE", "card-12gb")
     profile(monkeypatch, tmp_path, placement={"ltx_vidoe": {"a": "b"}})
     refused(here("doctor", "--json"), "small", "ltx_vidoe")
-    monkeypatch.delenv("TOWER_PROFILE")
+    monkeypatch.delenv("TOWER_CLUSTER_PROFILE")
     monkeypatch.setenv("TOWER_DEVICES", "many")
     refused(here("doctor"), "TOWER_DEVICES", "many")
 
@@ -220,7 +220,7 @@ def test_a_cluster_is_told_with_its_devices_and_holds_what_its_labels_allow(here
     cluster = Cluster(initialize_head=True, head_node_args=head | {"node_ip_address": HEAD, "object_store_memory": 100 * 2**20})
     try:
         monkeypatch.setenv("RAY_ADDRESS", cluster.address)
-        monkeypatch.setenv("TOWER_PROFILE", "mixed-rack")
+        monkeypatch.setenv("TOWER_CLUSTER_PROFILE", "mixed-rack")
         done = here("doctor", "--json")
     finally:
         monkeypatch.delenv("RAY_ADDRESS", raising=False)

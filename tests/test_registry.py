@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import pipeline.registry.workflows
-from catalog.registry import Demands, Now, figures, pair, shortfalls, standing
+from catalog.standing import Demands, Now, figures, pair, shortfalls, standing
 from pipeline.evidence.pages import pages
 from pipeline.registry.open_catalog import open_catalog
 from pipeline.registry.workflows import Registry

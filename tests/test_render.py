@@ -74,11 +74,11 @@ def test_the_same_command_again_renders_nothing(rendered: Rendered):
     assert (rendered.out / "episode.mp4").read_bytes() == movie
 
 
-def test_status_takes_and_models_speak_json(rendered: Rendered):
+def test_status_takes_and_workflows_speak_json(rendered: Rendered):
     shots = json.loads(tower("status", "E90", "--json", cwd=rendered.cwd).out)
     assert [(s["shot"], s["outcome"]) for s in shots] == [("SH0010", "accepted"), ("SH0020", "accepted"), ("SH0030", "accepted")]
     assert json.loads(tower("status", "--json", cwd=rendered.cwd).out)[0]["episode"] == "E90"
     one = json.loads(tower("takes", "E90", "SH0020", "--json", cwd=rendered.cwd).out)
     assert {t["shot"] for t in one} == {"SH0020"} and {"seed", "labels", "media", "workflow", "outcome"} <= set(one[0])
-    states = {m["workflow"]: m["state"] for m in json.loads(tower("models", "--json", cwd=rendered.cwd).out)}
-    assert states["ltx_video_2b_demo"] == "ready" and "does not exist" in states["ltx_video_2b"]
+    files = {w["workflow"]: w["files"] for w in json.loads(tower("workflows", "list", "--json", cwd=rendered.cwd).out)}
+    assert files["ltx_video_2b_demo@1"].startswith("ready, ") and "does not exist" in files["ltx_video_2b@1"]

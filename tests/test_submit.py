@@ -88,11 +88,11 @@ def test_a_cluster_profile_of_ones_own_travels_and_a_bad_one_is_told_here(here, 
     from pipeline.story.settings import load_settings
 
     (episode.parent / "mine.yaml").write_text("name: mine\nwait_minutes: 5\n")
-    monkeypatch.setenv("TOWER_PROFILE", "mine.yaml")
+    monkeypatch.setenv("TOWER_CLUSTER_PROFILE", "mine.yaml")
     assert cli_jobs._profile_file(load_settings()) == Path("mine.yaml")
     (episode.parent / "mine.yaml").write_text("name: mine\nwait_minuts: 5\n")
     refused(here("submit", episode, "--address", "http://127.0.0.1:1"), "mine.yaml:2", "'wait_minuts'")
-    monkeypatch.setenv("TOWER_PROFILE", "card-12gb")
+    monkeypatch.setenv("TOWER_CLUSTER_PROFILE", "card-12gb")
     assert cli_jobs._profile_file(load_settings()) is None
 
 
@@ -146,7 +146,7 @@ def test_a_submitters_settings_travel_and_its_keys_do_not(tmp_path, monkeypatch)
     }  # fmt: skip
     monkeypatch.setenv("TOWER_CATALOG_URI", "s3://bucket/catalog")
     env = cli_jobs.job_env(load_settings(), Path("mine.yaml"))
-    assert env["TOWER_PROFILE"] == "episode/.tower-profile.yaml"
+    assert env["TOWER_CLUSTER_PROFILE"] == "episode/.tower-profile.yaml"
     assert (env["TOWER_CATALOG_URI"], env["AWS_ENDPOINT_URL"]) == ("s3://bucket/catalog", "http://storage:9000")
     assert "secret" not in env.values()
 

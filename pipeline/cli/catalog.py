@@ -27,8 +27,8 @@ Sql = Annotated[str, typer.Argument(metavar="SQL", help='read by DuckDB; write t
 @catalog_app.command()
 def verify(as_json: AsJson = False) -> None:
     """Hash every media file again and read every table: what is missing, corrupt or orphaned. Exit code 1 if anything is wrong."""
-    from catalog.care import table_problems
     from catalog.care import verify as look
+    from catalog.damage import table_problems
     from pipeline.story.settings import load_settings
 
     broken = list(table_problems(load_settings().place))  # a catalog that cannot be opened is what this is for

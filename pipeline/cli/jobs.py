@@ -165,7 +165,7 @@ def job_env(settings: Settings, profile: Path | None) -> dict[str, str]:
     env = {f"TOWER_{name.upper()}": value if isinstance(value, str) else json.dumps(value) for name, value in told.items()}
     env["TOWER_CATALOG_URI"] = settings.place.uri
     if profile:
-        env["TOWER_PROFILE"] = f"episode/{PROFILE}"
+        env["TOWER_CLUSTER_PROFILE"] = f"episode/{PROFILE}"
     if "models_dir" in told or settings.models_dir.is_dir():
         env["TOWER_MODELS_DIR"] = str(settings.models_dir.expanduser().absolute())
     if not settings.place.is_local:
@@ -180,7 +180,7 @@ def _profile_file(settings: Settings) -> Path | None:
     from pipeline.story.cluster_profile import cluster_profile
 
     cluster_profile(settings)  # whatever is wrong with it is told here
-    return Path(settings.profile) if settings.profile and settings.profile.endswith((".yaml", ".yml")) else None
+    return Path(settings.cluster_profile) if settings.cluster_profile and settings.cluster_profile.endswith((".yaml", ".yml")) else None
 
 
 def _places(settings: Settings, out_dir: Path) -> tuple[str, list[str]]:

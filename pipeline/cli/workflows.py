@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from catalog.standing import name_of
+
 from .table import out, show
 
 if TYPE_CHECKING:
@@ -24,20 +26,21 @@ Evidence = Annotated[str, typer.Option(metavar="BENCHMARK", help="id of a benchm
 
 @workflows_app.command("list")
 def list_all(as_json: AsJson = False) -> None:
-    """Every registered version, with the status that holds here and now."""
-    from pipeline.registry.models import makes
+    """Every registered version: the status that holds here and now, what it makes, and whether its files are here."""
+    from pipeline.registry.files import state_of_files
 
     registry = _registry()
     other = {target: name for name, target in registry.aliases.items()}
     rows = []
     for workflow in registry.all():
         standing = registry.standing(workflow)
-        name = f"{workflow.name}@{workflow.version}"
+        name = workflow.title
         rows.append(
             {
                 "workflow": name,
                 "status": standing.status,
-                "makes": makes(workflow),
+                "makes": workflow.makes,
+                "files": state_of_files(workflow, registry.settings),
                 "alias": other.get(name) or other.get(workflow.name) or "",
                 "why": standing.why,
             }
@@ -69,7 +72,7 @@ def register_file(file: Annotated[Path, typer.Argument(metavar="FILE")], by: By 
     row, new = register(registry, read_workflow(file), str(file), by)
     registry.digests.save()
     state = "registered" if new else "was registered before, and is the same"
-    out.print(f"{row['workflow']}@{row['version']} {state}; settings {row['settings_digest'][:12]}", highlight=False)
+    out.print(f"{name_of(row)} {state}; settings {row['settings_digest'][:12]}", highlight=False)
 
 
 @workflows_app.command()
@@ -98,7 +101,7 @@ def explain(ref: Ref, as_json: AsJson = False) -> None:
         told = {"status": standing.status, "why": standing.why, "ledger": ledger, "cells": cells}
         print(json.dumps(told, indent=2, default=str, ensure_ascii=False))
         return
-    out.print(f"{workflow.name}@{workflow.version} is {standing.status}: {standing.why}", highlight=False, soft_wrap=True)
+    out.print(f"{workflow.title} is {standing.status}: {standing.why}", highlight=False, soft_wrap=True)
     for row in ledger:
         told_row = f"{row['at']:%Y-%m-%d} {row['action']} by {row['by']}"
         more = ", ".join(str(row[k]) for k in ("evidence", "why") if row[k])
@@ -114,7 +117,7 @@ def promote(ref: Ref, evidence: Evidence, by: By = "") -> None:
 
     registry = _registry()
     row = promotions.promote(registry, ref, evidence, by)
-    out.print(f"{row['workflow']}@{row['version']} is proven by {evidence}", highlight=False)
+    out.print(f"{name_of(row)} is proven by {evidence}", highlight=False)
 
 
 @workflows_app.command()
@@ -173,13 +176,13 @@ def _retire(action: str, ref: str, why: str, by: str, evidence: str) -> None:
     from pipeline.registry import promotions
 
     row = promotions.retire(_registry(), action, ref, why, by, evidence)
-    out.print(f"{row['workflow']}@{row['version']} is {action}d: {row['why']}", highlight=False, soft_wrap=True)
+    out.print(f"{name_of(row)} is {action}d: {row['why']}", highlight=False, soft_wrap=True)
 
 
 def _told(registry: Registry, workflow: Workflow) -> dict[str, Any]:
     row, standing = registry.versions[workflow.name][workflow.version], registry.standing(workflow)
     return {
-        "workflow": f"{workflow.name}@{workflow.version}",
+        "workflow": workflow.title,
         "status": standing.status,
         "why": standing.why,
         "registered": row["at"],

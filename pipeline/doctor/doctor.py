@@ -22,13 +22,13 @@ from pipeline.story.fingerprint import FileDigests
 from pipeline.story.settings import Settings
 from pipeline.story.stages import STAGES
 
-from .machine import Finding, count, devices, disk, on_paper, prometheus, store, versions
-from .workflows import Judge, Judged, Unmade, memory, model, seen, verdict
+from .machine import Notice, count, devices, disk, on_paper, prometheus, store, versions
+from .workflows import Examiner, Prospect, Unmade, memory, model, seen, verdict
 
 BLOCKING = ("devices", "catalog", "disk")  # checks without which nothing renders
 
 
-def examine(settings: Settings) -> list[Finding]:
+def examine(settings: Settings) -> list[Notice]:
     """Every finding, in the order in which a render would meet it; the last one says whether anything can render.
 
     Raises:
@@ -37,25 +37,25 @@ def examine(settings: Settings) -> list[Finding]:
     profile = cluster_profile(settings)
     registry, specs, of_catalog = _read(settings, profile)
     sight, of_devices = devices(settings, profile)
-    judge = Judge(on_paper(sight, profile.options(settings)), profile, specs)
-    workflows = judge.all(seen(registry))
+    examiner = Examiner(on_paper(sight, profile.options(settings)), profile, specs)
+    workflows = examiner.all(seen(registry))
     found = [*versions(sight), *of_devices, _profile(profile), *(memory(w) for w in workflows if w.seen.ready), *map(model, workflows)]
-    found += [*disk(settings, sight), *store(sight, len(judge.pool.fleet.posts)), of_catalog, prometheus()]
-    return [*found, *map(verdict, workflows), _chosen(found, workflows, judge, sight)]
+    found += [*disk(settings, sight), *store(sight, len(examiner.pool.fleet.posts)), of_catalog, prometheus()]
+    return [*found, *map(verdict, workflows), _chosen(found, workflows, examiner, sight)]
 
 
-def can_render(findings: list[Finding]) -> bool:
+def can_render(findings: list[Notice]) -> bool:
     """Whether at least one keyframe workflow and one clip workflow can render here."""
     return findings[-1].state != "problem"
 
 
-def _profile(profile: ClusterProfile) -> Finding:
+def _profile(profile: ClusterProfile) -> Notice:
     says = profile.model_dump(exclude_defaults=True, exclude={"name", "description"})
     told = ", ".join(f"{name} {value}" for name, value in says.items()) or "everything is measured"
-    return Finding("profile", "ok", f"cluster profile {profile.name}: {told}")
+    return Notice("profile", "ok", f"cluster profile {profile.name}: {told}")
 
 
-def _read(settings: Settings, profile: ClusterProfile) -> tuple[Registry, ModelNeeds, Finding]:
+def _read(settings: Settings, profile: ClusterProfile) -> tuple[Registry, ModelNeeds, Notice]:
     """What the catalog knows; where there is none that can be read, what a new one would begin with."""
     place = settings.place
     try:
@@ -69,11 +69,11 @@ def _read(settings: Settings, profile: ClusterProfile) -> tuple[Registry, ModelN
         do = "`tower catalog verify` says what is wrong, `tower catalog repair` sets damaged files aside"
         if not place.is_local:
             do = "see that its address, its keys and the network are right: AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY"
-        finding = Finding("catalog", "problem", f"catalog {place} cannot be read: {told}", do)
+        finding = Notice("catalog", "problem", f"catalog {place} cannot be read: {told}", do)
     return *_known(cast(Catalog, Unmade()), settings, profile), finding
 
 
-def _as_it_is(place: Place) -> tuple[Catalog | None, Finding]:
+def _as_it_is(place: Place) -> tuple[Catalog | None, Notice]:
     """The catalog, neither made nor upgraded; None where it is not what this Tower reads."""
     if place.is_local:
         there = (place.folder / "takes" / "_delta_log").is_dir()
@@ -82,17 +82,17 @@ def _as_it_is(place: Place) -> tuple[Catalog | None, Finding]:
     had = found_version(place) if there else 0
     if had > VERSION:
         told = f"catalog {place} has version {had}, and this Tower knows versions up to {VERSION}"
-        return None, Finding("catalog", "problem", told, "use the Tower that wrote it, or set TOWER_CATALOG_URI to another place")
+        return None, Notice("catalog", "problem", told, "use the Tower that wrote it, or set TOWER_CATALOG_URI to another place")
     if had == VERSION and (workflows := Catalog(place, had).dataset("workflows").count_rows()):
         catalog = Catalog(place, had)
         takes = catalog.dataset("takes").count_rows()
         told = f"catalog {place} has version {had}, {count(workflows, 'workflow')} and {count(takes, 'take')}"
-        return catalog, Finding("catalog", "ok", told)
+        return catalog, Notice("catalog", "ok", told)
     if had and had < VERSION:
         told = f"catalog {place} has version {had}, and the next render brings it to {VERSION}"
-        return None, Finding("catalog", "note", f"{told}; until then workflows are those of this project's files")
+        return None, Notice("catalog", "note", f"{told}; until then workflows are those of this project's files")
     told = f"no catalog at {place} yet: the first render makes it, with this project's workflows and the evidence for them"
-    return None, Finding("catalog", "note", told)
+    return None, Notice("catalog", "note", told)
 
 
 def _known(catalog: Catalog, settings: Settings, profile: ClusterProfile) -> tuple[Registry, ModelNeeds]:
@@ -109,19 +109,19 @@ def _digests(settings: Settings) -> Path:
     return memory if os.access(memory, os.R_OK) else Path(os.devnull)
 
 
-def _chosen(found: list[Finding], workflows: list[Judged], judge: Judge, sight: Sight) -> Finding:
+def _chosen(found: list[Notice], workflows: list[Prospect], examiner: Examiner, sight: Sight) -> Notice:
     blocking = [f for f in found if f.state == "problem" and f.check in BLOCKING and f.told != sight.fault]
     ready = [w for w in workflows if w.can in ("ready", "takes turns")]
     missing = [stage for stage in STAGES if stage not in {w.seen.workflow.stage for w in ready}]
     if blocking:
         names = " and ".join(dict.fromkeys(f.check for f in blocking))
-        return Finding("chosen", "problem", f"nothing can render here, because of the problem above: {names}", "mend that first")
+        return Notice("chosen", "problem", f"nothing can render here, because of the problem above: {names}", "mend that first")
     if missing:
         told = f"nothing can render here: no {' and no '.join(missing)} workflow is ready"
-        return Finding("chosen", "problem", told, "see above what each workflow lacks; the demo's need only what comes with Tower")
+        return Notice("chosen", "problem", told, "see above what each workflow lacks; the demo's need only what comes with Tower")
     demo = {w.seen.workflow.stage for w in ready if w.seen.workflow.checkpoint.startswith("demo:")}
-    number = len(judge.pool.fleet.posts)
+    number = len(examiner.pool.fleet.posts)
     models = "models take turns on the devices" if any(w.can == "takes turns" for w in ready) else "models stay on the devices"
-    live = judge.live_shots([w.seen for w in ready])
+    live = examiner.live_shots([w.seen for w in ready])
     told = f"{count(number, 'logical device' if sight.logical else 'GPU')}, {models}, up to {count(live, 'shot')} under way at once"
-    return Finding("chosen", "ok", f"{told}; the demo can{'' if len(demo) == len(STAGES) else 'not'} render")
+    return Notice("chosen", "ok", f"{told}; the demo can{'' if len(demo) == len(STAGES) else 'not'} render")

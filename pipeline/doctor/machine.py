@@ -32,7 +32,7 @@ State = Literal["ok", "note", "problem"]
 
 
 @dataclass(frozen=True)
-class Finding:
+class Notice:
     """told: what is so. do: what to do about it, if anything."""
 
     check: str
@@ -49,14 +49,16 @@ def count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def versions(sight: Sight) -> list[Finding]:
+def versions(sight: Sight) -> list[Notice]:
     have = f"Python {platform.python_version()}, Tower {_installed('tower') or 'not installed'}, " + ", ".join(
         f"{name} {_installed(name) or 'not installed'}" for name in ("ray", "torch")
     )
     project, pinned = _asked()
     python = project.get("requires-python", "")
     if python and platform.python_version() not in SpecifierSet(python):
-        return [Finding("versions", "problem", f"{have}; Tower asks for Python {python}", "make a virtual environment with such a Python")]
+        return [
+            Notice("versions", "problem", f"{have}; Tower asks for Python {python}", "make a virtual environment with such a Python")
+        ]
     lacking, other = [], []
     for wanted in map(Requirement, project.get("dependencies", [])):
         installed = _installed(wanted.name)
@@ -68,10 +70,12 @@ def versions(sight: Sight) -> list[Finding]:
         other.append(f"these files are Tower {project['version']}")
     install = "pip install -c configs/constraints.txt -e ."
     if lacking:
-        return [Finding("versions", "problem", f"{have}; {', '.join(lacking)}", install)]
-    found = [Finding("versions", "note", f"{have}; {', '.join(other)}", install) if other else Finding("versions", "ok", have)]
+        return [Notice("versions", "problem", f"{have}; {', '.join(lacking)}", install)]
+    found = [Notice("versions", "note", f"{have}; {', '.join(other)}", install) if other else Notice("versions", "ok", have)]
     if sight.machines and not os.environ.get("RAY_ADDRESS") and not sight.logical and (_installed("torch") or "").endswith("+cpu"):
-        found.append(Finding("versions", "problem", "this torch is built for CPUs and sees no GPU", "install the build of torch for CUDA"))
+        found.append(
+            Notice("versions", "problem", "this torch is built for CPUs and sees no GPU", "install the build of torch for CUDA")
+        )
     return found
 
 
@@ -92,40 +96,42 @@ def _installed(name: str) -> str | None:
         return None
 
 
-def devices(settings: Settings, profile: ClusterProfile) -> tuple[Sight, list[Finding]]:
+def devices(settings: Settings, profile: ClusterProfile) -> tuple[Sight, list[Notice]]:
     try:
         sight = look(settings.devices)
     except ClusterError as error:
         do = "start that cluster, or unset RAY_ADDRESS to use this machine" if os.environ.get("RAY_ADDRESS") else "lower TOWER_DEVICES"
-        return Sight(()), [Finding("devices", "problem", str(error), do)]
+        return Sight(()), [Notice("devices", "problem", str(error), do)]
     found = [_machine(m, sight) for m in sight.machines]
     if sight.fault:
         do = "mend the NVIDIA driver or the setting; until then a render takes CPUs, if it starts at all"
-        found.append(Finding("devices", "problem", sight.fault, do))
+        found.append(Notice("devices", "problem", sight.fault, do))
     staying = [m.node for m in sight.machines if not m.node.leaving]
     if not any(n.gpus for n in staying) and profile.wait_minutes:
         told = f"no GPU is there yet; profile {profile.name} waits {profile.wait_minutes:g} minutes for an autoscaler to bring one"
-        found.append(Finding("devices", "note", told))
+        found.append(Notice("devices", "note", told))
     elif not any(n.gpus for n in staying):
-        found.append(Finding("devices", "problem", "the cluster has no GPU, so no model could ever run", "start a worker with --num-gpus"))
+        found.append(
+            Notice("devices", "problem", "the cluster has no GPU, so no model could ever run", "start a worker with --num-gpus")
+        )
     if not any(n.cpus for n in staying) and not profile.wait_minutes:
-        found.append(Finding("devices", "problem", "the cluster has no CPU, so no gate could ever run", "start a worker with --num-cpus"))
+        found.append(Notice("devices", "problem", "the cluster has no CPU, so no gate could ever run", "start a worker with --num-cpus"))
     return sight, found
 
 
-def _machine(machine: Machine, sight: Sight) -> Finding:
+def _machine(machine: Machine, sight: Sight) -> Notice:
     node = machine.node
     if sight.logical:
         told = f"no GPU here: {count(node.gpus, 'logical device')} on {count(node.cpus, 'CPU')}; demo models render, real ones take hours"
-        return Finding("devices", "ok", told)
+        return Notice("devices", "ok", told)
     each = f" of {gb(machine.gpu_memory)}" if machine.gpu_memory else ""
     told = f"{node.name}: {count(node.gpus, 'GPU')}{f' {node.accelerator}' if node.accelerator else ''}{each}, {count(node.cpus, 'CPU')}"
     told += f", object store {gb(machine.store)}"
     if node.leaving:
-        return Finding("devices", "note", f"{told}; it is about to leave the cluster, and takes no new work")
+        return Notice("devices", "note", f"{told}; it is about to leave the cluster, and takes no new work")
     if node.gpus and not machine.gpu_memory:
-        return Finding("devices", "ok", f"{told}; its GPU memory is not known, so no limit is kept")
-    return Finding("devices", "ok", told)
+        return Notice("devices", "ok", f"{told}; its GPU memory is not known, so no limit is kept")
+    return Notice("devices", "ok", told)
 
 
 def on_paper(sight: Sight, options: PoolOptions) -> Pool:
@@ -140,41 +146,43 @@ def on_paper(sight: Sight, options: PoolOptions) -> Pool:
     return pool
 
 
-def disk(settings: Settings, sight: Sight) -> list[Finding]:
+def disk(settings: Settings, sight: Sight) -> list[Notice]:
     place = settings.place
     found = [_folder("the catalog's place", place.folder, SPARE_BYTES)] if place.is_local else []
     return [*found, *([_temp(sight.temp)] if sight.temp else [])]
 
 
-def _folder(what: str, wanted: Path, least: float) -> Finding:
+def _folder(what: str, wanted: Path, least: float) -> Notice:
     """The folder, or the nearest one above it that is there already."""
     folder = next(p for p in (wanted, *wanted.parents) if os.path.lexists(p))
     if not os.path.isdir(folder):
-        return Finding("disk", "problem", f"{what} {wanted}: {folder} is not a folder", f"move {folder} away, or choose another place")
+        return Notice("disk", "problem", f"{what} {wanted}: {folder} is not a folder", f"move {folder} away, or choose another place")
     try:
         free = shutil.disk_usage(folder).free
     except OSError as error:
-        return Finding("disk", "problem", f"{what} {wanted} cannot be looked at: {error.strerror}", "correct the path or its rights")
+        return Notice("disk", "problem", f"{what} {wanted} cannot be looked at: {error.strerror}", "correct the path or its rights")
     told = f"{what} {wanted} has {gb(free)} free"
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
-        return Finding("disk", "problem", f"{what} {wanted}: {folder} may not be written by this user", f"correct the rights of {folder}")
+        return Notice("disk", "problem", f"{what} {wanted}: {folder} may not be written by this user", f"correct the rights of {folder}")
     if free < least:
-        return Finding("disk", "problem", told, "free some, or set TOWER_CATALOG_URI to another disk")
-    return Finding("disk", "note" if free < LITTLE else "ok", told, "free some; accepted clips are kept for ever" if free < LITTLE else "")
+        return Notice("disk", "problem", told, "free some, or set TOWER_CATALOG_URI to another disk")
+    return Notice(
+        "disk", "note" if free < LITTLE else "ok", told, "free some; accepted clips are kept for ever" if free < LITTLE else ""
+    )
 
 
-def _temp(temp: Path) -> Finding:
+def _temp(temp: Path) -> Notice:
     found = _folder("Ray's temp folder", temp, 0)
     if found.state == "problem":
-        return Finding("disk", "problem", found.told, "set RAY_TMPDIR to a folder that can be written")
+        return Notice("disk", "problem", found.told, "set RAY_TMPDIR to a folder that can be written")
     used = shutil.disk_usage(next(p for p in (temp, *temp.parents) if os.path.isdir(p)))
     if used.free < used.total * (1 - FULL):
         told = f"{found.told}, less than {1 - FULL:.0%} of its disk: Ray will not write there what memory cannot hold"
-        return Finding("disk", "note", told, "free some, or set RAY_TMPDIR to another disk")
-    return Finding("disk", "ok", found.told)
+        return Notice("disk", "note", told, "free some, or set RAY_TMPDIR to another disk")
+    return Notice("disk", "ok", found.told)
 
 
-def store(sight: Sight, devices: int) -> list[Finding]:
+def store(sight: Sight, devices: int) -> list[Notice]:
     staying = [m for m in sight.machines if not m.node.leaving]
     if not staying:
         return []
@@ -183,15 +191,17 @@ def store(sight: Sight, devices: int) -> list[Finding]:
     told = f"object store of {gb(size)}: up to {count(clips, 'clip')} of 121x768x512 ({gb(CLIP_BYTES)} each) may be made or wait for gates"
     few = clips < devices
     do = "give the machine more memory, or start Ray with a larger --object-store-memory" if few else ""
-    found = [Finding("store", "note" if few else "ok", told + (f", fewer than the {devices} devices" if few else ""), do)]
+    found = [Notice("store", "note" if few else "ok", told + (f", fewer than the {devices} devices" if few else ""), do)]
     for machine in staying:
         if machine.shm is not None and machine.shm < machine.store:
             small = f"/dev/shm of {machine.node.name} has {gb(machine.shm)}, its object store {gb(machine.store)}: frames go to the disk"
-            found.append(Finding("store", "problem", small, f"docker run --shm-size={machine.store * 1.1 / 2**30:.1f}g, or free /dev/shm"))
+            found.append(
+                Notice("store", "problem", small, f"docker run --shm-size={machine.store * 1.1 / 2**30:.1f}g, or free /dev/shm")
+            )
     return found
 
 
-def prometheus() -> Finding:
+def prometheus() -> Notice:
     if shutil.which("prometheus"):
-        return Finding("programs", "ok", "prometheus is here; docs/WATCHING.md says how to use it")
-    return Finding("programs", "note", "prometheus is not here; only charts need it, docs/WATCHING.md")
+        return Notice("programs", "ok", "prometheus is here; docs/WATCHING.md says how to use it")
+    return Notice("programs", "note", "prometheus is not here; only charts need it, docs/WATCHING.md")

@@ -26,7 +26,7 @@ from pipeline.story.fingerprint import MODEL_SUFFIXES
 from pipeline.story.gate_profile import load_profile, profile_identity
 from pipeline.story.workflow import RETIRED, WORKFLOWS, Workflow, read_workflow
 
-from .machine import Finding, gb
+from .machine import Notice, gb
 
 READ_AT_MOST = 2e9  # bytes of model files that are hashed for an answer; more would take longer than anybody waits for one
 
@@ -61,7 +61,7 @@ class Seen:
 
     @property
     def name(self) -> str:
-        return f"{self.workflow.name}@{self.workflow.version}"
+        return self.workflow.title
 
 
 def seen(registry: Registry) -> list[Seen]:
@@ -104,7 +104,7 @@ def _unread(registry: Registry, files: ModelFiles) -> int:
 
 
 @dataclass(frozen=True)
-class Judged:
+class Prospect:
     """can: the one word. need, encoder: bytes of a device; why_not: where no device can ever run it."""
 
     seen: Seen
@@ -115,13 +115,13 @@ class Judged:
     why_not: str = ""
 
 
-class Judge:
+class Examiner:
     """Holds workflows against devices, by the pool's own rules; the pool is never entered, so nothing is started."""
 
     def __init__(self, pool: Pool, profile: ClusterProfile, specs: ModelNeeds):
         self.pool, self.profile, self.measured = pool, profile, specs.measured
 
-    def all(self, workflows: list[Seen]) -> list[Judged]:
+    def all(self, workflows: list[Seen]) -> list[Prospect]:
         first = [self._alone(s) for s in workflows]
         return [self._beside(judged, first) if judged.can == "ready" else judged for judged in first]
 
@@ -129,23 +129,23 @@ class Judge:
         """Shots that would be under way at once in a render that uses all of these."""
         return live_limit(self.pool, self._specs(workflows), self.profile)
 
-    def _alone(self, one: Seen) -> Judged:
+    def _alone(self, one: Seen) -> Prospect:
         if one.ready is None:
-            return Judged(one, "missing files")
+            return Prospect(one, "missing files")
         specs = self._specs([one])
         model, encoder = self._pair(specs, one)
         why_not = next((why for spec in (model, encoder) if (why := self._why_not(spec))), "")
         can = "cannot run" if why_not else "ready" if one.status == "proven" else "experimental"
         measured = one.ready.digest in self.measured
-        return Judged(one, can, model.memory_bytes or 0, encoder.memory_bytes or 0, measured, why_not)
+        return Prospect(one, can, model.memory_bytes or 0, encoder.memory_bytes or 0, measured, why_not)
 
-    def _beside(self, one: Judged, others: list[Judged]) -> Judged:
+    def _beside(self, one: Prospect, others: list[Prospect]) -> Prospect:
         """A render needs both stages: with the smallest of the other one, does all stay on the devices?"""
         partners = [o for o in others if o.can == "ready" and o.seen.workflow.stage != one.seen.workflow.stage]
         smallest = min(partners, key=lambda o: o.need, default=None)
         specs = self._specs([one.seen, *([smallest.seen] if smallest else [])])
         turns = self.pool.takes_turns(specs.models.values())
-        return Judged(one.seen, "takes turns" if turns else "ready", one.need, one.encoder, one.measured)
+        return Prospect(one.seen, "takes turns" if turns else "ready", one.need, one.encoder, one.measured)
 
     def _specs(self, workflows: list[Seen]) -> ModelNeeds:
         needs = ModelNeeds(self.profile, self.measured)
@@ -171,34 +171,34 @@ class Judge:
         return f"{spec.stage} needs {gb(spec.memory_bytes or 0)}, and the largest device gives models {gb(max(suited))}"
 
 
-def memory(one: Judged) -> Finding:
+def memory(one: Prospect) -> Notice:
     source = "measured here" if one.measured else "a first guess from its files"
     needs = f"{one.seen.name} needs about {gb(one.need)} of a device ({source}), its text encoder {gb(one.encoder)}"
     if one.why_not:
-        return Finding("memory", "note", f"{needs}; it can never run here: {one.why_not}", _more_room(one))
+        return Notice("memory", "note", f"{needs}; it can never run here: {one.why_not}", _more_room(one))
     if one.can == "takes turns":
-        return Finding("memory", "note", f"{needs}; it takes turns: some device cannot hold it beside the other models of a render")
-    return Finding("memory", "ok", f"{needs}; it fits")
+        return Notice("memory", "note", f"{needs}; it takes turns: some device cannot hold it beside the other models of a render")
+    return Notice("memory", "ok", f"{needs}; it fits")
 
 
-def _more_room(one: Judged) -> str:
+def _more_room(one: Prospect) -> str:
     if "labels" in one.why_not:
         return "start a node with these labels, or change placement in the cluster profile"
     return "use a larger device; or, if the profile's device_memory_gb is too low, raise it"
 
 
-def model(one: Judged) -> Finding:
+def model(one: Prospect) -> Notice:
     if one.seen.ready is None:
         told, _, do = one.seen.why.partition("; ")
-        return Finding("models", "note", f"{one.seen.name}: {told}", f"{do or 'put them there'}; see docs/SETUP_GUIDE.md")
-    return Finding("models", "ok", f"{one.seen.name}: files are here; {one.seen.status}: {one.seen.why}")
+        return Notice("models", "note", f"{one.seen.name}: {told}", f"{do or 'put them there'}; see docs/SETUP_GUIDE.md")
+    return Notice("models", "ok", f"{one.seen.name}: files are here; {one.seen.status}: {one.seen.why}")
 
 
-def verdict(one: Judged) -> Finding:
+def verdict(one: Prospect) -> Notice:
     told = f"{one.seen.name} ({one.seen.workflow.stage}): {one.can}"
     if one.can in ("ready", "takes turns"):
-        return Finding("workflow", "ok", told)
+        return Notice("workflow", "ok", told)
     if one.can == "experimental":
         do = "`tower benchmark` and `tower workflows promote` prove it; --allow-experimental renders with it as it is"
-        return Finding("workflow", "note", f"{told}; its status is {one.seen.status}", do)
-    return Finding("workflow", "note", told + (f", because {one.why_not}" if one.why_not else ""))
+        return Notice("workflow", "note", f"{told}; its status is {one.seen.status}", do)
+    return Notice("workflow", "note", told + (f", because {one.why_not}" if one.why_not else ""))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from catalog.registry import Pairing, Row, pair
+from catalog.standing import Pairing, Row, pair
 from catalog.store import Catalog
 from pipeline.plan.history import rows_of
 from pipeline.plan.plan import Plan, ShotPlan, make_plan
@@ -68,7 +68,7 @@ def _measure(workflow: Workflow, suite: Suite, file: Path, fresh: bool, here: Co
         plan = _plan(workflow, suite, file, here, fresh)
         return replace(plan, shots=[s for s in plan.shots if fresh or not _judged_take(s)])
 
-    todo, name = planned(), f"{workflow.name}@{workflow.version}"
+    todo, name = planned(), workflow.title
     here.console.print(f"{name} on suite {suite.name}: {len(suite.cells())} cells, {len(todo.shots)} to render", highlight=False)
     if todo.shots:
         room_for(todo, here.catalog.place)
@@ -80,7 +80,7 @@ def _measure(workflow: Workflow, suite: Suite, file: Path, fresh: bool, here: Co
 
 def _plan(workflow: Workflow, suite: Suite, file: Path, here: Context, fresh: bool) -> Plan:
     """The suite's episode; the measured stage gets one take a cell, whatever the gate says of it."""
-    name = f"{workflow.name}@{workflow.version}"
+    name = workflow.title
     stills = workflow.stage == "keyframe"
     episode = as_episode(suite, CLIP_FOR_KEYFRAMES if stills else name, name if stills else suite.keyframe_workflow)
     plan = make_plan(episode, file, here.settings, here.catalog, fresh)
@@ -112,7 +112,7 @@ def _rows(workflow: Workflow, suite: Suite, plan: Plan, catalog: Catalog) -> lis
     now = datetime.now(UTC)
     first = plan.shots[0]
     head = {
-        "benchmark": f"{suite.name}-{workflow.name}@{workflow.version}-{now:%Y%m%d}-{uuid.uuid4().hex[:6]}",
+        "benchmark": f"{suite.name}-{workflow.title}-{now:%Y%m%d}-{uuid.uuid4().hex[:6]}",
         "at": now,
         "suite": suite.name,
         "suite_digest": suite.digest,

@@ -51,7 +51,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Answer:
+class FileVerdict:
     """A verdict; a few pictures, uint8 RGB, for learned judges if any are asked; and what those say."""
 
     verdict: Verdict
@@ -59,7 +59,7 @@ class Answer:
     opinions: tuple[Opinion, ...] = ()
 
 
-def gate_files(files: Iterable[Path], question: Question, models_dir: Path = Path("models")) -> list[Answer]:
+def gate_files(files: Iterable[Path], question: Question, models_dir: Path = Path("models")) -> list[FileVerdict]:
     """An answer a file, in the order given. Stills are compared with each other too.
 
     Raises:
@@ -91,7 +91,7 @@ def _judges(question: Question, models_dir: Path) -> list[Judge]:
         raise InputError(f"--judge: {error}") from error
 
 
-def _apart(file: Path, question: Question) -> Answer:
+def _apart(file: Path, question: Question) -> FileVerdict:
     """Judge one file in a child process, and survive it."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["__main__", __name__])
@@ -123,7 +123,7 @@ def _child(answer: Connection, file: Path, question: Question) -> None:
         answer.send(_undecodable(question, "there is not enough memory to decode it"))
 
 
-def judge_file(file: Path, question: Question) -> Answer:
+def judge_file(file: Path, question: Question) -> FileVerdict:
     """The verdict on one file, in this process."""
     if question.gate == "image":
         verdict, curves = judge_image(file, question.profile, question.size, question.declared), {}
@@ -135,7 +135,7 @@ def judge_file(file: Path, question: Question) -> Answer:
         from .plot import explain  # plotting takes a second to import, and few ask for it
 
         explain(file, verdict, curves, question.explain)
-    return Answer(verdict, _pictures(file, verdict) if question.judges else ())
+    return FileVerdict(verdict, _pictures(file, verdict) if question.judges else ())
 
 
 def _pictures(file: Path, verdict: Verdict) -> tuple[np.ndarray, ...]:
@@ -181,8 +181,8 @@ def _compared(verdicts: list[Verdict], question: Question) -> Iterator[Verdict]:
             yield judge("image", verdict.measures | nearest(verdict.measures, others), question.profile, question.declared)
 
 
-def _undecodable(question: Question, why: str) -> Answer:
-    return Answer(judge(question.gate, {"undecodable": 1.0}, question.profile, question.declared, {"undecodable": why}))
+def _undecodable(question: Question, why: str) -> FileVerdict:
+    return FileVerdict(judge(question.gate, {"undecodable": 1.0}, question.profile, question.declared, {"undecodable": why}))
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -214,7 +214,7 @@ def parse_declared(text: str) -> tuple[str, ...]:
     return names
 
 
-def as_json_line(file: Path, answer: Answer, profile: Profile) -> dict[str, Any]:
+def as_json_line(file: Path, answer: FileVerdict, profile: Profile) -> dict[str, Any]:
     """One line of `--json`; what learned judges measured stands with the other measures."""
     line = {"file": str(file), "profile": profile.name} | answer.verdict.to_dict()
     line["measures"] = line["measures"] | {k: v for o in answer.opinions for k, v in o.measures.items()}

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from catalog.registry import Row, figures
 from catalog.schema import TABLES, VERSION
-from pipeline.registry.models import makes
+from catalog.standing import Row, figures
 from pipeline.registry.workflows import Registry
 from pipeline.story.workflow import Workflow
 
@@ -27,7 +26,7 @@ def working(registry: Registry) -> str:
         if standing.status == "proven":
             proven.append(_proven(registry, workflow, standing.evidence[0]))
         elif standing.status not in ("archived", "deprecated"):
-            others.append({"workflow": _name(workflow), "makes": makes(workflow), "status": standing.status, "why": standing.why})
+            others.append({"workflow": _name(workflow), "makes": workflow.makes, "status": standing.status, "why": standing.why})
     return "\n".join(
         [
             HEAD,
@@ -85,7 +84,7 @@ def _proven(registry: Registry, workflow: Workflow, benchmark: str) -> dict[str,
     rejected = ", ".join(f"{label} {n}" for label, n in f.labels.items())
     return {
         "workflow": _name(workflow),
-        "makes": makes(workflow),
+        "makes": workflow.makes,
         "first takes accepted (95 % bounds)": f"{f.passed}/{f.judged} = {f.rate:.3f} ({f.low:.3f}–{f.high:.3f})",
         "rejected for": rejected or "–",
         "device seconds p50, p95": f"{f.seconds_p50:.2f}, {f.seconds_p95:.2f}",
@@ -104,4 +103,4 @@ def markdown_table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _name(workflow: Workflow) -> str:
-    return f"{workflow.name}@{workflow.version}"
+    return workflow.title

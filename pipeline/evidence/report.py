@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from catalog.registry import Figures, Row, figures, shortfalls
+from catalog.standing import Figures, Row, figures, name_of, shortfalls
 from pipeline.story.errors import StorageError
 
 from .benchmark import Benchmark
@@ -30,7 +30,7 @@ def summary_row(rows: list[Row]) -> dict[str, Any]:
     """A benchmark in one row, for people."""
     f: Figures = figures(rows)
     return {
-        "workflow": f"{rows[0]['workflow']}@{rows[0]['version']}",
+        "workflow": name_of(rows[0]),
         "accepted": f"{f.passed}/{f.judged}",
         "pass rate (95 % bounds)": f"{f.rate:.3f} ({f.low:.3f}–{f.high:.3f})",
         "device s p50/p95": f"{f.seconds_p50:.2f}/{f.seconds_p95:.2f}",
@@ -48,7 +48,7 @@ def _text(done: Benchmark, table: list[dict[str, Any]]) -> str:
     short = shortfalls(figures(done.rows), suite.demands)
     verdict = "It meets what the suite demands." if not short else f"It falls short: {'; '.join(short)}."
     parts = [
-        f"# {first['workflow']}@{first['version']} on suite {suite.name}\n",
+        f"# {name_of(first)} on suite {suite.name}\n",
         f"Benchmark `{first['benchmark']}`, {first['at']:%Y-%m-%d %H:%M} UTC, {len(suite.cases)} cases x {suite.seeds} seeds, "
         f"one take each. {verdict}\n",
         markdown_table(table),
@@ -76,7 +76,7 @@ def _plot(measured: list[list[Row]], file: Path) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(13, max(3.0, 0.28 * len(cases) + 1.2)), layout="constrained")
     height = 0.8 / len(measured)
     for i, rows in enumerate(measured):
-        name = f"{rows[0]['workflow']}@{rows[0]['version']}"
+        name = name_of(rows[0])
         rates = []
         for case in cases:
             mine = [r for r in rows if r["case"] == case and r["outcome"] != "no_keyframe"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from getpass import getuser
 
-from catalog.registry import Row
+from catalog.standing import Row
 from catalog.store import Catalog
 from catalog.views import takes_of
 from pipeline.story.errors import InputError

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from statistics import median
 
+from catalog.standing import name_of
 from catalog.store import Catalog
 from pipeline.registry.workflows import Ready, Registry
 
@@ -29,7 +30,7 @@ class Costs:
             timed = [r["device_seconds"] for r in rows if r["device_seconds"] is not None]
             passed = sum(r["outcome"] == "accepted" for r in rows)
             if timed:
-                known[f"{rows[0]['workflow']}@{rows[0]['version']}"] = median(timed) * len(rows) / max(passed, 1)
+                known[name_of(rows[0])] = median(timed) * len(rows) / max(passed, 1)
         history = catalog.sql(HISTORY, ("takes",)).to_pylist()
         return cls(known | {row["name"]: row["seconds"] * row["takes"] for row in history})
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from catalog.registry import Row
+from catalog.standing import Row
 from catalog.store import Catalog
 from catalog.views import READ, VIEWS, view
 

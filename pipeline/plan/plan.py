@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from catalog.registry import Row
+from catalog.standing import Row
 from catalog.store import Catalog
 from pipeline.registry.workflows import Registry
 from pipeline.story.episode import Episode, Shot

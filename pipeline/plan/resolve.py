@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.values import ClipSettings, KeyframeSettings, Lora, ModelFiles
-from catalog.registry import Row
+from catalog.standing import Row, name_of
 from gates.rules import Profile
 from pipeline.registry.files import inside, lora_file
 from pipeline.registry.workflows import Ready, Registry
@@ -162,7 +162,7 @@ def changes(row: Row, stage: StagePlan, variation: int) -> list[tuple[str, str]]
     flow = stage.workflow
     same = (row["workflow"], row["workflow_version"]) == (flow.name, flow.version)
     if not same:
-        was = f"{row['workflow']}@{row['workflow_version']}"
+        was = name_of(row)
         found.append(("workflow_changed", f"workflow changed: {was} → {stage.ready.name}"))
     elif row["workflow_digest"] != stage.workflow_digest:
         found.append(("workflow_changed", f"model files or libraries of {stage.ready.name} changed"))

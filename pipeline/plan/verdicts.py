@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
-from catalog.registry import Row
+from catalog.standing import Row
 from catalog.store import Catalog
 from gates.rules import Profile, judge
 from gates.verdict import Verdict

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from catalog.registry import Row
+from catalog.standing import Row
 from pipeline.story.stages import STAGES
 
 

@@ -54,6 +54,18 @@ def check_files(workflow: Workflow, files: ModelFiles) -> None:
         raise InputError(f"workflow {workflow.name}: {field}: {error}") from error
 
 
+def state_of_files(workflow: Workflow, settings: Settings) -> str:
+    """`ready` and how large its models are, or what is missing; nothing is loaded."""
+    try:
+        files = files_of(workflow, settings)
+        check_files(workflow, files)
+    except InputError as error:
+        return str(error).removeprefix(f"workflow {workflow.name}: ")
+    folders = [files.checkpoint, *([files.motion_adapter] if files.motion_adapter else [])]
+    megabytes = sum(p.stat().st_size for folder in folders for p in Path(folder).rglob("*.safetensors")) / 1e6
+    return f"ready, {megabytes:,.1f} MB"
+
+
 def inside(folder: Path, name: str, what: str) -> Path:
     path = (folder / name).resolve()
     if not path.is_relative_to(folder.resolve()):

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from getpass import getuser
 from typing import Any
 
-from catalog.registry import Row, figures, pair, shortfalls
+from catalog.standing import Row, figures, name_of, pair, shortfalls
 from pipeline.story.errors import InputError
 from pipeline.story.workflow import Workflow
 
@@ -20,14 +20,14 @@ def promote(registry: Registry, ref: str, evidence: str, by: str) -> Row:
         InputError: the evidence is not there, is of something else, or does not reach what its suite demands; with the numbers.
     """
     workflow = registry.resolve(ref, "promote")
-    name = f"{workflow.name}@{workflow.version}"
+    name = workflow.title
     digest = registry.prepare(workflow).digest
     rows = registry.cells.get(evidence)
     if rows is None:
         mine = [b for b, r in registry.cells.items() if (r[0]["workflow"], r[0]["version"]) == (workflow.name, workflow.version)]
         raise InputError(f"promote {name}: there is no benchmark {evidence}; of {name} there are {', '.join(mine) or 'none'}")
     if (rows[0]["workflow"], rows[0]["version"]) != (workflow.name, workflow.version):
-        raise InputError(f"promote {name}: benchmark {evidence} is of {rows[0]['workflow']}@{rows[0]['version']}")
+        raise InputError(f"promote {name}: benchmark {evidence} is of {name_of(rows[0])}")
     if rows[0]["digest"] != digest:
         raise InputError(f"promote {name}: benchmark {evidence} was of other model files or libraries; run it again")
     suite = registry.suites.get(rows[0]["suite"])
@@ -50,7 +50,7 @@ def _not_worse(registry: Registry, workflow: Workflow, rows: list[Row]) -> None:
             pairing = pair(rows, cells)
             if pairing.is_worse:
                 raise InputError(
-                    f"promote {workflow.name}@{workflow.version}: {workflow.name}@{row['version']} is better on the same cells: "
+                    f"promote {workflow.title}: {name_of(row)} is better on the same cells: "
                     f"{pairing.only_old} pass only there, {pairing.only_new} only here (p {pairing.p:.3f})"
                 )
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.values import ModelFiles
-from catalog.registry import Now, Row, Standing, standing
+from catalog.standing import Now, Row, Standing, standing
 from catalog.store import Catalog
 from gates.rules import Profile
 from pipeline.story.errors import InputError
@@ -43,7 +43,7 @@ class Ready:
 
     @property
     def name(self) -> str:
-        return f"{self.workflow.name}@{self.workflow.version}"
+        return self.workflow.title
 
 
 class Registry:
@@ -199,8 +199,7 @@ def register(registry: Registry, workflow: Workflow, source: str, by: str = "") 
             return before, False
         differ = _differences(json.loads(before["settings"]), json.loads(row["settings"]))
         raise InputError(
-            f"{source}: {workflow.name}@{workflow.version} is registered with other settings ({differ}); "
-            f"versions never change: set version: {max(known) + 1}"
+            f"{source}: {workflow.title} is registered with other settings ({differ}); versions never change: set version: {max(known) + 1}"
         )
     registry.catalog.append("workflows", [row])
     registry.versions.setdefault(workflow.name, {})[workflow.version] = row

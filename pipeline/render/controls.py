@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from getpass import getuser
 from typing import Literal
 
-from catalog.registry import Row
+from catalog.standing import Row
 from catalog.store import Catalog, CatalogError
 from cluster.pool import Pool
 from pipeline.story.errors import InputError

@@ -78,7 +78,7 @@ class ModelNeeds:
 
 def identity_of(stage: StagePlan) -> str:
     """What the model calls itself on its receipts: workflow, version and the digest of settings and files."""
-    return f"{stage.workflow.name}@{stage.workflow.version}#{stage.workflow_digest[:12]}"
+    return f"{stage.workflow.title}#{stage.workflow_digest[:12]}"
 
 
 def frame_bytes(flow: Workflow) -> int:

@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from catalog.registry import Row
+from catalog.standing import Row
 from catalog.store import Catalog
 from pipeline.plan.plan import Plan
 from pipeline.story.errors import InputError

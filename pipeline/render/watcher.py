@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from catalog.standing import name_of
 from pipeline.story.stages import STAGES
 
 from .take import Take
@@ -43,7 +44,7 @@ class Display(Watcher):
         row = take.row
         self.progress.take(row)
         seconds = {part: row.get(f"{part}_seconds") for part in ("queue", "device", "gate")}
-        self.metrics.take(row["stage"], f"{row['workflow']}@{row['workflow_version']}", row["outcome"], row["labels"], seconds)
+        self.metrics.take(row["stage"], name_of(row), row["outcome"], row["labels"], seconds)
 
     def shot(self, outcome: str) -> None:
         self.progress.shot(outcome)

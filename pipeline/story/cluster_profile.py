@@ -49,11 +49,11 @@ class ClusterProfile(Written):
 
 
 def cluster_profile(settings: Settings) -> ClusterProfile:
-    """The profile that TOWER_PROFILE names, or the defaults.
+    """The profile that TOWER_CLUSTER_PROFILE names, or the defaults.
 
     Raises:
         InputError: there is none of that name, or it does not fit.
     """
-    if settings.profile is None:
+    if settings.cluster_profile is None:
         return ClusterProfile(name="defaults")
-    return read_yaml(named_file(settings.profile, PROFILES, "cluster profile", "setting TOWER_PROFILE"), ClusterProfile)
+    return read_yaml(named_file(settings.cluster_profile, PROFILES, "cluster profile", "setting TOWER_CLUSTER_PROFILE"), ClusterProfile)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from pydantic import Field, ValidationError
@@ -20,7 +21,7 @@ class Settings(BaseSettings):
 
     catalog_uri: str = Field("./catalog-data", description="where the catalog is: a folder, or s3://bucket/prefix")
     models_dir: Path = Field(PROJECT / "models", description="folder that workflows' model paths start from")
-    profile: str | None = Field(None, description="cluster profile: a name in configs/cluster, or a file")
+    cluster_profile: str | None = Field(None, description="cluster profile: a name in configs/cluster, or a file")
     devices: int | None = Field(None, ge=1, le=1024, description="GPUs to use, or logical devices on a machine without")
     resident_models: int | None = Field(None, ge=1, description="models that a device may hold at once; 1 suits a 12 GB card")
     log_seconds: float = Field(30.0, ge=0, description="without a terminal: seconds between lines; 0 is a line a take")
@@ -41,6 +42,13 @@ class Settings(BaseSettings):
 
 
 def load_settings() -> Settings:
+    """The settings that hold here.
+
+    Raises:
+        InputError: one of them cannot be, or has a name that it had once.
+    """
+    if "TOWER_PROFILE" in os.environ:
+        raise InputError("setting TOWER_PROFILE is called TOWER_CLUSTER_PROFILE; gates have profiles too")
     try:
         return Settings()  # type: ignore[call-arg]
     except ValidationError as error:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from catalog.registry import Demands
+from catalog.standing import Demands
 from gates.rules import Declaration
 from pipeline import PROJECT
 

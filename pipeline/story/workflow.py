@@ -129,6 +129,17 @@ class Workflow(Written):
         return self
 
     @property
+    def title(self) -> str:
+        """name@version: what it is called wherever one version of it is meant."""
+        return f"{self.name}@{self.version}"
+
+    @property
+    def makes(self) -> str:
+        """Sizes and lengths, for people."""
+        size = f"{self.width}x{self.height}"
+        return size + (f", {self.num_frames} frames at {self.fps:g} fps" if self.num_frames else "")
+
+    @property
     def kind(self) -> Family:
         return FAMILIES[self.family]
 

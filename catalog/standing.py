@@ -17,6 +17,13 @@ from statistics import quantiles
 from typing import Any, Literal
 
 Row = dict[str, Any]
+
+
+def name_of(row: Row) -> str:
+    """name@version, of a row of any table that names a version of a workflow."""
+    return f"{row['workflow']}@{row['workflow_version'] if 'workflow_version' in row else row['version']}"
+
+
 Status = Literal["experimental", "candidate", "proven", "stale", "deprecated", "archived"]
 WORSE_AT = 0.05  # a pairing counts as worse where chance alone gives it less often than this, the field's habit
 
