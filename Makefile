@@ -1,22 +1,30 @@
-# Tower. `make demo` renders the demo episode, `make test` checks everything; both set up what they need.
+# Tower. `make demo` renders the demo episode, `make check` is what one runs before a commit, `make test` checks everything.
+# All of them set up what they need, and nothing more.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
-READY := $(VENV)/.ready
+READY := $(VENV)/.ready-to-render
+TESTING := $(VENV)/.ready-to-test
+PINS := configs/constraints.txt
 
-.PHONY: demo test lint types schemas docs clean
+.PHONY: demo check test lint types schemas docs clean
 
 demo: $(READY)
 	$(BIN)/tower render configs/episodes/demo.yaml --out out
 
-test: $(READY) lint types
+test: $(TESTING) lint types
 	$(BIN)/pytest -n 2 --dist loadfile
 
-lint: $(READY)
-	$(BIN)/ruff check .
+# Lint, types, and the tests that need neither Ray nor a model.
+check: $(TESTING) lint types
+	$(BIN)/pytest -n 2 --dist loadfile -m "not ray and not models"
 
-types: $(READY)
+lint: $(TESTING)
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-logo > $(VENV)/imports.log || { cat $(VENV)/imports.log; exit 1; }
+
+types: $(TESTING)
 	$(BIN)/mypy
 
 schemas: $(READY)
@@ -26,13 +34,31 @@ schemas: $(READY)
 docs: $(READY)
 	folder=$$(mktemp -d) && TOWER_CATALOG_URI=$$folder $(BIN)/tower docs --out docs; rm -rf $$folder
 
+# uv installs in a third of pip's time. It does not read pip's settings, so it is told of them, and to treat all indexes alike, as
+# pip does. Where uv is not to be had, pip installs.
+define install
+	@pip() { $(BIN)/pip --disable-pip-version-check "$$@"; }; \
+	told() { pip config get ":env:.$$1" 2>/dev/null || pip config get "global.$$1" 2>/dev/null || true; }; \
+	if [ -x $(BIN)/uv ] || pip install --quiet -c $(PINS) uv 2>/dev/null; then \
+	    set -- --index-strategy unsafe-best-match; \
+	    for place in $$(told find-links); do set -- "$$@" --find-links "$$place"; done; \
+	    for place in $$(told index-url); do set -- "$$@" --default-index "$$place"; done; \
+	    for place in $$(told extra-index-url); do set -- "$$@" --index "$$place"; done; \
+	    $(BIN)/uv pip install --quiet --python $(BIN)/python -c $(PINS) "$$@" $(1); \
+	else pip install --quiet -c $(PINS) $(1); fi
+endef
+
 # Installed again only when the pins or the project's own list of needs change.
-# torch goes first and by itself: asked for together with others, pip would look past the pinned build.
-$(READY): pyproject.toml configs/constraints.txt
+# torch goes first and by itself: asked for together with others, an installer would look past the pinned build.
+$(READY): pyproject.toml $(PINS)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c configs/constraints.txt torch==2.13.0
-	$(BIN)/pip install --quiet --disable-pip-version-check -c configs/constraints.txt -e '.[dev]'
-	touch $(READY)
+	$(call install,torch==2.13.0)
+	$(call install,-e .)
+	touch $@
+
+$(TESTING): $(READY)
+	$(call install,-e '.[dev]')
+	touch $@
 
 clean:
 	rm -rf $(VENV) out
