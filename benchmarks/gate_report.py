@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 
 from gates.rules import Rule
 from gates.verdict import LABELS
-from pipeline.story.gate_profile import PROFILES, load_profile
+from pipeline.story.gate_profile import PROFILES, GateProfile, load_profile
 from pipeline.story.settings import PROJECT
+from pipeline.story.yaml_file import read_yaml
 
 from . import peers
 
@@ -163,8 +164,13 @@ def severity_curves(rows: Rows, out: Path) -> None:
 
 
 def write_evidence(rows: Rows) -> None:
-    """Beside every threshold of every profile: the run, and the values on either side of it in the tuning half."""
+    """Beside every threshold: the run, and the values on either side of it in the tuning half.
+
+    A profile that extends another has that one's evidence.
+    """
     for path in sorted(PROFILES.glob("*.yaml")):
+        if read_yaml(path, GateProfile).extends:
+            continue
         profile = load_profile(path.stem)
         lines: list[str] = []
         gate: Literal["image", "video"] = "image"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,6 +16,7 @@ from gates.measures import IMAGE, VIDEO, WANTED
 from gates.rules import Profile, Rule, judge
 from gates.still import Still
 from gates.verdict import LABELS, Finding
+from pipeline.story.errors import InputError
 from pipeline.story.gate_profile import PROFILES, load_profile, profile_identity
 
 from .planted import ANIME, FRAMES, GOOD, HEIGHT, PLANTED, WIDTH, Planted, draw, good, judged, names, png, uint8
@@ -213,6 +216,38 @@ def test_anime_warn_differs_from_anime_only_in_warning_on_flicker_drift_and_shar
         pairs = list(zip(ANIME.rules(gate), softer.rules(gate), strict=True))
         assert {a.label for a, b in pairs if (a.outcome, b.outcome) == ("fail", "warn")} == labels
         assert all(a == b for a, b in pairs if a.label not in labels)
+
+
+def _profile(folder: Path, text: str) -> Profile:
+    file = folder / f"p{len(list(folder.iterdir()))}.yaml"
+    file.write_text("name: mine\n" + text)
+    return load_profile(str(file))
+
+
+def test_a_profile_that_extends_another_says_only_what_differs(tmp_path):
+    mine = _profile(tmp_path, "extends: anime\nvideo:\n  - {label: cut, measure: cut, above: 2}\n  - {label: cut, measure: hold, above: 9}\n")
+    (cut,) = [r for r in ANIME.video if r.label == "cut"]
+    assert mine.image == ANIME.image
+    assert [r for r in mine.video if r.label != "cut"] == [r for r in ANIME.video if r.label != "cut"]
+    assert mine.video[ANIME.video.index(cut)] == replace(cut, above=2), "what it does not say is as in the other: declarations, evidence"
+    assert (mine.video[-1].measure, mine.video[-1].above, mine.video[-1].declared) == ("hold", 9, {})
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("extends: animee\n", "did you mean 'anime'"),
+        ("extends: mine\n", "extends itself"),
+        ("extends: anime\nvideo:\n  - {label: cut, measure: cuts, above: 2}\n", "did you mean 'cut'"),
+        ("extends: anime\nvideo:\n  - {label: cut, measure: hold}\n", "exactly one of"),
+        ("extends: anime\nvideo:\n  - {label: cut, measure: cut, above: 2, below: 1}\n", "exactly one of"),
+        ("image:\n  - {label: black, measure: dark, above: 1}\n", "no rules for videos"),
+        ("image: &r\n  - {label: ugly, measure: dark, above: 1}\nvideo: *r\n", "'ugly' is not a gate label"),
+    ],
+)
+def test_a_profile_that_cannot_be_is_one_sentence(tmp_path, text, words):
+    with pytest.raises(InputError, match=re.escape(words)):
+        _profile(tmp_path, text)
 
 
 def test_a_profiles_identity_changes_with_its_thresholds_and_not_with_its_evidence():
