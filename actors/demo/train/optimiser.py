@@ -3,7 +3,7 @@
 Muon (Keller Jordan, 2024: kellerjordan.github.io/posts/muon): momentum, then the update is made
 nearly orthogonal by a Newton-Schulz iteration. torch.optim.Muon iterates one matrix at a time in
 bfloat16, which a CPU without bfloat16 instructions runs 20 times slower; this one batches matrices
-of one shape and stays in float32.
+of one shape and uses bfloat16 on GPUs only.
 """
 
 from __future__ import annotations
@@ -23,59 +23,49 @@ def orthogonalise(g: torch.Tensor, steps: int = 4) -> torch.Tensor:
     """Nearest semi-orthogonal matrices to g of shape (batch, rows, cols), approximately."""
     a, b, c = NEWTON_SCHULZ
     x = g / (g.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    x = x.bfloat16() if x.is_cuda else x
     tall = x.shape[1] > x.shape[2]
     x = x.transpose(1, 2) if tall else x
     for _ in range(steps):
         gram = x @ x.transpose(1, 2)
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.transpose(1, 2) if tall else x
+    return (x.transpose(1, 2) if tall else x).to(g.dtype)
 
 
-class MuonAdamW(torch.optim.Optimizer):
-    """Muon where `matrices`, AdamW where `others`; `factor` scales both learning rates."""
+class MuonAdamW:
+    """Muon for `matrices`, PyTorch's AdamW for `others`; `factor` scales both learning rates."""
 
-    def __init__(
-        self, matrices: list[nn.Parameter], others: list[nn.Parameter], lr: float = 0.02, adam_lr: float = 2e-3, weight_decay: float = 0.0
-    ):
-        groups = [dict(params=matrices, muon=True, base=lr), dict(params=others, muon=False, base=adam_lr)]
-        super().__init__([g for g in groups if g["params"]], dict(weight_decay=weight_decay))
-        self.factor = 1.0
+    def __init__(self, matrices: list[nn.Parameter], others: list[nn.Parameter], lr: float, adam_lr: float):
+        self.matrices, self.lr, self.adam_lr, self.factor = matrices, lr, adam_lr, 1.0
+        self.momenta = [torch.zeros_like(p) for p in matrices]
+        self.adamw = torch.optim.AdamW(others, adam_lr, betas=(0.9, 0.99), weight_decay=0.0)
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        for group in self.param_groups:
-            (self._muon if group["muon"] else self._adamw)(group)
+    def step(self) -> None:
+        """One update from the gradients, which are then gone."""
+        self._muon(self.lr * self.factor)
+        self.adamw.param_groups[0]["lr"] = self.adam_lr * self.factor
+        self.adamw.step()
+        for p in self.matrices:
+            p.grad = None
+        self.adamw.zero_grad(set_to_none=True)
 
-    def _muon(self, group: dict) -> None:
-        by_shape: dict[tuple[int, int], list[tuple[torch.Tensor, torch.Tensor, float]]] = defaultdict(list)
-        for p in group["params"]:
-            if p.grad is None:
-                continue
-            momentum = self.state[p].setdefault("momentum", torch.zeros_like(p))
-            momentum.mul_(0.95).add_(p.grad)
-            update, weight = p.grad.add(momentum, alpha=0.95).flatten(1), p.data.flatten(1)
-            scale = math.sqrt(max(1.0, weight.shape[0] / weight.shape[1]))
-            for u, w in zip(update.split(CHUNK_ROWS), weight.split(CHUNK_ROWS), strict=False):
-                by_shape[(u.shape[0], u.shape[1])].append((u, w, scale))
-        lr = group["base"] * self.factor
-        for items in by_shape.values():
-            updates = orthogonalise(torch.stack([u for u, _, _ in items]))
-            for (_, w, scale), u in zip(items, updates, strict=False):
-                w.mul_(1 - lr * group["weight_decay"]).add_(u, alpha=-lr * scale)
-
-    def _adamw(self, group: dict) -> None:
-        lr = group["base"] * self.factor
-        for p in group["params"]:
-            if p.grad is None:
-                continue
-            s = self.state[p]
-            if not s:
-                s.update(step=0, m=torch.zeros_like(p), v=torch.zeros_like(p))
-            s["step"] += 1
-            s["m"].lerp_(p.grad, 0.1)
-            s["v"].lerp_(p.grad.square(), 0.01)
-            m, v = s["m"] / (1 - 0.9 ** s["step"]), s["v"] / (1 - 0.99 ** s["step"])
-            p.addcdiv_(m, v.sqrt().add_(1e-8), value=-lr)
+    def _muon(self, lr: float) -> None:
+        """Lists of tensors at once where a GPU would wait for many small calls."""
+        there = [(p, m) for p, m in zip(self.matrices, self.momenta, strict=True) if p.grad is not None]
+        grads, momenta = [p.grad for p, _ in there], [m for _, m in there]
+        torch._foreach_mul_(momenta, 0.95)
+        torch._foreach_add_(momenta, grads)
+        updates = torch._foreach_add(grads, momenta, alpha=0.95)
+        by_shape: dict[tuple[int, int, float], list[tuple[torch.Tensor, torch.Tensor]]] = defaultdict(list)
+        for (p, _), update in zip(there, updates, strict=True):
+            u, w = update.flatten(1), p.data.view(len(p), -1)
+            scale = math.sqrt(max(1.0, w.shape[0] / w.shape[1]))
+            for part, weight in zip(u.split(CHUNK_ROWS), w.split(CHUNK_ROWS), strict=True):
+                by_shape[(part.shape[0], part.shape[1], scale)].append((part, weight))
+        for (_, _, scale), items in by_shape.items():
+            straight = orthogonalise(torch.stack([u for u, _ in items]))
+            torch._foreach_add_([w for _, w in items], list(straight), alpha=-lr * scale)
 
 
 def for_modules(modules: list[nn.Module], ends: tuple[str, ...] = (), lr: float = 0.02, adam_lr: float = 2e-3) -> MuonAdamW:
@@ -113,5 +103,4 @@ class Average:
     def update(self, module: nn.Module) -> None:
         self.count += 1
         weight = 1 - min(self.decay, self.count / (self.count + 10))
-        for mine, new in zip(self.module.parameters(), module.parameters(), strict=False):
-            mine.lerp_(new, weight)
+        torch._foreach_lerp_(list(self.module.parameters()), list(module.parameters()), weight)

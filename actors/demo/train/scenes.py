@@ -2,8 +2,7 @@
 
 A scene is a pure function of its attributes and one seed, and every movement is a function of the
 frame number alone. Given the first frame and the caption, the other 120 frames are determined, so
-a very small model can learn them. Cel colours and dark outlines, drawn with OpenCV at twice the
-size and reduced by area.
+a very small model can learn them. Cel colours and dark outlines, drawn by `painter`.
 
 Units: one unit is 1/64 of the picture's height. x grows right, y grows down.
 """
@@ -14,13 +13,13 @@ import itertools
 import math
 import random
 from dataclasses import dataclass
+from functools import cache
 
-import cv2
 import numpy as np
 
-cv2.setNumThreads(1)
+from .painter import OUTLINE_RGB, UNITS, Painter
 
-HEIGHT, WIDTH, FRAMES, FPS = 64, 96, 121, 24
+HEIGHT, WIDTH, FRAMES, FPS = UNITS, 96, 121, 24  # height and width where nothing else is asked for: a unit is a pixel
 TIMES = ("day", "sunset", "night")
 PLACES = ("sea", "hills", "city")
 COATS = ("red", "blue", "green", "yellow")
@@ -32,7 +31,6 @@ TRAVEL = 26.0  # units walked, or panned in the foreground, from frame 0 to fram
 COAT_RGB = {"red": (214, 48, 58), "blue": (44, 82, 205), "green": (36, 146, 74), "yellow": (246, 204, 52)}
 HAIR_RGB = {"black": (40, 36, 52), "blonde": (244, 206, 104), "pink": (252, 134, 182), "blue": (72, 118, 230)}
 SKIN_RGB = (255, 226, 204)
-OUTLINE_RGB = (34, 28, 46)
 TINT = {"day": (1.0, 1.0, 1.0), "sunset": (1.0, 0.88, 0.80), "night": (0.70, 0.74, 0.90)}
 SKY = {
     "day": ((64, 148, 240), (206, 236, 255)),
@@ -51,9 +49,6 @@ MOTION_WORDS = {
     "pan left": ("standing still", "camera pans left"),
     "pan right": ("standing still", "camera pans right"),
 }
-
-
-Rgb = tuple[int, ...]  # red, green, blue, 0..255
 
 
 @dataclass(frozen=True)
@@ -75,6 +70,7 @@ def is_held_out(time: str, place: str, coat: str, hair: str) -> bool:
     return code % 9 == 4
 
 
+@cache
 def combinations(held_out: bool) -> list[tuple[str, str, str, str]]:
     return [c for c in itertools.product(TIMES, PLACES, COATS, HAIRS) if is_held_out(*c) is held_out]
 
@@ -96,48 +92,6 @@ def caption(scene: Scene, rng: random.Random | None = None) -> str:
         if rng.random() < 0.5:
             rng.shuffle(parts)
     return ", ".join(parts)
-
-
-class Painter:
-    """A canvas of twice the wanted size that takes coordinates in units."""
-
-    def __init__(self, height: int, width: int, tint: tuple[float, float, float]):
-        self.scale = 2 * height / HEIGHT
-        self.size = (height, width)
-        self.units_wide = width * HEIGHT / height
-        self.canvas = np.zeros((2 * height, 2 * width, 3), np.uint8)
-        self.tint = tint
-
-    def colour(self, rgb: Rgb, tinted: bool = True) -> Rgb:
-        r, g, b = (int(c * t) for c, t in zip(rgb, self.tint, strict=False)) if tinted else rgb
-        return r, g, b
-
-    def points(self, xy: list[tuple[float, float]]) -> np.ndarray:
-        return np.round((np.array(xy) * self.scale - 0.5) * 16).astype(np.int32)
-
-    def polygon(self, xy: list[tuple[float, float]], rgb: Rgb, tinted: bool = True, outline: bool = False) -> None:
-        pts = self.points(xy)
-        cv2.fillPoly(self.canvas, [pts], self.colour(rgb, tinted), cv2.LINE_AA, 4)
-        if outline:
-            cv2.polylines(self.canvas, [pts], True, self.colour(OUTLINE_RGB), self.stroke(0.9), cv2.LINE_AA, 4)
-
-    def ellipse(self, x: float, y: float, rx: float, ry: float, rgb: Rgb, tinted: bool = True, outline: bool = False) -> None:
-        centre = self.points([(x, y)])[0]
-        axes = np.round(np.array([rx, ry]) * self.scale * 16).astype(int)
-        args = (self.canvas, (int(centre[0]), int(centre[1])), (int(axes[0]), int(axes[1])), 0, 0, 360)
-        cv2.ellipse(*args, self.colour(rgb, tinted), -1, cv2.LINE_AA, 4)
-        if outline:
-            cv2.ellipse(*args, self.colour(OUTLINE_RGB), self.stroke(0.9), cv2.LINE_AA, 4)
-
-    def line(self, xy: list[tuple[float, float]], width: float, rgb: Rgb, tinted: bool = True) -> None:
-        cv2.polylines(self.canvas, [self.points(xy)], False, self.colour(rgb, tinted), self.stroke(width), cv2.LINE_AA, 4)
-
-    def stroke(self, width: float) -> int:
-        return max(1, round(width * self.scale))
-
-    def finish(self) -> np.ndarray:
-        height, width = self.size
-        return cv2.resize(self.canvas, (width, height), interpolation=cv2.INTER_AREA)
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,9 @@
-"""Train the demo's text-to-image Stable Diffusion: autoencoder, text encoder, UNet.
-
-    python -m actors.demo.train.sd --work train-work --out actors/demo/stable-diffusion
-
-Each stage stops at its time budget, can be stopped and started again, and writes a real diffusers
-folder at the end. Runs on one core; start the LTX-Video training beside it on the other.
-"""
+"""The demo's text-to-image Stable Diffusion: autoencoder, text encoder, UNet."""
 
 from __future__ import annotations
 
-import argparse
 import random
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import torch
@@ -18,41 +11,44 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from torch import nn
 
 from . import scenes, text
+from .column import Column
+from .drawing import Job
 from .optimiser import Average, flat_then_cosine, for_modules
-from .progress import Budget
+from .recipe import Recipe
+from .write import write
 
-LATENT_CHANNELS = 8
-NULL_CAPTION = 0.1  # share of captions dropped, for classifier-free guidance
+FIRST_FRAMES_VAE, FIRST_FRAMES = 0.5, 0.8  # shares of the pictures; the rest are later frames, tagged so
 MID_MOTION = "mid-motion"  # tags frames after the first, so that keyframes stay first frames
 
 
-def autoencoder() -> AutoencoderKL:
+def autoencoder(recipe: Recipe) -> AutoencoderKL:
+    levels = len(recipe.sd_widths)
     vae = AutoencoderKL(
-        block_out_channels=(16, 32, 64),
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=recipe.sd_widths,
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
         layers_per_block=1,
-        latent_channels=LATENT_CHANNELS,
-        norm_num_groups=8,
+        latent_channels=recipe.sd_latents,
+        norm_num_groups=recipe.sd_groups,
         mid_block_add_attention=False,
-        sample_size=scenes.WIDTH,
+        sample_size=recipe.width,
     )
     # A KL autoencoder this small stalls: make it deterministic (log-variance -12, and no gradient to it).
     with torch.no_grad():
-        vae.quant_conv.weight[LATENT_CHANNELS:] = 0
-        vae.quant_conv.bias[LATENT_CHANNELS:] = -12
+        vae.quant_conv.weight[recipe.sd_latents :] = 0
+        vae.quant_conv.bias[recipe.sd_latents :] = -12
     return vae
 
 
-def unet() -> UNet2DConditionModel:
+def unet(recipe: Recipe) -> UNet2DConditionModel:
     return UNet2DConditionModel(
-        sample_size=(scenes.HEIGHT // 4, scenes.WIDTH // 4),
-        in_channels=LATENT_CHANNELS,
-        out_channels=LATENT_CHANNELS,
-        block_out_channels=(32, 64, 96),
+        sample_size=(recipe.height // recipe.sd_factor, recipe.width // recipe.sd_factor),
+        in_channels=recipe.sd_latents,
+        out_channels=recipe.sd_latents,
+        block_out_channels=recipe.unet_widths,
         layers_per_block=1,
-        norm_num_groups=16,
-        cross_attention_dim=text.WIDTH,
+        norm_num_groups=recipe.unet_groups,
+        cross_attention_dim=recipe.text_width,
         attention_head_dim=4,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
@@ -68,144 +64,142 @@ def scheduler() -> DDIMScheduler:
         rescale_betas_zero_snr=True,
         timestep_spacing="trailing",
         clip_sample=False,
+        steps_offset=1,
         set_alpha_to_one=True,
     )
 
 
-def to_model(pixels: np.ndarray) -> torch.Tensor:
+def jobs(recipe: Recipe) -> dict[str, Job]:
+    return {
+        "sd-vae": Job(recipe.pictures_vae, 64, partial(picture, recipe, FIRST_FRAMES_VAE)),
+        "sd-unet": Job(recipe.pictures, 64, partial(picture, recipe, FIRST_FRAMES)),
+    }
+
+
+def moment(first_frames: float, number: int) -> tuple[scenes.Scene, int, random.Random]:
+    """A training scene, a frame of it, and the random numbers for its caption."""
+    rng, scene = random.Random(number), scenes.sample(number)
+    return scene, 0 if rng.random() < first_frames else rng.randrange(1, scenes.FRAMES), rng
+
+
+def picture(recipe: Recipe, first_frames: float, number: int) -> np.ndarray:
+    """uint8 RGB (1, height, width, 3)."""
+    scene, frame, _ = moment(first_frames, number)
+    return scenes.draw(scene, frame, recipe.height, recipe.width)[None]
+
+
+def caption(first_frames: float, number: int) -> str:
+    scene, frame, rng = moment(first_frames, number)
+    return scenes.caption(scene, rng) + (f", {MID_MOTION}" if frame else "")
+
+
+def to_model(pixels: torch.Tensor) -> torch.Tensor:
     """uint8 (n, height, width, 3) to float in -1..1 of shape (n, 3, height, width)."""
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def pictures(count: int, first_frames: float, offset: int = 0) -> tuple[np.ndarray, list[str]]:
-    """Pictures and captions of training scenes; the rest of them are later frames, tagged so."""
-    frames, captions = [], []
-    for i in range(offset, offset + count):
-        rng, scene = random.Random(i), scenes.sample(i)
-        frame = 0 if rng.random() < first_frames else rng.randrange(1, scenes.FRAMES)
-        frames.append(scenes.draw(scene, frame))
-        captions.append(scenes.caption(scene, rng) + (f", {MID_MOTION}" if frame else ""))
-    return np.stack(frames), captions
+def psnr(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Decibels, for values in -1..1."""
+    return 10 * torch.log10(4 / (a - b).square().mean())
 
 
-def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
-    return float(10 * torch.log10(4 / (a - b).square().mean()))
-
-
-def train_autoencoder(work: Path, seconds: float) -> AutoencoderKL:
-    vae = autoencoder()
+def train_autoencoder(column: Column) -> AutoencoderKL:
+    recipe = column.recipe
+    vae = autoencoder(recipe).to(column.device)
     average = Average(vae)
-    budget = Budget(work, "sd-vae", seconds, {"model": vae, "average": average.module})
+    budget = column.budget("sd-vae", model=vae, average=average.module)
     if budget.progress < 1:
-        pixels, _ = pictures(8000, first_frames=0.5)
+        pixels = torch.cat(column.drawn("sd-vae", budget.until))[:, 0]
         optimiser = for_modules([vae], ends=("conv_in", "encoder.conv_out", "quant_conv", "decoder.conv_out"), lr=0.01, adam_lr=1.5e-3)
-        rng = np.random.default_rng(0)
+        rng = column.random(budget)
+        height, width, step = recipe.height // 2, recipe.width // 2, recipe.sd_factor
         for _ in budget:
             optimiser.factor = flat_then_cosine(budget.progress)
-            top, left = rng.integers(0, 9) * 4, rng.integers(0, 13) * 4  # crops: more pictures for the same work
-            x = to_model(pixels[rng.integers(0, len(pixels), 16), top : top + 32, left : left + 48])
-            z = vae.encode(x).latent_dist.mean
-            y = vae.decode(z + 0.05 * torch.randn_like(z)).sample
+            # Crops: more pictures for the same work.
+            top, left = (int(rng.integers(0, side // step + 1)) * step for side in (height, width))
+            rows = torch.randint(len(pixels), (recipe.batch_sd_vae,), device=column.device)
+            x = to_model(pixels[rows, top : top + height, left : left + width])
+            with column.cheap():
+                z = vae.encode(x).latent_dist.mean.float()
+                y = vae.decode(z + 0.05 * torch.randn_like(z)).sample.float()
             loss = (y - x).abs().mean() + 2 * (y - x).square().mean() + 1e-4 * z.square().mean()
             loss.backward()
-            vae.quant_conv.weight.grad[LATENT_CHANNELS:] = 0  # type: ignore[index]
-            vae.quant_conv.bias.grad[LATENT_CHANNELS:] = 0  # type: ignore[index]
+            vae.quant_conv.weight.grad[recipe.sd_latents :] = 0  # type: ignore[index]
+            vae.quant_conv.bias.grad[recipe.sd_latents :] = 0  # type: ignore[index]
             optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
             average.update(vae)
-            budget.note(loss=loss.item(), psnr=psnr(y.detach(), x), std=z.std().item())
-    vae = average.module
-    x = to_model(np.stack([scenes.draw(scenes.sample(10**6 + i, held_out=True)) for i in range(64)]))
-    with torch.no_grad():
-        z = vae.encode(x).latent_dist.mean
-        print(f"sd autoencoder: {psnr(vae.decode(z).sample, x):.2f} dB on 64 held-out pictures, latent std {z.std():.3f}", flush=True)
+            budget.note(loss=loss, psnr=psnr(y, x), std=z.std())
+    return scaled(column, average.module)
+
+
+@torch.no_grad()
+def scaled(column: Column, vae: AutoencoderKL) -> AutoencoderKL:
+    """The autoencoder with its scaling factor set from 64 held-out pictures."""
+    held_out = [scenes.sample(10**6 + i, held_out=True) for i in range(64)]
+    x = to_model(column.pixels(np.stack([scenes.draw(s, 0, column.recipe.height, column.recipe.width) for s in held_out])))
+    z = vae.encode(x).latent_dist.mean
+    print(f"sd autoencoder: {psnr(vae.decode(z).sample, x):.2f} dB on 64 held-out pictures, latent std {z.std():.3f}", flush=True)
     vae.register_to_config(scaling_factor=float(1 / z.std()))
     return vae
 
 
 @torch.no_grad()
-def encode(vae: AutoencoderKL, pixels: np.ndarray) -> torch.Tensor:
-    parts = [vae.encode(to_model(pixels[i : i + 64])).latent_dist.mean for i in range(0, len(pixels), 64)]
-    return torch.cat(parts) * vae.config.scaling_factor
+def encode(vae: AutoencoderKL, pixels: torch.Tensor) -> torch.Tensor:
+    """uint8 (n, height, width, 3) to latents as the UNet sees them."""
+    return vae.encode(to_model(pixels)).latent_dist.mean * vae.config.scaling_factor
 
 
-def cached(file: Path, make):
-    if not file.exists():
-        torch.save(make(), file)
-    return torch.load(file, weights_only=False)
-
-
-def train_unet(work: Path, vae: AutoencoderKL, seconds: float, count: int = 16000):
-    tokenizer = text.clip_tokenizer()
-    encoder, model, noise = text.clip_encoder(tokenizer), unet(), scheduler()
-    warm = Budget(work, "sd-text", 25, {"encoder": encoder})
-    text.warm_up(encoder, tokenizer, text.CLIP_TOKENS, warm)
+def train_unet(column: Column, vae: AutoencoderKL) -> StableDiffusionPipeline:
+    """The whole Stable Diffusion, float32 on the device."""
+    tokenizer, device = text.clip_tokenizer(), column.device
+    encoder, model, noise = text.clip_encoder(column.recipe, tokenizer).to(device), unet(column.recipe).to(device), scheduler()
+    text.warm_up(encoder, tokenizer, text.CLIP_TOKENS, column.budget("sd-text", encoder=encoder), device)
     both = nn.ModuleDict({"unet": model, "text": encoder})
     average = Average(both, 0.998)
-    budget = Budget(work, "sd-unet", seconds, {"both": both, "average": average.module})
-
-    def make():
-        pixels, captions = pictures(count, first_frames=0.8)
-        return encode(vae, pixels), captions
-
-    latents, captions = cached(work / "sd-latents.pt", make)
-    tokens = tokenizer(captions, padding="max_length", max_length=text.CLIP_TOKENS, truncation=True, return_tensors="pt").input_ids
-    null = tokenizer([""], padding="max_length", max_length=text.CLIP_TOKENS, return_tensors="pt").input_ids[0]
-    # The pairing of captions and latents, asserted: one row drawn and encoded again must be the cached one.
-    row = len(latents) * 2 // 3
-    again, words = pictures(1, first_frames=0.8, offset=row)
-    assert words[0] == captions[row] and torch.allclose(encode(vae, again)[0], latents[row], atol=1e-3)
-
-    optimiser = for_modules([model, encoder], ends=("conv_in", "conv_out", "time_emb"), lr=0.01, adam_lr=1.5e-3)
-    alphas = noise.alphas_cumprod
-    torch.manual_seed(budget.steps)
-    batch = 16
-    for _ in budget:
-        optimiser.factor = flat_then_cosine(budget.progress)
-        pick = torch.randint(0, len(latents), (batch,))
-        x, ids = latents[pick], tokens[pick].clone()
-        ids[torch.rand(batch) < NULL_CAPTION] = null
-        t = ((torch.arange(batch) + torch.rand(batch)) / batch * 1000).long()
-        a, s = alphas[t].sqrt()[:, None, None, None], (1 - alphas[t]).sqrt()[:, None, None, None]
-        eps = torch.randn_like(x)
-        predicted = model(a * x + s * eps, t, encoder(ids)[0]).sample
-        loss = (predicted - (a * eps - s * x)).square().mean()
-        loss.backward()
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
-        average.update(both)
-        budget.note(loss=loss.item())
-    return average.module["unet"], average.module["text"], tokenizer, noise
-
-
-def export(out: Path, vae, encoder, tokenizer, model, noise) -> None:
-    pipe = StableDiffusionPipeline(
+    budget = column.budget("sd-unet", both=both, average=average.module)
+    if budget.progress < 1:
+        latents = column.cached(
+            "sd-latents", lambda: torch.cat(column.drawn("sd-unet", budget.until, lambda pixels: encode(vae, pixels[:, 0])))
+        )
+        words = [[caption(FIRST_FRAMES, i)] for i in range(len(latents))]
+        assert_paired(column, vae, latents, words)
+        captions = text.Captions(tokenizer, text.CLIP_TOKENS, words, device)
+        optimiser = for_modules([model, encoder], ends=("conv_in", "conv_out", "time_emb"), lr=0.01, adam_lr=1.5e-3)
+        alphas, batch = noise.alphas_cumprod.to(device), column.recipe.batch_unet
+        column.random(budget)
+        for _ in budget:
+            optimiser.factor = flat_then_cosine(budget.progress)
+            rows = torch.randint(len(latents), (batch,), device=device)
+            x, (ids, _) = latents[rows], captions.pick(rows)
+            t = ((torch.arange(batch, device=device) + torch.rand(batch, device=device)) / batch * 1000).long()
+            a, s = alphas[t].sqrt()[:, None, None, None], (1 - alphas[t]).sqrt()[:, None, None, None]
+            eps = torch.randn_like(x)
+            with column.cheap():
+                predicted = model(a * x + s * eps, t, encoder(ids)[0]).sample
+            loss = (predicted.float() - (a * eps - s * x)).square().mean()
+            loss.backward()
+            optimiser.step()
+            average.update(both)
+            budget.note(loss=loss)
+    return StableDiffusionPipeline(
         vae=vae,
-        text_encoder=encoder,
+        text_encoder=average.module["text"],
         tokenizer=tokenizer,
-        unet=model,
+        unet=average.module["unet"],
         scheduler=noise,
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    pipe.to(torch.float16).save_pretrained(out)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, default=Path("train-work"))
-    parser.add_argument("--out", type=Path, default=Path("actors/demo/stable-diffusion"))
-    parser.add_argument("--vae-seconds", type=float, default=600)
-    parser.add_argument("--unet-seconds", type=float, default=2400)
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
-    torch.manual_seed(0)
-    vae = train_autoencoder(args.work, args.vae_seconds)
-    model, encoder, tokenizer, noise = train_unet(args.work, vae, args.unet_seconds)
-    export(args.out, vae, encoder, tokenizer, model, noise)
+def assert_paired(column: Column, vae: AutoencoderKL, latents: torch.Tensor, words: list[list[str]]) -> None:
+    """One row drawn and encoded again must be the one that belongs to its caption."""
+    row = len(latents) * 2 // 3
+    again = encode(vae, column.pixels(picture(column.recipe, FIRST_FRAMES, row)))[0]
+    if words[row] != [caption(FIRST_FRAMES, row)] or not torch.allclose(again, latents[row], atol=0.05):
+        raise RuntimeError(f"latents and captions are not of the same scenes: row {row} differs when it is drawn again")
 
 
-if __name__ == "__main__":
-    main()
+def export(column: Column, pipe: StableDiffusionPipeline) -> None:
+    write(column.checkpoints / "stable-diffusion", pipe.to(torch.float16))
