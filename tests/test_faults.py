@@ -118,6 +118,9 @@ def test_the_same_seed_gives_the_same_bits_and_another_variation_another_picture
     latest = {t["stage"]: t for t in takes_of(episode.parent) if t["outcome"] == "accepted"}
     assert (latest["keyframe"]["media"], latest["clip"]["media"]) == (once[0]["media"], once[1]["media"])
     assert not (episode.parent / "out" / "E90" / "episode.mp4").exists(), "a part of an episode is not the episode"
+    assert tower("render", episode, "--only", "SH0020", "--new-seeds", cwd=episode.parent).code in (0, 3)
+    seeds = [t["seed"] for t in takes_of(episode.parent) if t["stage"] == "keyframe"]
+    assert seeds[-1] not in seeds[:-1], "new seeds were asked for"
 
 
 def test_ctrl_c_twice_ends_a_render_at_once_with_130_and_leaves_no_processes(episode: Path):

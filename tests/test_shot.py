@@ -150,6 +150,12 @@ def test_a_lost_file_or_fresh_takes_use_the_same_seed_again():
     assert live(Script("ok", "ok"), plan(history=history, fresh=True))[2][0] == ("keyframe", 3, 0, "ok")
 
 
+def test_new_seeds_are_seeds_that_no_take_has_had():
+    history = {"keyframe": [past(1, 0, "rejected"), past(2, 1, "accepted")], "clip": []}
+    first, *_ = live(Script("ok", "ok"), plan(history=history, fresh=True, new_seeds=True))[2]
+    assert first == ("keyframe", 3, 2, "ok")
+
+
 def test_a_persons_keyframe_is_judged_once():
     outcome, why, asked = live(Script("black"), plan(given=Path("still.png")))
     assert outcome == "exhausted" and "black" in why and len(asked) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,6 +15,7 @@ from .table import out, show
 
 if TYPE_CHECKING:
     from gates.verdict import Verdict
+    from pipeline.evidence.gate_file import Question
 
 gate_app = typer.Typer(help="Judge any file: exit code 0 if all pass or warn, 1 if one fails, 2 for bad usage.", no_args_is_help=True)
 GateFiles = Annotated[list[Path], typer.Argument(metavar="FILE…", help="files to judge")]
@@ -38,7 +40,8 @@ def gate_image(
     explain: ExplainOption = None,
 ) -> None:
     """Judge stills, as Gate 1 judges keyframes. Several files are compared with each other too."""
-    _gate("image", files, profile, declare, as_json, explain, size, judge, prompt)
+    asked = _asked(gate="image", size=size, profile=profile, declare=declare, judge=judge, prompt=prompt, explain=explain)
+    _gate(files, asked, as_json)
 
 
 @gate_app.command("video")
@@ -57,49 +60,42 @@ def gate_video(
     explain: ExplainOption = None,
 ) -> None:
     """Judge clips, as Gate 2 does."""
-    _gate("video", files, profile, declare, as_json, explain, size, judge, prompt, frames, fps, keyframe, last_frame)
+    from pipeline.evidence.gate_file import parse_fps
+
+    asked = _asked(gate="video", size=size, profile=profile, declare=declare, judge=judge, prompt=prompt, explain=explain)
+    wanted = {"frames": frames, "fps": parse_fps(fps) if fps else None, "keyframe": keyframe, "last": last_frame}
+    _gate(files, replace(asked, **wanted), as_json)  # type: ignore[arg-type]
 
 
-def _gate(
-    gate: Literal["image", "video"],
-    files: list[Path],
-    profile: str,
-    declare: str,
-    as_json: bool,
-    explain: Path | None,
-    size: str | None,
-    judges: str,
-    prompt: str,
-    frames: int | None = None,
-    fps: str | None = None,
-    keyframe: Path | None = None,
-    last: Path | None = None,
-) -> None:
-    from pipeline.evidence.gate_file import Question, as_json_line, gate_files, parse_declared, parse_fps, parse_size
+def _asked(
+    *, gate: Literal["image", "video"], size: str | None, profile: str, declare: str, judge: str, prompt: str, explain: Path | None
+) -> Question:
+    """What both commands ask of a file."""
+    from pipeline.evidence.gate_file import Question, parse_declared, parse_size
     from pipeline.story.gate_profile import load_profile
+
+    return Question(
+        gate=gate,
+        profile=load_profile(profile, "--profile"),
+        declared=parse_declared(declare),
+        size=parse_size(size) if size else None,
+        explain=explain,
+        judges=tuple(name.strip() for name in judge.split(",") if name.strip()),
+        prompt=prompt,
+    )
+
+
+def _gate(files: list[Path], question: Question, as_json: bool) -> None:
+    from pipeline.evidence.gate_file import as_json_line, gate_files
     from pipeline.story.settings import load_settings
 
-    if explain and len(files) > 1:
+    if question.explain and len(files) > 1:
         raise InputError(f"--explain draws one file; {len(files)} are given")
-    rules = load_profile(profile, "--profile")
-    question = Question(
-        gate,
-        rules,
-        parse_declared(declare),
-        frames,
-        parse_fps(fps) if fps else None,
-        parse_size(size) if size else None,
-        keyframe,
-        last,
-        explain,
-        tuple(name.strip() for name in judges.split(",") if name.strip()),
-        prompt,
-    )
     answers = gate_files(files, question, load_settings().models_dir)
     verdicts = [answer.verdict for answer in answers]
     for file, answer in zip(files, answers, strict=True):
         if as_json:
-            print(json.dumps(as_json_line(file, answer, rules), ensure_ascii=False))
+            print(json.dumps(as_json_line(file, answer, question.profile), ensure_ascii=False))
         for opinion in [] if as_json else answer.opinions:
             said = ", ".join(f"{k} {v:.3g}" for k, v in opinion.measures.items()) if opinion.looked else f"did not look: {opinion.why}"
             out.print(f"{file}: judge {opinion.judge}: {said}", highlight=False, soft_wrap=True)

@@ -17,6 +17,7 @@ import typer
 
 from pipeline.story.errors import InputError
 
+from .common import AllowExperimental, Fresh, NewSeeds
 from .table import out, show
 
 if TYPE_CHECKING:
@@ -42,8 +43,9 @@ def submit(
         Path, typer.Option("--out", metavar="DIR", help="a folder here, or, if absolute, there: where the episode's folder is written")
     ] = Path("out"),
     only: Annotated[str, typer.Option(metavar="SHOTS", help="only these shots or sequences, separated by commas")] = "",
-    fresh: Annotated[bool, typer.Option(help="render again even what is accepted")] = False,
-    allow_experimental: Annotated[bool, typer.Option(help="render with workflows that are not proven too")] = False,
+    fresh: Fresh = False,
+    new_seeds: NewSeeds = False,
+    allow_experimental: AllowExperimental = False,
     address: Address = None,
     wait: Annotated[bool, typer.Option("--wait", help="print the job's log, and end as it ends")] = False,
 ) -> None:
@@ -59,7 +61,8 @@ def submit(
     _check_workflows(written, episode, settings)
     client = jobs.connect(jobs.address_of(address))
     folder_out, here = _places(settings, out_dir)
-    options = [*(["--only", ",".join(shots)] if shots else []), *["--fresh"] * fresh, *["--allow-experimental"] * allow_experimental]
+    asked = {"--fresh": fresh, "--new-seeds": new_seeds, "--allow-experimental": allow_experimental}
+    options = [*(["--only", ",".join(shots)] if shots else []), *(option for option, wanted in asked.items() if wanted)]
     command = _command(episode, [*options, "--out", folder_out], here)
     name = job_id(written.id, episode, named, [*options, folder_out, settings.place.uri])
     metadata = {"episode": written.id, "file": str(episode.absolute())}

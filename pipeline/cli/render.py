@@ -10,7 +10,7 @@ import typer
 
 from pipeline.story.stages import STAGES
 
-from .common import AsJson, EpisodeFile, OnlyOption, shots_named
+from .common import AllowExperimental, AsJson, EpisodeFile, Fresh, NewSeeds, OnlyOption, shots_named
 from .table import err, out, show
 
 
@@ -18,14 +18,16 @@ def render(
     episode: EpisodeFile,
     out_dir: Annotated[Path, typer.Option("--out", metavar="DIR", help="where the episode's folder is written")] = Path("out"),
     only: OnlyOption = "",
-    fresh: Annotated[bool, typer.Option(help="render again even what is accepted")] = False,
-    allow_experimental: Annotated[bool, typer.Option(help="render with workflows that are not proven too")] = False,
+    fresh: Fresh = False,
+    new_seeds: NewSeeds = False,
+    allow_experimental: AllowExperimental = False,
 ) -> None:
     """Render what is stale, then assemble DIR/<episode id>/episode.mp4."""
     from pipeline.post.episode import Order, render_episode
     from pipeline.story.settings import load_settings
 
-    summary = render_episode(Order(episode, out_dir, shots_named(only), fresh, allow_experimental), load_settings(), out)
+    order = Order(episode, out_dir, shots_named(only), fresh=fresh, new_seeds=new_seeds, allow_experimental=allow_experimental)
+    summary = render_episode(order, load_settings(), out)
     for outcome in summary.exhausted:
         err.print(f"{outcome.shot} exhausted: {outcome.why}", highlight=False, markup=False, soft_wrap=True)
     done = len(summary.outcomes) - len(summary.exhausted)
@@ -38,7 +40,7 @@ def render(
 def plan(
     episode: EpisodeFile,
     only: OnlyOption = "",
-    fresh: Annotated[bool, typer.Option(help="as if nothing were accepted")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="as if nothing were accepted")] = False,
     as_json: AsJson = False,
 ) -> None:
     """What `tower render` would render, why, and about how long it would take. Nothing is rendered or recorded."""

@@ -56,9 +56,7 @@ def versions(sight: Sight) -> list[Notice]:
     project, pinned = _asked()
     python = project.get("requires-python", "")
     if python and platform.python_version() not in SpecifierSet(python):
-        return [
-            Notice("versions", "problem", f"{have}; Tower asks for Python {python}", "make a virtual environment with such a Python")
-        ]
+        return [Notice("versions", "problem", f"{have}; Tower asks for Python {python}", "make a virtual environment with such a Python")]
     lacking, other = [], []
     for wanted in map(Requirement, project.get("dependencies", [])):
         installed = _installed(wanted.name)
@@ -73,9 +71,7 @@ def versions(sight: Sight) -> list[Notice]:
         return [Notice("versions", "problem", f"{have}; {', '.join(lacking)}", install)]
     found = [Notice("versions", "note", f"{have}; {', '.join(other)}", install) if other else Notice("versions", "ok", have)]
     if sight.machines and not os.environ.get("RAY_ADDRESS") and not sight.logical and (_installed("torch") or "").endswith("+cpu"):
-        found.append(
-            Notice("versions", "problem", "this torch is built for CPUs and sees no GPU", "install the build of torch for CUDA")
-        )
+        found.append(Notice("versions", "problem", "this torch is built for CPUs and sees no GPU", "install the build of torch for CUDA"))
     return found
 
 
@@ -111,9 +107,7 @@ def devices(settings: Settings, profile: ClusterProfile) -> tuple[Sight, list[No
         told = f"no GPU is there yet; profile {profile.name} waits {profile.wait_minutes:g} minutes for an autoscaler to bring one"
         found.append(Notice("devices", "note", told))
     elif not any(n.gpus for n in staying):
-        found.append(
-            Notice("devices", "problem", "the cluster has no GPU, so no model could ever run", "start a worker with --num-gpus")
-        )
+        found.append(Notice("devices", "problem", "the cluster has no GPU, so no model could ever run", "start a worker with --num-gpus"))
     if not any(n.cpus for n in staying) and not profile.wait_minutes:
         found.append(Notice("devices", "problem", "the cluster has no CPU, so no gate could ever run", "start a worker with --num-cpus"))
     return sight, found
@@ -166,9 +160,7 @@ def _folder(what: str, wanted: Path, least: float) -> Notice:
         return Notice("disk", "problem", f"{what} {wanted}: {folder} may not be written by this user", f"correct the rights of {folder}")
     if free < least:
         return Notice("disk", "problem", told, "free some, or set TOWER_CATALOG_URI to another disk")
-    return Notice(
-        "disk", "note" if free < LITTLE else "ok", told, "free some; accepted clips are kept for ever" if free < LITTLE else ""
-    )
+    return Notice("disk", "note" if free < LITTLE else "ok", told, "free some; accepted clips are kept for ever" if free < LITTLE else "")
 
 
 def _temp(temp: Path) -> Notice:
@@ -195,9 +187,7 @@ def store(sight: Sight, devices: int) -> list[Notice]:
     for machine in staying:
         if machine.shm is not None and machine.shm < machine.store:
             small = f"/dev/shm of {machine.node.name} has {gb(machine.shm)}, its object store {gb(machine.store)}: frames go to the disk"
-            found.append(
-                Notice("store", "problem", small, f"docker run --shm-size={machine.store * 1.1 / 2**30:.1f}g, or free /dev/shm")
-            )
+            found.append(Notice("store", "problem", small, f"docker run --shm-size={machine.store * 1.1 / 2**30:.1f}g, or free /dev/shm"))
     return found
 
 

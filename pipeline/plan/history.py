@@ -52,9 +52,9 @@ class Past(NamedTuple):
 
 
 PAST = """
-SELECT take, shot, stage, attempt, variation, inputs, outcome, coalesce(media_path, '') AS media_path, media_bytes, epoch_us("at") AS at_us,
-    profile, coalesce(array_to_string(declared, ','), '') AS declared, review, review_note
-FROM verdicts WHERE episode = $episode ORDER BY "at"
+SELECT take, shot, stage, attempt, variation, inputs, outcome, coalesce(media_path, '') AS media_path, media_bytes, epoch_us("at") AS "at",
+    profile, coalesce(array_to_string(declared, ','), '') AS declared, review, review_note AS note
+FROM verdicts WHERE episode = $episode ORDER BY verdicts."at"
 """
 
 
@@ -68,8 +68,8 @@ def past_takes(catalog: Catalog, episode: str) -> dict[tuple[str, str], list[Pas
         columns = batch.to_pydict()
         for name in REPEATED:  # one string for all takes that say the same: of 200,000 takes it is a third of the memory
             columns[name] = [None if value is None else intern(value) for value in columns[name]]
-        for values in zip(*columns.values(), strict=True):
-            grouped.setdefault((values[1], values[2]), []).append(Past(*values))
+        for past in map(Past._make, zip(*(columns[name] for name in Past._fields), strict=True)):
+            grouped.setdefault((past.shot, past.stage), []).append(past)
     return grouped
 
 

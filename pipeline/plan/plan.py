@@ -33,7 +33,8 @@ class ShotPlan:
         stages: in order, as far as they are wanted: a benchmark of keyframes has no other.
         history: stage to takes so far, oldest first.
         accepted: the takes that hold, one each of the first stages.
-        fresh: takes of earlier runs count for nothing but their numbers.
+        fresh: takes of earlier runs count for nothing but their numbers; the same seeds give the same pictures again.
+        new_seeds: nor do their seeds come again, so that other pictures are made.
     """
 
     episode: str
@@ -44,6 +45,7 @@ class ShotPlan:
     accepted: tuple[Past, ...] = ()
     reasons: tuple[Reason, ...] = ()
     fresh: bool = False
+    new_seeds: bool = False
 
     @property
     def todo(self) -> tuple[StagePlan, ...]:
@@ -85,11 +87,11 @@ class Plan:
         return None if None in seconds else sum(s for s in seconds if s is not None) / 60
 
 
-def make_plan(episode: Episode, file: Path, settings: Settings, catalog: Catalog, fresh: bool = False) -> Plan:
+def make_plan(episode: Episode, file: Path, settings: Settings, catalog: Catalog, fresh: bool = False, new_seeds: bool = False) -> Plan:
     """What holds and what must be rendered.
 
     Args:
-        fresh: take nothing from the catalog as accepted.
+        fresh: take nothing from the catalog as accepted. new_seeds: the same, with seeds that no take has had.
 
     Raises:
         InputError: a workflow, checkpoint, LoRA or picture is missing or cannot fit.
@@ -102,7 +104,9 @@ def make_plan(episode: Episode, file: Path, settings: Settings, catalog: Catalog
     declared = {shot.id: shot.declares for _, shot in episode.shots}
     verdicts = Verdicts(catalog, episode.id, declared)
     verdicts.look(past, _wanted(resolved))
-    shots = [_shot_plan(catalog, episode.id, past, verdicts, fresh, *parts) for parts in resolved]
+    shots = [_shot_plan(catalog, episode.id, past, verdicts, *parts, fresh=fresh or new_seeds) for parts in resolved]
+    if new_seeds:
+        shots = [replace(shot, new_seeds=True) for shot in shots]
     shots = _explained(catalog, shots, verdicts)
     return Plan(episode, file, file_digest(file), shots, verdicts.judgements, Costs.of(catalog, registry))
 
@@ -118,10 +122,11 @@ def _shot_plan(
     episode: str,
     past: dict[tuple[str, str], list[Past]],
     verdicts: Verdicts,
-    fresh: bool,
     sequence: EpisodeSequence,
     shot: Shot,
     stages: tuple[StagePlan, ...],
+    *,
+    fresh: bool,
 ) -> ShotPlan:
     history: dict[str, Sequence[Past]] = {stage.stage: verdicts.now(past.get((shot.id, stage.stage), ())) for stage in stages}
     accepted: list[Past] = []
@@ -163,7 +168,7 @@ def _reasons(shot: ShotPlan, rows: dict[str, Row], verdicts: Verdicts) -> list[R
     made = shot.todo[0]
     stage, takes, start = made.stage, shot.history[made.stage], shot.accepted[-1].media if shot.accepted else None
     if shot.fresh:
-        return [Reason(stage, "fresh", "fresh takes were asked for")]
+        return [Reason(stage, "fresh", "takes with new seeds were asked for" if shot.new_seeds else "fresh takes were asked for")]
     if not takes:
         return [Reason(stage, "new", f"no {stage} yet")]
     inputs = inputs_from(made, start)

@@ -24,12 +24,13 @@ from .result import Summary
 
 @dataclass(frozen=True)
 class Order:
-    """What was asked for."""
+    """What was asked for. fresh: also what is accepted, with the same seeds. new_seeds: the same, with others."""
 
     file: Path
     out: Path
     only: tuple[str, ...] = ()
     fresh: bool = False
+    new_seeds: bool = False
     allow_experimental: bool = False
 
 
@@ -50,7 +51,8 @@ def render_episode(order: Order, settings: Settings, console: Console, mended: t
 
     def planned() -> Plan:
         try:
-            return select(make_plan(episode, order.file, settings, here.catalog, order.fresh), order.only)
+            made = make_plan(episode, order.file, settings, here.catalog, order.fresh, order.new_seeds)
+            return select(made, order.only)
         except OSError as error:
             raise InputError(f"{error.filename or order.file} cannot be read: {error.strerror or error}") from error
 
@@ -66,7 +68,7 @@ def render_episode(order: Order, settings: Settings, console: Console, mended: t
             raise
         console.print(f"{damaged}; it is set aside, and its take renders again", highlight=False, soft_wrap=True)
         here.catalog.media.set_aside(damaged.path)
-        return render_episode(replace(order, fresh=False), settings, console, (*mended, damaged.path))
+        return render_episode(replace(order, fresh=False, new_seeds=False), settings, console, (*mended, damaged.path))
     except OSError as error:
         raise StorageError(f"{folder} cannot be written: {error.strerror or error}") from error
 

@@ -80,15 +80,16 @@ class _Numbers:
     """Attempt numbers, which never repeat, and variations, which seeds derive from.
 
     The variation is the smallest that is not used up, so a crash, a lost file or --fresh gives the very
-    same takes again. Used up are those that a gate rejected and those that were given up for a new keyframe.
+    same takes again. Used up are those that a gate rejected, those that were given up for a new keyframe, and, where new
+    seeds were asked for, all that any take has had.
     """
 
     def __init__(self, plan: ShotPlan):
         self.attempts = {stage: max((t.attempt for t in takes), default=0) for stage, takes in plan.history.items()}
         self.used: defaultdict[str, set[int]] = defaultdict(set)
         self.accepted: defaultdict[str, set[int]] = defaultdict(set)
-        for past in () if plan.fresh else (t for takes in plan.history.values() for t in takes):
-            self._note(past.outcome, past.inputs, past.variation)
+        for past in () if plan.fresh and not plan.new_seeds else (t for takes in plan.history.values() for t in takes):
+            self._note("rejected" if plan.new_seeds else past.outcome, past.inputs, past.variation)
 
     def of(self, stage: str, inputs: str) -> tuple[int, int]:
         return self.attempts[stage] + 1, next(v for v in itertools.count() if v not in self.used[inputs])

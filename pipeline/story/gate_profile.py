@@ -116,7 +116,7 @@ def _merged(base: Sequence[Rule], lines: Sequence[RuleLine]) -> tuple[Rule, ...]
     rules: list[Rule] = []
     for rule in base:
         key = (rule.label, rule.measure)
-        rules += ([rule] if key not in mine else mine[key] if rule is first[key] else [])
+        rules += [rule] if key not in mine else mine[key] if rule is first[key] else []
     return (*rules, *(rule for key, made in mine.items() if key not in first for rule in made))
 
 
