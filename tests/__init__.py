@@ -2,15 +2,37 @@
 
 | file | keeps promises about |
 |---|---|
-| test_gates.py | planted faults found, good pictures let through |
 | test_actors.py | models without Ray: prompt and keyframe reach the pixels, bit for bit |
-| test_pool.py | devices without models: order, batches, deaths |
-| test_catalog.py | rows and media, whole or not at all |
-| test_shot.py | which take follows which verdict |
-| test_assemble.py | exact frames from any clips |
-| test_input.py | bad input is one sentence |
-| test_nodes.py | machines that come, leave, differ and fall silent |
-| test_gpu_benchmark.py, test_training.py | what is made for a rented GPU runs on a bare machine |
-| test_render.py | the whole path |
+| test_assemble.py | exact frames from clips of any size and rate |
+| test_calibration.py | the stored evidence supports what docs/gates.md promises |
+| test_care.py | a damaged catalog: faults are found, told and set aside, and work goes on |
+| test_catalog.py | rows and media, whole or not at all, from many writers |
+| test_choose.py | which work a device does next |
+| test_controls.py | pause and resume, priorities, cluster profiles |
+| test_deploy.py | deployment files say what Ray and KubeRay understand, and open nothing to strangers |
+| test_docs.py | documents: commands parse, paths exist, settings and packages are all listed |
+| test_doctor.py | `tower doctor` tells what can render here, and changes nothing |
+| test_drivers.py | two drivers on one episode: one renders, a dead one blocks nobody |
 | test_faults.py | the whole path killed, interrupted, misled |
+| test_gate_files.py | `tower gate` on hostile and odd files |
+| test_gates.py | planted faults found, good pictures let through |
+| test_gpu_benchmark.py | the GPU benchmark runs on a bare machine, and a failing step loses nothing |
+| test_input.py | bad input is one sentence with its place |
+| test_jobs.py | renders as jobs on a Ray cluster: submitted once, resumed, stopped |
+| test_judges.py | learned judges measure, decide nothing, and say when they did not look |
+| test_metrics.py | what Prometheus sees is right, and every chart has its series |
+| test_migrations.py | old catalogs are upgraded, newer ones refused |
+| test_nodes.py | machines that come, leave, differ and fall silent |
+| test_plan.py | what is stale and why; a render does exactly that |
+| test_pool.py | devices without models: order, batches, deaths |
+| test_progress.py | what a person sees on a terminal and in a log |
+| test_registry.py | versions never change, and evidence alone gives a status |
+| test_rejudge.py | a changed threshold judges stored takes again, without media, models or Ray |
+| test_render.py | the whole path |
+| test_shot.py | which take follows which verdict |
+| test_storage.py | the catalog in a bucket, and in the hands of other readers |
+| test_submit.py | what `tower submit` checks, sends and calls a job |
+| test_training.py | the demo's checkpoints are trained by one command, on a bare machine and in time |
+
+What they share: conftest.py (the demo episode, one render that many look at), planted.py (faults), bare.py (a machine without Ray).
 """
