@@ -18,7 +18,7 @@ test: $(TESTING) lint types
 
 # Lint, types, and the tests that need neither Ray nor a model.
 check: $(TESTING) lint types
-	$(BIN)/pytest -n 2 --dist loadfile -m "not ray and not models"
+	$(BIN)/pytest -n 2 --dist worksteal -m "not ray and not models"
 
 lint: $(TESTING)
 	$(BIN)/ruff check .

@@ -9,7 +9,7 @@ from PIL import Image
 
 from .compress import compressed
 from .families import FAMILIES
-from .files import check_folder, first_line
+from .files import check_folder, in_one_line
 from .loading import best_device, dtype_for, generator
 from .model import Model, proven_length
 from .values import ClipRequest, ClipSettings, ModelError, ModelFiles, Receipt
@@ -18,8 +18,11 @@ from .values import ClipRequest, ClipSettings, ModelError, ModelFiles, Receipt
 class AnimateDiffModel(Model):
     """A Stable Diffusion checkpoint and a motion adapter that animate keyframes.
 
-    The keyframe is repeated, noised up to `strength` and denoised as one clip: the maintained way to
-    start AnimateDiff from a picture, with seeds and without a second network.
+    The keyframe is repeated for every frame, noised up to `strength`, and denoised as one clip. Of the ways to start
+    AnimateDiff from a picture, diffusers maintains this one; it takes seeds and needs no second network.
+
+    Raises:
+        ModelError: the motion adapter is missing or cannot be loaded, or `strength` or `num_frames` is out of range.
     """
 
     family = "animatediff"
@@ -38,7 +41,11 @@ class AnimateDiffModel(Model):
 
     @torch.no_grad()
     def generate(self, requests: list[ClipRequest]) -> tuple[list[Receipt], list[np.ndarray]]:
-        """One clip: uint8 RGB (num_frames, height, width, 3). One request a call."""
+        """Make one clip, uint8 RGB (num_frames, height, width, 3). A call takes exactly one request.
+
+        Raises:
+            ModelError: the pipeline made another number of frames.
+        """
         (request,) = requests
         s, started = self.begin(request)
         still = Image.fromarray(compressed(request.keyframe, s.keyframe_crf))
@@ -63,4 +70,4 @@ def load_adapter(folder: str, dtype: torch.dtype) -> MotionAdapter:
     try:
         return MotionAdapter.from_pretrained(folder, dtype=dtype, local_files_only=True, use_safetensors=True)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise ModelError(f"motion adapter {folder} cannot be loaded: {first_line(error)}") from error
+        raise ModelError(f"motion adapter {folder} cannot be loaded: {in_one_line(error)}") from error

@@ -1,4 +1,4 @@
-"""Compress a still as video compression would, before a model sees it."""
+"""Compresses a still as a video codec would, before a model sees it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,15 @@ import numpy as np
 
 
 def compressed(image: np.ndarray, crf: int | None) -> np.ndarray:
-    """The uint8 RGB picture after one H.264 frame at this CRF (0..51); None gives it back as it is."""
+    """The picture after encoding and decoding it as one H.264 frame.
+
+    Args:
+        image: uint8 RGB (height, width, 3), both sides even.
+        crf: constant rate factor, 0..51; None returns the picture unchanged.
+    """
     if crf is None:
         return image
-    import av  # only here, so that models run where there is no video to write
+    import av  # imported only here, so that models run without PyAV
 
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as out:

@@ -1,6 +1,7 @@
-"""The families of models: everything that the house knows of each by name. A new one is a row here, a class, and a workflow file.
+"""The families of models: everything that Tower knows of each by its name.
 
-Nothing heavy is imported: planning reads this table, and only a device imports the class.
+A new family needs a row in TABLE, a class, and a workflow file. The module imports nothing heavy: planning reads the
+table, and only a device imports the class.
 """
 
 from __future__ import annotations
@@ -21,15 +22,16 @@ class Family:
     """One kind of model.
 
     Args:
-        stage: of the chain; what its models make.
+        stage: what the family's models make.
         model: `module:class`, built on a device as `class(identity, files, settings)`.
         size_multiple: pixels that width and height must be multiples of.
         dtype: what "auto" means on a GPU; on a CPU it is float32.
         parameters: settings that a workflow may let a shot change.
-        own: settings that belong to this family alone, beside those that its stage always has.
-        shots_loras: whether characters' LoRAs are used; a workflow's own always are.
-        motion_adapter: whether it needs one.
-        check_length: raises ModelError where a checkpoint cannot make so many frames; None where any number, or none, will do.
+        own: settings of its stage that only this family reads.
+        shots_loras: whether the LoRAs of a shot's characters are applied; a workflow's own LoRAs always are.
+        motion_adapter: whether the family needs a motion adapter.
+        check_length: check_length(checkpoint, num_frames) raises ModelError where the checkpoint cannot make that many
+            frames; None where there is nothing to check before loading.
     """
 
     name: str
@@ -48,7 +50,7 @@ class Family:
         return KeyframeSettings if self.stage == "keyframe" else ClipSettings
 
     def settings_of(self, values: Any) -> KeyframeSettings | ClipSettings:
-        """The settings out of anything that has their names as attributes, such as a workflow. Lists become tuples."""
+        """The settings, from the attributes of the same names of any object, such as a workflow. `timesteps` becomes a tuple."""
         given: dict[str, Any] = {f.name: getattr(values, f.name) for f in fields(self.settings)}
         kind: Any = self.settings
         return kind(**{k: tuple(v or ()) if k == "timesteps" else v for k, v in given.items()})
@@ -64,7 +66,7 @@ TABLE = (
         "bfloat16",
         (*GENERAL, "strength", "image_cond_noise_scale", "decode_timestep", "decode_noise_scale", "keyframe_crf"),
         own=("timesteps",),
-        shots_loras=False,  # a character's LoRA is one of Stable Diffusion's: it is drawn into the keyframe
+        shots_loras=False,  # characters' LoRAs are for Stable Diffusion, and their effect is in the keyframe
         check_length=check_frames,
     ),
     Family(
@@ -78,12 +80,12 @@ TABLE = (
     ),
 )
 FAMILIES = {family.name: family for family in TABLE}
-ENCODER = "actors.prompts:PromptEncoder"  # of every family: it finds out from the checkpoint whether to read CLIP or T5
+ENCODER = "actors.prompts:PromptEncoder"  # for every family: the checkpoint says whether it is CLIP or T5
 
 
 @dataclass(frozen=True)
 class Lazy:
-    """A class that is imported when it is first called, on the machine that calls it."""
+    """Stands for a class, which is imported on the machine that calls it. path: `module:class`."""
 
     path: str
 

@@ -1,4 +1,4 @@
-"""What can be said of model files and sizes without loading anything: no torch here, so that planning is quick."""
+"""Checks of model files and sizes that load no model. The module imports no torch, so that planning stays quick."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from .values import ModelError
 
 
 def check_folder(folder: str, kind: str, part: str | None = None) -> Path:
-    """The folder of a diffusers checkpoint, or one sentence about what is wrong with it.
+    """The folder of a diffusers checkpoint as a path.
 
     Args:
-        folder: a local path. kind: the word in the message, such as "checkpoint".
-        part: the file that must be there, relative; None for `model_index.json`.
+        folder: a local path. kind: the word for it in error messages, such as "checkpoint".
+        part: file that must be in the folder; None for `model_index.json`.
+
+    Raises:
+        ModelError: the folder, the file, or any .safetensors file does not exist.
     """
     path = Path(folder)
     wanted = part or "model_index.json"
@@ -28,13 +31,17 @@ def check_folder(folder: str, kind: str, part: str | None = None) -> Path:
 
 
 def check_size(width: int, height: int, multiple: int) -> None:
+    """Raise ModelError unless both sides, in pixels, are multiples of `multiple`."""
     if width % multiple or height % multiple or min(width, height) < multiple:
         near = f"{max(multiple, round(width / multiple) * multiple)}x{max(multiple, round(height / multiple) * multiple)}"
         raise ModelError(f"size {width}x{height} does not fit this model: sides must be multiples of {multiple}, such as {near}")
 
 
 def check_frames(checkpoint: str, num_frames: int) -> None:
-    """LTX-Video silently makes 113 frames where 120 are asked for; here that is an error."""
+    """Raise ModelError unless num_frames is 1 more than a multiple of the checkpoint's temporal compression ratio.
+
+    LTX-Video would silently make 113 frames where 120 are asked for.
+    """
     ratio = read_config(checkpoint, "vae").get("temporal_compression_ratio") or 8
     if not isinstance(ratio, int):
         raise ModelError(f"vae/config.json of checkpoint {checkpoint}: temporal_compression_ratio {ratio!r} is not a whole number")
@@ -48,12 +55,12 @@ def read_config(folder: str, part: str) -> dict[str, Any]:
     try:
         config = json.loads(file.read_text())
     except (OSError, ValueError) as error:
-        raise ModelError(f"{file} cannot be read: {first_line(error)}") from error
+        raise ModelError(f"{file} cannot be read: {in_one_line(error)}") from error
     if not isinstance(config, dict):
         raise ModelError(f"{file} does not hold a configuration")
     return config
 
 
-def first_line(error: BaseException) -> str:
+def in_one_line(error: BaseException) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 200 else text[:197] + "..."

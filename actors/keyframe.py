@@ -19,10 +19,13 @@ class KeyframeModel(Model):
 
     @torch.no_grad()
     def generate(self, requests: list[KeyframeRequest]) -> tuple[list[Receipt], list[np.ndarray]]:
-        """One still a request: uint8 RGB (height, width, 3). All requests must want the same LoRAs and parameters.
+        """Make one still for each request, uint8 RGB (height, width, 3).
 
-        The batch is always padded to batch_size: PyTorch does not promise equal bits for another batch size
+        The batch is always padded to batch_size. PyTorch does not promise equal bits for another batch size
         ("Numerical accuracy", in its notes), and a take must not depend on how many neighbours it had.
+
+        Raises:
+            ModelError: more requests than batch_size, or requests with different LoRAs or parameters.
         """
         if len({(r.loras, r.parameters) for r in requests}) != 1 or len(requests) > self.settings.batch_size:
             raise ModelError(f"a batch holds at most {self.settings.batch_size} requests, all with the same LoRAs and parameters")

@@ -1,4 +1,4 @@
-"""Loading checkpoints: local files only, safetensors only, every fault named before it can cost a render."""
+"""Loads checkpoints from local safetensors files. Every fault is reported at loading, before it can cost a render."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import transformers
 
-from .files import check_folder, first_line
+from .files import check_folder, in_one_line
 from .values import Lora, ModelError
 
 warnings.filterwarnings("ignore", message=".*should be kept in float32.*")
@@ -35,7 +35,7 @@ def best_device() -> str:
 
 
 def device_name(device: str) -> str:
-    """The hardware's own name, for the records."""
+    """The hardware's own name, such as the GPU's or the CPU's model name; for receipts."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
     try:
@@ -46,20 +46,27 @@ def device_name(device: str) -> str:
 
 
 def dtype_for(setting: str, device: str, on_gpu: str) -> torch.dtype:
-    """The type that a setting names; "auto" is float32 on a CPU, and `on_gpu` on a GPU."""
+    """The type that a setting names. "auto" is float32 on a CPU, and the type named `on_gpu` on a GPU."""
     automatic = on_gpu if device.startswith("cuda") else "float32"
     return getattr(torch, automatic if setting == "auto" else setting)
 
 
 def load_pipeline(cls: Any, folder: str, dtype: torch.dtype, device: str, **parts: Any) -> Any:
-    """A diffusers pipeline from a local folder, without its text encoder, on the device."""
+    """Load a diffusers pipeline from a local folder onto the device, without its text encoder.
+
+    Args:
+        cls: class of the pipeline. parts: components to use in place of the checkpoint's own.
+
+    Raises:
+        ModelError: the folder is no such checkpoint.
+    """
     path = check_folder(folder, "checkpoint")
     try:
         pipe = cls.from_pretrained(
             path, dtype=dtype, local_files_only=True, use_safetensors=True, tokenizer=None, text_encoder=None, **parts
         )  # type: ignore[attr-defined]
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, AttributeError) as error:
-        raise ModelError(f"checkpoint {folder} cannot be loaded as {cls.__name__}: {first_line(error)}") from error
+        raise ModelError(f"checkpoint {folder} cannot be loaded as {cls.__name__}: {in_one_line(error)}") from error
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(device)
 
@@ -74,13 +81,13 @@ def set_scheduler(pipe: Any, name: str) -> None:
 
 
 class Loras:
-    """The LoRAs of one pipeline: loaded once each, switched per request."""
+    """The LoRAs of one pipeline. Each is loaded once, and each request switches to its own."""
 
     def __init__(self, pipe: Any):
         self.pipe, self.names = pipe, {}  # type: ignore[var-annotated]
 
     def use(self, loras: tuple[Lora, ...]) -> None:
-        """Make exactly these LoRAs active."""
+        """Make exactly these LoRAs active. Raises ModelError where one does not exist or does not fit the checkpoint."""
         for lora in loras:
             if lora.file not in self.names:
                 self.names[lora.file] = self._load(lora.file)
@@ -102,7 +109,7 @@ class Loras:
         except ModelError:
             raise
         except Exception as error:
-            raise ModelError(f"LoRA {file} does not fit this checkpoint: {first_line(error)}") from error
+            raise ModelError(f"LoRA {file} does not fit this checkpoint: {in_one_line(error)}") from error
         model = getattr(self.pipe, "unet", None) or self.pipe.transformer
         fitted = sum(1 for n, _ in model.named_parameters() if f".{name}." in n)
         wanted = sum(1 for key in state if key.endswith(("lora_A.weight", "lora_B.weight", "lora.down.weight", "lora.up.weight")))
@@ -112,7 +119,10 @@ class Loras:
 
 
 def _refuse_text_encoder(file: str, state: dict[str, Any]) -> None:
-    """Prompts are encoded apart, without LoRAs: half of such a file would be left out, which is not what was asked for."""
+    """Raise ModelError for a LoRA with matrices for the text encoder.
+
+    Tower encodes prompts in a separate model without LoRAs, so a part of such a file would be ignored in silence.
+    """
     count = sum(1 for key in state if "text_encoder" in key or "lora_te" in key)
     if count:
         why = f"{count} of its matrices are for the text encoder, where Tower applies none"
@@ -120,14 +130,14 @@ def _refuse_text_encoder(file: str, state: dict[str, Any]) -> None:
 
 
 def generator(seed: int) -> torch.Generator:
-    """On the CPU whatever the device, so that a seed means the same noise everywhere."""
+    """A random generator on the CPU, whatever the model's device is, so that a seed gives the same noise everywhere."""
     return torch.Generator("cpu").manual_seed(seed)
 
 
 def to_uint8(values: torch.Tensor) -> tuple[np.ndarray, bool]:
-    """Float 0..1 of any shape with channels first, to uint8 with channels last, and whether all was finite.
+    """Convert float 0..1 (..., channels, height, width) to uint8 (..., height, width, channels).
 
-    The check comes before the cast: after it a NaN is only black.
+    Also returns whether every value was finite. This is checked before the cast, since a NaN is black after it.
     """
     finite = bool(torch.isfinite(values).all())
     clean = torch.nan_to_num(values.float()).clamp(0, 1)
@@ -140,6 +150,7 @@ def reset_peak_memory() -> None:
 
 
 def peak_memory_bytes() -> int:
+    """Most GPU memory in use since `reset_peak_memory`; without a GPU, the most that the process ever used."""
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

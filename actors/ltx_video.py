@@ -16,7 +16,7 @@ from .values import ClipRequest, ClipSettings, ModelFiles, Receipt
 
 
 class LtxVideoModel(Model):
-    """An LTX-Video checkpoint that animates keyframes."""
+    """An LTX-Video checkpoint that animates keyframes. Raises ModelError where it cannot make `num_frames` frames."""
 
     family = "ltx_video"
     pipeline = LTXConditionPipeline
@@ -27,7 +27,13 @@ class LtxVideoModel(Model):
 
     @torch.no_grad()
     def generate(self, requests: list[ClipRequest]) -> tuple[list[Receipt], list[np.ndarray]]:
-        """One clip: uint8 RGB (num_frames, height, width, 3). LTX-Video gains nothing from batches: one request a call."""
+        """Make one clip, uint8 RGB (num_frames, height, width, 3).
+
+        A call takes exactly one request, since LTX-Video gains nothing from batches.
+
+        Raises:
+            ModelError: the pipeline made another number of frames.
+        """
         (request,) = requests
         s, started = self.begin(request)
         still = Image.fromarray(compressed(request.keyframe, s.keyframe_crf))

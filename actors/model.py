@@ -32,9 +32,13 @@ class Model:
     """A diffusers pipeline on a device.
 
     Args:
-        identity: what receipts call this model; the caller checks it.
-        files, settings: what to load, and how to sample.
-        parts: of the pipeline, in place of the checkpoint's own.
+        identity: name of this model in its receipts; the caller checks that it is the model it asked for.
+        files: what to load. settings: how to sample.
+        device: such as "cuda" or "cpu"; None chooses.
+        parts: components of the pipeline to use in place of the checkpoint's own.
+
+    Raises:
+        ModelError: the files cannot be loaded, or the settings do not fit the model.
     """
 
     family: ClassVar[str]
@@ -56,34 +60,50 @@ class Model:
             self.loras.use(self.always + tuple(loras))
 
     def begin(self, request: Request) -> tuple[Any, float]:
-        """The settings of this call, and when it began; LoRAs and the count of memory are made ready for it."""
+        """Activate the request's LoRAs and reset the peak memory. Returns the call's settings, and time.monotonic() at its start."""
         started = time.monotonic()
         reset_peak_memory()
         self.prepare(request.loras)
         return replace(self.settings, **dict(request.parameters)), started
 
     def end(self, requests: Sequence[Request], pictures: Sequence[torch.Tensor], started: float) -> tuple[list[Receipt], list[np.ndarray]]:
-        """Receipts and results of a call, one each a request.
+        """Receipts and results of a call: one of each for every request.
 
         Args:
-            pictures: float 0..1, (3, height, width) a still or (frames, 3, height, width) a clip.
+            pictures: float 0..1, of shape (3, height, width) for a still and (frames, 3, height, width) for a clip.
+            started: from `begin`.
         """
         results = [to_uint8(p) for p in pictures]
         seconds = (time.monotonic() - started) / len(requests)
         receipts = [
-            Receipt(r.take, self.identity, r.seed, finite, seconds, peak_memory_bytes(), device_name(self.device))
+            Receipt(
+                take=r.take,
+                model=self.identity,
+                seed=r.seed,
+                finite=finite,
+                seconds=seconds,
+                peak_memory_bytes=peak_memory_bytes(),
+                device=device_name(self.device),
+            )
             for r, (_, finite) in zip(requests, results, strict=True)
         ]
         return receipts, [picture for picture, _ in results]
 
     def embeddings(self, arrays: list[np.ndarray]) -> torch.Tensor:
-        """(n, tokens, width) on the device, in the type that the denoiser computes in."""
+        """Stack embeddings to (n, tokens, width), on the device and in the denoiser's dtype."""
         denoiser = getattr(self.pipe, "unet", None) or self.pipe.transformer
         return torch.from_numpy(np.stack(arrays)).to(self.device, denoiser.dtype)
 
 
 def proven_length(clip: torch.Tensor, settings: ClipSettings, model: str) -> torch.Tensor:
-    """The clip, if it has as many frames as were asked for: pipelines make other counts in silence."""
+    """Return the clip unchanged. Some pipelines make another number of frames than they were asked for, in silence.
+
+    Args:
+        clip: (frames, 3, height, width). model: name for the error message.
+
+    Raises:
+        ModelError: the clip does not have settings.num_frames frames.
+    """
     if len(clip) != settings.num_frames:
         raise ModelError(f"{model} made {len(clip)} frames where {settings.num_frames} were asked for")
     return clip

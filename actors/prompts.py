@@ -1,4 +1,4 @@
-"""PromptEncoder: each text once, through the checkpoint's own tokenizer and text encoder."""
+"""PromptEncoder: encodes texts with the checkpoint's own tokenizer and text encoder."""
 
 from __future__ import annotations
 
@@ -9,18 +9,21 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, CLIPTextModel, T5EncoderModel
 
-from .files import check_folder, first_line
+from .files import check_folder, in_one_line
 from .loading import best_device, dtype_for
 from .values import ModelError, ModelFiles, PromptEmbedding, PromptReceipt, PromptRequest
 
 
 class PromptEncoder:
-    """Texts to embeddings, for Stable Diffusion (CLIP) and LTX-Video (T5) checkpoints alike.
+    """Encodes texts for Stable Diffusion (CLIP) and for LTX-Video (T5) checkpoints.
 
     Args:
         files: the checkpoint whose `tokenizer` and `text_encoder` folders are used.
-        max_tokens: tokens that a prompt may have; a longer one is cut there and the cut is reported.
-            None is the tokenizer's own limit.
+        max_tokens: most tokens of a prompt; the rest of a longer prompt is cut off and reported. None is the
+            tokenizer's own limit.
+
+    Raises:
+        ModelError: the text encoder cannot be loaded, or lacks tensors.
     """
 
     def __init__(self, identity: str, files: ModelFiles, max_tokens: int | None = None, device: str | None = None):
@@ -30,20 +33,20 @@ class PromptEncoder:
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
             dtype = dtype_for(files.dtype, self.device, "bfloat16" if kind is T5EncoderModel else "float16")
-            # eval: T5's dropout would make embeddings differ from call to call
             encoder, found = kind.from_pretrained(
                 folder / "text_encoder", dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
             )
-            self.encoder = encoder.eval().to(self.device)
+            self.encoder = encoder.eval().to(self.device)  # eval: T5's dropout would make each call's embeddings different
         except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise ModelError(f"text encoder of checkpoint {Path(folder).name} cannot be loaded: {first_line(error)}") from error
+            raise ModelError(f"text encoder of checkpoint {Path(folder).name} cannot be loaded: {in_one_line(error)}") from error
         missing = sorted(found["missing_keys"])
         if missing:  # transformers would fill them with random numbers
             raise ModelError(f"text encoder of checkpoint {folder.name} lacks {len(missing)} tensors, such as {missing[0]}")
-        self.masked = kind is T5EncoderModel  # Stable Diffusion reads its padding, LTX-Video masks it
+        self.masked = kind is T5EncoderModel  # Stable Diffusion attends to the padding tokens, and LTX-Video masks them
         self.max_tokens = max_tokens or self.tokenizer.model_max_length
 
     def generate(self, requests: list[PromptRequest]) -> tuple[list[PromptReceipt], list[PromptEmbedding]]:
+        """Receipts and embeddings: one of each for every request."""
         started = time.monotonic()
         embeddings = self.encode([r.text for r in requests])
         seconds = (time.monotonic() - started) / len(requests)
@@ -51,7 +54,7 @@ class PromptEncoder:
 
     @torch.no_grad()
     def encode(self, texts: list[str]) -> list[PromptEmbedding]:
-        """One embedding a text. One by one, so that a text's embedding does not depend on its neighbours."""
+        """One embedding for each text. Texts are encoded one by one, so that no embedding depends on its neighbours in a batch."""
         return [self._encode(text) for text in texts]
 
     def _encode(self, text: str) -> PromptEmbedding:
@@ -65,5 +68,5 @@ class PromptEncoder:
         return PromptEmbedding(hidden[0].float().cpu().numpy(), mask[0].bool().cpu().numpy(), self._cut(text, inputs.offset_mapping[0]))
 
     def _cut(self, text: str, offsets: torch.Tensor) -> str | None:
-        end = int(offsets.max())  # the last character that became a token
+        end = int(offsets.max())  # end of the last character that became a token
         return text[end:].strip() or None

@@ -15,7 +15,7 @@ class ModelError(ValueError):
 
 @dataclass(frozen=True)
 class Lora:
-    """A LoRA file (safetensors) and its weight; 1.0 is as trained."""
+    """A LoRA file (safetensors) and its weight; 1.0 applies the LoRA as it was trained."""
 
     file: str
     weight: float = 1.0
@@ -25,7 +25,8 @@ class Lora:
 class ModelFiles:
     """What to load: diffusers folders and safetensors files on the device's machine.
 
-    dtype: "auto" is float32 on a CPU, bfloat16 for LTX-Video and float16 for Stable Diffusion on a GPU.
+    dtype: name of a torch type, or "auto". "auto" is float32 on a CPU; on a GPU it is bfloat16 for LTX-Video and float16
+        for Stable Diffusion.
     """
 
     checkpoint: str
@@ -36,10 +37,10 @@ class ModelFiles:
 
 @dataclass(frozen=True)
 class PromptEmbedding:
-    """A text as its encoder sees it.
+    """The embedding of one text.
 
-    embeds: float32 (tokens, width). mask: bool (tokens,), False where padding. cut: the end of the text
-    that did not fit into the encoder, None where all of it did.
+    embeds: float32 (tokens, width). mask: bool (tokens,), False for padding tokens.
+    cut: the end of the text that did not fit into the encoder; None where the whole text did.
     """
 
     embeds: np.ndarray
@@ -54,7 +55,7 @@ class PromptRequest:
 
 @dataclass(frozen=True)
 class PromptReceipt:
-    """model: identity of the encoder. cut: as PromptEmbedding's. seconds: on the device."""
+    """model: identity of the encoder. cut: as in PromptEmbedding. seconds: on the device, one text's share of its batch."""
 
     model: str
     cut: str | None
@@ -63,7 +64,7 @@ class PromptReceipt:
 
 @dataclass(frozen=True)
 class KeyframeSettings:
-    """Sampling of stills. width, height in pixels, multiples of 8; guidance_scale 1 is without guidance."""
+    """Sampling of stills. width, height: pixels, multiples of 8. guidance_scale: 1 turns guidance off. batch_size: stills a call."""
 
     width: int
     height: int
@@ -73,13 +74,13 @@ class KeyframeSettings:
     batch_size: int = 4
 
 
-# Fields that are filled on the device, from values that never pass through the driver.
+# Default of fields that are filled on the device. Their values never pass through the driver.
 LATER: Any = None
 
 
 @dataclass(frozen=True)
 class KeyframeRequest:
-    """parameters: settings that this take has in place of the model's own."""
+    """Asks for one still. take: id of the take. parameters: (name, value) of settings that replace the model's own for this take."""
 
     take: str
     seed: int
@@ -93,13 +94,14 @@ class KeyframeRequest:
 class ClipSettings:
     """Sampling of clips.
 
-    num_frames: LTX-Video wants temporal ratio * k + 1; AnimateDiff at most its adapter's length.
-    strength: LTX-Video, how firmly frame 0 is the keyframe (1: exactly). AnimateDiff, how much noise is
-    added to the repeated keyframe (1: nothing of it is left).
-    timesteps: the noise levels to visit, 1000 down to 0, in place of num_inference_steps' own.
-    image_cond_noise_scale, decode_timestep, decode_noise_scale: as LTXConditionPipeline has them.
-    keyframe_crf: compress the keyframe as H.264 at this CRF first (LTX-Video's own code uses 29, so that
-    stills move more); None leaves it.
+    num_frames: for LTX-Video, 1 more than a multiple of its temporal compression ratio; for AnimateDiff, 2 up to its
+        motion adapter's length.
+    strength: for LTX-Video, how closely frame 0 follows the keyframe (1: exactly). For AnimateDiff, how much noise is
+        added to the repeated keyframe (1: nothing of the keyframe is left).
+    timesteps: noise levels to visit, from 1000 down to 0, in place of those that num_inference_steps gives.
+    image_cond_noise_scale, decode_timestep, decode_noise_scale: arguments of diffusers' LTXConditionPipeline.
+    keyframe_crf: CRF, 0..51, at which the keyframe is compressed as H.264 before the model sees it (LTX-Video's own code
+        uses 29, so that stills move more); None does not compress it.
     """
 
     width: int
@@ -119,7 +121,7 @@ class ClipSettings:
 
 @dataclass(frozen=True)
 class ClipRequest:
-    """keyframe: uint8 RGB (height, width, 3), the accepted still of the same shot. parameters: as above."""
+    """Asks for one clip. keyframe: uint8 RGB (height, width, 3), the accepted still of the shot. Other fields: as in KeyframeRequest."""
 
     take: str
     seed: int
@@ -132,11 +134,13 @@ class ClipRequest:
 
 @dataclass(frozen=True)
 class Receipt:
-    """Proof of what ran: small, so that it may pass through the driver.
+    """Proof of what ran. It is small, so it may pass through the driver.
 
-    model: the identity that the model was built with. finite: whether every value was finite before the
-    cast to uint8. seconds: time on the device, one take's share of its batch. peak_memory_bytes: most
-    GPU memory in use, or on a CPU the process's high-water mark. node: the machine that it ran on.
+    model: the identity that the model was built with.
+    finite: whether every value was finite before the cast to uint8.
+    seconds: time on the device, one take's share of its batch.
+    peak_memory_bytes: most GPU memory in use during the call; on a CPU, the most that the process ever used.
+    device: the hardware's name. node: host name of its machine.
     """
 
     take: str

@@ -1,5 +1,5 @@
 """Catalog: the record of everything that happened.
 
-Here live the tables (Delta Lake), their schemas, the media store and the one writer of a driver. Rows
-are only ever added; what is true now is a view over them. Nothing else of Tower's may be imported.
+The package holds the tables (Delta Lake), their schemas, the media store and the one writer of a driver. Rows
+are only ever added; views compute the present state from them. It imports no other package of Tower.
 """

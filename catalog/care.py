@@ -1,4 +1,4 @@
-"""Care of a catalog: find what is damaged, set it aside, throw away what nothing needs, hand out copies."""
+"""Care of a catalog: find damage, set damaged files aside, delete files that nothing needs, compact and export tables."""
 
 from __future__ import annotations
 
@@ -19,16 +19,19 @@ from .place import Place
 from .schema import TABLES
 from .store import Catalog, CatalogError
 
-READERS = 8  # files that are read at once
+READERS = 8  # files that `verify` reads at once
 NAMED = re.compile(r"^media/([0-9a-f]{2})/(\1[0-9a-f]{62})\.\w+$")
 
 
 def verify(catalog: Catalog) -> Iterator[Problem]:
-    """Every problem of tables and media: all media bytes are hashed again. Orphans harm nothing; the others do."""
+    """Yield every problem of tables and media. All media bytes are hashed again.
+
+    Orphans do no harm; problems of any other kind do.
+    """
     broken = list(table_problems(catalog.place))
     yield from broken
     if any(p.path.startswith("takes/") for p in broken):
-        return  # which media belong to a row cannot be told
+        return  # without readable takes, nobody knows which media belong to a row
     wanted = _media_of_rows(catalog)
     with ThreadPoolExecutor(READERS) as readers:
         for path, damage in zip(wanted, readers.map(catalog.media.damage, wanted, wanted.values()), strict=True):
@@ -47,10 +50,13 @@ def _media_of_rows(catalog: Catalog) -> dict[str, str]:
 
 
 def repair(catalog_place: Place) -> list[Problem]:
-    """Set damaged parts of tables aside, so that the rest can be read; gives what was set aside.
+    """Set damaged parts of tables aside, so that the rest can be read. Returns the problems that it found.
 
-    Files are moved to `damaged/`, nothing is deleted. Their rows are lost to the catalog: what they
-    recorded renders again, and its media, which are there, become the same files again.
+    Damaged files are moved to `damaged/`; nothing is deleted. The catalog loses the rows in these files, so Tower
+    renders their takes again. The media of these takes are still stored, and equal bytes become the same files.
+
+    Raises:
+        CatalogError: a table cannot be repaired.
     """
     moved = list(table_problems(catalog_place))
     for problem in moved:
@@ -60,7 +66,7 @@ def repair(catalog_place: Place) -> list[Problem]:
             catalog_place.files.move(problem.path, target)
     for name in dict.fromkeys(p.path.split("/")[0] for p in moved):
         try:
-            DeltaTable(catalog_place.table(name)).repair()  # forgets data files that are not there any more
+            DeltaTable(catalog_place.table(name)).repair()  # removes missing data files from the table's log
         except (DeltaError, OSError) as error:
             why = " ".join(str(error).split())[:200]
             raise CatalogError(f"{name} of catalog {catalog_place} cannot be repaired: {why}; its parts are in damaged/") from error
@@ -68,20 +74,29 @@ def repair(catalog_place: Place) -> list[Problem]:
 
 
 def collect_garbage(catalog: Catalog, older_than: timedelta, dry_run: bool) -> list[tuple[str, int]]:
-    """Delete media that belong to no take, with their sizes in bytes. Young ones stay: their rows may be on their way."""
+    """Delete media that belong to no take. Returns (path, bytes) of each.
+
+    Args:
+        older_than: younger files stay, because their rows may not be committed yet.
+        dry_run: delete nothing.
+    """
     before = datetime.now(UTC) - older_than
     old = [info for info in catalog.media.all() if info.mtime < before]
-    wanted = _media_of_rows(catalog)  # read after the files were listed: a row that came meanwhile keeps its file
+    wanted = _media_of_rows(catalog)  # read after the files were listed, so that a row committed meanwhile keeps its file
     found = [(info.path, info.size) for info in old if info.path not in wanted]
     for path, _ in [] if dry_run else found:
         now = catalog.place.files.get_file_info(path)
-        if now.type == pafs.FileType.File and now.mtime < before:  # still nobody's
+        if now.type == pafs.FileType.File and now.mtime < before:  # `MediaStore.put` has not made it young again for a new take
             catalog.place.files.delete_file(path)
     return found
 
 
 def compact(catalog: Catalog, names: list[str]) -> dict[str, tuple[int, int]]:
-    """Join small data files: table to live files before and after. Writers may go on meanwhile."""
+    """Join small data files. Returns table to (live files before, live files after). Writers may go on meanwhile.
+
+    Raises:
+        CatalogError: a table does not exist, cannot be read, or cannot be compacted now.
+    """
     result = {}
     for name in names:
         table = _table(catalog, name)
@@ -97,16 +112,23 @@ def compact(catalog: Catalog, names: list[str]) -> dict[str, tuple[int, int]]:
 
 
 def vacuum(catalog: Catalog, retain: timedelta, dry_run: bool) -> list[str]:
-    """Delete data files that no version younger than `retain` needs: time travel reaches back that far and no farther."""
-    hours, gone = int(retain.total_seconds() // 3600), []
+    """Delete data files that no version younger than `retain` needs. Returns them, as table/file.
+
+    Time travel then reaches back as far as `retain`, in whole hours, and no farther.
+    """
+    hours, deleted = int(retain.total_seconds() // 3600), []
     for name in TABLES:
         files = _table(catalog, name).vacuum(hours, dry_run=dry_run, enforce_retention_duration=False)
-        gone += [f"{name}/{file}" for file in files]
-    return gone
+        deleted += [f"{name}/{file}" for file in files]
+    return deleted
 
 
 def export(catalog: Catalog, folder: Path) -> dict[str, int]:
-    """Plain Parquet files of the live rows, `DIR/<table>/part-0.parquet`: any reader may glob them. Gives rows by table."""
+    """Write the live rows as plain Parquet files, `<folder>/<table>/part-0.parquet`. Returns table to number of rows.
+
+    Raises:
+        CatalogError: the folder is not empty, or a table cannot be read.
+    """
     if folder.exists() and any(folder.iterdir()):
         raise CatalogError(f"folder {folder} is not empty; an export goes to a new one, so that a glob finds nothing else")
     counts = {}

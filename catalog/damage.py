@@ -1,4 +1,4 @@
-"""What can be wrong with the files of tables, told without opening a catalog."""
+"""Finds damage in the files of tables, without opening the catalog."""
 
 from __future__ import annotations
 
@@ -19,12 +19,17 @@ from .place import Place
 from .schema import TABLES
 
 ENTRY = re.compile(r"\d{20}\.json$")
-READERS = 8  # files that are read at once
+READERS = 8  # data files that are read at once
 
 
 @dataclass(frozen=True)
 class Problem:
-    """kind: missing, corrupt, orphan, unfinished (a part of a write that never ended) or table."""
+    """One damaged or unneeded file.
+
+    kind: "missing" and "corrupt": a media file that a take needs. "orphan": a media file of no take. "unfinished": what a
+        write of media left that never ended. "table": a log entry or data file of a table that is not whole.
+    path: relative to the catalog. what: the problem in words.
+    """
 
     kind: Literal["missing", "corrupt", "orphan", "unfinished", "table"]
     path: str
@@ -32,7 +37,10 @@ class Problem:
 
 
 def table_problems(place: Place) -> Iterator[Problem]:
-    """Log entries that are not whole, and live data files that are missing or cannot be opened."""
+    """Yield log entries that are not whole, and live data files that are missing or cannot be read.
+
+    The data files of a table are only read where all of its log entries are whole.
+    """
     for name in TABLES:
         entries = list(_bad_entries(place, name))
         yield from entries

@@ -13,15 +13,15 @@ import pyarrow.fs as pafs
 
 from .place import Place
 
-# A file written later than this after its row was not written for that row: it is hashed before it counts.
-CLOCK_SLACK = 2.0  # seconds
+# Seconds. A file that is younger than its row by more than this was not written for that row, so `has` hashes it.
+CLOCK_SLACK = 2.0
 
 
 class MediaDamaged(RuntimeError):
     """A stored file is missing, or its bytes are not the ones that its name promises. path: relative to the catalog."""
 
     def __init__(self, path: str, what: str):
-        super().__init__(path, what)  # both, so that it survives the way back from a CPU task
+        super().__init__(path, what)  # both arguments, so that pickle can rebuild the error that a CPU task raised
         self.path = path
 
     def __str__(self) -> str:
@@ -37,25 +37,32 @@ class Media:
 
 @dataclass(frozen=True)
 class MediaStore:
-    """Files of a catalog. Safe for many writers: equal bytes are the same file, and it appears at once."""
+    """The media files of a catalog.
+
+    Safe for many writers: equal bytes are the same file, and a file appears only when it is complete.
+    """
 
     place: Place
 
     def put(self, data: bytes, suffix: str) -> Media:
-        """Store the bytes; on return they are on disk. Nothing is left behind if the disk is full."""
+        """Store the bytes; on return they are safe on disk. A failed write leaves nothing behind.
+
+        Args:
+            suffix: of the file's name, with its dot, such as ".mp4".
+        """
         digest = hashlib.sha256(data).hexdigest()
         media = Media(digest, f"media/{digest[:2]}/{digest}{suffix}", len(data))
         if self.place.is_local:
             self._put_local(media, data)
         else:
-            with self.place.files.open_output_stream(media.path) as out:  # an object appears when it is complete
+            with self.place.files.open_output_stream(media.path) as out:  # object storage shows an object only when it is complete
                 out.write(data)
         return media
 
     def _put_local(self, media: Media, data: bytes) -> None:
         target = self.place.folder / media.path
-        if self._holds(media.path, media.digest):  # a damaged file is written anew
-            os.utime(target)  # it may be an orphan of long ago: now it is wanted, and must look young to `gc`
+        if self._holds(media.path, media.digest):  # a damaged file is written again
+            os.utime(target)  # an old orphan is needed again, and must look young to `tower catalog gc`
             return
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, part = tempfile.mkstemp(dir=target.parent, prefix=".part-")
@@ -71,10 +78,13 @@ class MediaStore:
         fsync_folder(target.parent)
 
     def has(self, path: str | None, digest: str | None, size: int | None, committed: float) -> bool:
-        """Whether the file is there as it was when its row was written.
+        """Whether the file exists unchanged since its row was committed.
 
-        committed: seconds since 1970. Its bytes are counted, and hashed only where the file is younger than its row: a render of a
-        million shots must not read a terabyte before it begins. `tower catalog verify` hashes them all.
+        The file's size is checked. Its bytes are hashed only where the file is younger than its row: a render of a million
+        shots must not read a terabyte before it begins. `tower catalog verify` hashes every file.
+
+        Args:
+            path: relative to the catalog. size: bytes. committed: when the row was committed, seconds since 1970.
         """
         if not path or not digest:
             return False
@@ -82,7 +92,7 @@ class MediaStore:
         return written is not None and (written <= committed + CLOCK_SLACK or self._holds(path, digest))
 
     def _written(self, path: str, size: int | None) -> float | None:
-        """When a file of that size was written, seconds since 1970; None where there is none."""
+        """When the file was written, seconds since 1970; None where there is no file of that size."""
         if self.place.is_local:
             try:
                 found = os.stat(f"{self.place.uri}/{path}")
@@ -93,7 +103,7 @@ class MediaStore:
         return info.mtime.timestamp() if info.type == pafs.FileType.File and info.size == size else None
 
     def damage(self, path: str, digest: str) -> str | None:
-        """What is wrong with the file, all of its bytes read; None if nothing is."""
+        """Read all bytes of the file. Returns what is wrong with them, or None."""
         try:
             self.read(path, digest)
         except MediaDamaged as error:
@@ -101,7 +111,11 @@ class MediaStore:
         return None
 
     def read(self, path: str, digest: str) -> bytes:
-        """The bytes, proven to be those that the digest names."""
+        """The file's bytes, checked against the digest.
+
+        Raises:
+            MediaDamaged: the file is missing, cannot be read, or holds other bytes.
+        """
         try:
             with self.place.files.open_input_stream(path) as file:
                 data = file.read()
@@ -112,13 +126,13 @@ class MediaStore:
         return data
 
     def set_aside(self, path: str) -> None:
-        """Move a damaged file to `damaged/`, so that it counts as missing and is made again."""
+        """Move a damaged file to `damaged/`, so that the file counts as missing and Tower makes it again."""
         if self.place.files.get_file_info(path).type == pafs.FileType.File:
             self.place.files.create_dir(f"damaged/{Path(path).parent}", recursive=True)
             self.place.files.move(path, f"damaged/{path}")
 
     def all(self) -> Iterator[pafs.FileInfo]:
-        """Every file below `media/`, parts of unfinished writes too."""
+        """Every file below `media/`, including parts of unfinished writes."""
         found = self.place.files.get_file_info(pafs.FileSelector("media", recursive=True, allow_not_found=True))
         return (info for info in found if info.type == pafs.FileType.File)
 

@@ -1,4 +1,4 @@
-"""Migrations: a catalog of an older version gets what it lacks, before anything is written to it."""
+"""Migrations: add to an older catalog the tables, columns and properties that it lacks, before anything is written to it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from .place import Place
 from .schema import MIGRATIONS, TABLES, VERSION, Table
 
-TRIES = 6  # for the race of several drivers that open an old catalog at once
+TRIES = 6  # attempts for each table, since several drivers may open an old catalog at once
 
 
 class NewerCatalog(RuntimeError):
@@ -23,7 +23,11 @@ class NewerCatalog(RuntimeError):
 
 
 def migrate(place: Place) -> int:
-    """Bring the catalog to this version; a new one is made. Gives the version that it had (0 for a new one)."""
+    """Bring the catalog to VERSION, or create it. Returns the version that it had before (0 for a new one).
+
+    Raises:
+        NewerCatalog: the catalog's version is higher than VERSION.
+    """
     had = found_version(place)
     if had > VERSION:
         raise NewerCatalog(f"catalog {place} has version {had}, this Tower knows versions up to {VERSION}; use the Tower that wrote it")
@@ -34,7 +38,7 @@ def migrate(place: Place) -> int:
             try:
                 _bring(place, table)
                 break
-            except DeltaError:  # somebody else does the same just now: look again
+            except DeltaError:  # another driver migrates the same table at this moment: try again
                 if attempt == TRIES - 1:
                     raise
                 time.sleep(random.uniform(0.05, 0.2) * 2**attempt)
@@ -44,13 +48,13 @@ def migrate(place: Place) -> int:
 
 
 def found_version(place: Place) -> int:
-    """0 where there is nothing. The first two versions kept no record; they are told by their columns."""
+    """The catalog's version; 0 where there is no catalog. Versions 1 and 2 kept no record, so their columns decide."""
     try:
         return max(DeltaTable(place.table("migrations")).to_pyarrow_table(columns=["version"])["version"].to_pylist())
     except TableNotFoundError:
         pass
     except ValueError:
-        return 0  # made, but its row is not written yet
+        return 0  # the table exists, but its first row is not written yet
     try:
         return 2 if "profile" in _names(DeltaTable(place.table("takes"))) else 1
     except TableNotFoundError:
@@ -58,7 +62,7 @@ def found_version(place: Place) -> int:
 
 
 def _bring(place: Place, table: Table) -> None:
-    """The table as this version has it: created, or with the columns and properties that it lacks. Their old rows are null there."""
+    """Create the table, or add the columns and properties that it lacks. Old rows are null in new columns."""
     try:
         delta = DeltaTable(place.table(table.name))
     except TableNotFoundError:

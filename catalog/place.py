@@ -13,11 +13,11 @@ import pyarrow.fs as pafs
 
 @dataclass(frozen=True)
 class Place:
-    """An absolute folder or `s3://bucket/prefix`; small, so that it travels to CPU tasks.
+    """An absolute folder or `s3://bucket/prefix`. It holds no connection, so it can be sent to CPU tasks.
 
-    Storage is reached with what the environment says, as other tools have it: AWS_ACCESS_KEY_ID,
-    AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL for storage that is not Amazon's, and
-    AWS_ALLOW_HTTP=true where that address has no TLS.
+    S3 storage is configured by the usual environment variables: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
+    AWS_REGION, AWS_ENDPOINT_URL for storage that is not Amazon's, and AWS_ALLOW_HTTP=true where that
+    endpoint has no TLS.
     """
 
     uri: str
@@ -43,12 +43,12 @@ class Place:
         return self.uri
 
     def table(self, name: str) -> str:
-        """Where the Delta table of that name lies."""
+        """Address of the Delta table of that name."""
         return f"{self.uri}/{name}"
 
     @property
     def files(self) -> pafs.FileSystem:
-        """The file system, whose paths start at the catalog."""
+        """The file system; its paths are relative to the catalog."""
         return _files(self.uri)
 
 

@@ -1,8 +1,9 @@
-"""The tables, column by column. A change is a new number in `since`, never a merge on write.
+"""The tables of the catalog, column by column.
 
-`since` is the catalog's version that brought a column or a table (5 brought none, but properties);
-`catalog/migrate.py` adds what an older catalog lacks. Columns are never renamed, narrowed or taken
-away. Seconds are wall-clock seconds, sizes are bytes, digests are SHA-256 in hexadecimal, times are UTC.
+`since` is the schema version that added a column or a table (version 5 added only table properties). A new column
+gets the next version; a write never changes a schema. `catalog/migrate.py` adds the columns that an older catalog
+lacks. Columns are never renamed, narrowed or removed. Seconds are wall-clock seconds, sizes are bytes, digests are
+SHA-256 in hexadecimal, times are UTC.
 """
 
 from __future__ import annotations
@@ -36,13 +37,16 @@ class Table:
 
     @property
     def schema(self) -> pa.Schema:
-        """Columns in the order in which a catalog got them, so that old and new catalogs are alike."""
+        """Columns sorted by the version that added them, so that migrated and new catalogs have the same order."""
         return pa.schema([(c.name, c.type) for c in sorted(self.columns, key=lambda c: c.since)])
 
     @property
     def properties(self) -> dict[str, str]:
-        """Delta's, since version 5. The log tells of each file which episodes are in it, and of no other column what is least and
-        most: no query skips files by another, and forty of them make each commit, each read and a driver's memory larger."""
+        """Delta table properties, since version 5.
+
+        For each data file, the log stores the minimum and maximum of the column `episode` alone. Queries skip files by
+        no other column, and statistics of all forty columns would make commits, reads and a driver's memory larger.
+        """
         return {"delta.dataSkippingStatsColumns": "episode"} if "episode" in self.schema.names else {}
 
 

@@ -1,11 +1,11 @@
-"""The status of a workflow: derived from the ledger and from benchmark rows, never stored.
+"""The status of a workflow. It is computed from the ledger (table `promotions`) and from benchmark rows, and never stored.
 
-experimental   nothing shows that it works
-candidate      a complete benchmark of exactly what it is now meets its suite's demands
-proven         the ledger promotes it, citing such a benchmark
-stale          it was proven, and then its files, the libraries, the suite or the gates changed
-deprecated     it works, and something better has its place
-archived       retired, with the reason
+experimental   nothing shows that the workflow works
+candidate      a complete benchmark of exactly these settings, files and libraries meets its suite's demands
+proven         the ledger promotes the workflow and cites such a benchmark
+stale          the workflow was proven, and then its files, the libraries, the suite or the gates changed
+deprecated     the workflow works, but a better one has replaced it
+archived       the workflow is retired; the ledger gives the reason
 """
 
 from __future__ import annotations
@@ -20,20 +20,21 @@ Row = dict[str, Any]
 
 
 def name_of(row: Row) -> str:
-    """name@version, of a row of any table that names a version of a workflow."""
+    """name@version of the workflow in a row of any table that names a workflow and its version."""
     return f"{row['workflow']}@{row['workflow_version'] if 'workflow_version' in row else row['version']}"
 
 
 Status = Literal["experimental", "candidate", "proven", "stale", "deprecated", "archived"]
-WORSE_AT = 0.05  # a pairing counts as worse where chance alone gives it less often than this, the field's habit
+WORSE_AT = 0.05  # significance level: a pairing is worse only where its p value is below this; 0.05 is the usual choice
 
 
 @dataclass(frozen=True)
 class Demands:
-    """What a suite asks of a workflow.
+    """What a suite demands of a workflow.
 
-    pass_rate: what the lower 95 % bound of the share of first takes accepted must reach, 0..1.
-    device_seconds_p95, peak_memory_bytes: budgets; None for no demand.
+    pass_rate: least value of the lower 95 % bound of the pass rate (share of first takes that are accepted), 0..1.
+    device_seconds_p95: most seconds on the device, at the 95th percentile of first takes; None for no demand.
+    peak_memory_bytes: most memory of any first take; None for no demand.
     """
 
     pass_rate: float
@@ -43,10 +44,11 @@ class Demands:
 
 @dataclass(frozen=True)
 class Now:
-    """What holds on this machine today, to hold evidence against.
+    """The present state of a workflow on this machine; evidence from the catalog is compared with it.
 
-    digest: of the workflow's settings, model files and libraries; None where its files are not here.
-    suites: name to (digest, demands). profile: identity of the gate profile that the workflow names.
+    digest: of the workflow's settings, model files and libraries; None where its model files are not on this machine.
+    libraries: library to version. profile: identity of the gate profile that the workflow names.
+    suites: name to (digest, demands).
     """
 
     digest: str | None
@@ -57,9 +59,11 @@ class Now:
 
 @dataclass(frozen=True)
 class Standing:
+    """The status of a workflow, the sentence that says why, and the ids of the benchmarks that show it."""
+
     status: Status
     why: str
-    evidence: tuple[str, ...] = field(default=())  # ids of the benchmarks that it rests on
+    evidence: tuple[str, ...] = field(default=())
 
     @property
     def may_render(self) -> bool:
@@ -68,24 +72,27 @@ class Standing:
 
 @dataclass(frozen=True)
 class Figures:
-    """What a benchmark's rows say. Cells whose clip had no keyframe to start from say nothing of the clip's workflow."""
+    """Summary of a benchmark's rows.
+
+    Clips without a keyframe to start from (outcome no_keyframe) are not judged: they say nothing about the clip's workflow.
+    """
 
     benchmark: str
     cells: int
     missing: int  # cells that have no row yet
-    judged: int
-    passed: int
+    judged: int  # first takes that were accepted, rejected, or ended in an error
+    passed: int  # of them, accepted
     low: float  # 95 % bounds of the pass rate, by Wilson's formula
     high: float
-    labels: dict[str, int]
-    seconds_p50: float
+    labels: dict[str, int]  # label to number of judged takes, most frequent first
+    seconds_p50: float  # on the device; encode and gate: seconds of encoding the file, and of the gate
     seconds_p95: float
     encode_p50: float
     encode_p95: float
     gate_p50: float
     gate_p95: float
     peak_memory_bytes: int
-    clips_per_hour: float  # accepted results an hour of one device
+    clips_per_hour: float  # accepted takes in one hour of one device
     device: str
 
     @property
@@ -97,7 +104,11 @@ class Figures:
 
 
 def wilson(found: int, of: int, z: float = 1.96) -> tuple[float, float]:
-    """The 95 % bounds of a share, by Wilson's score (1927): honest for small counts, and at 0 and 1."""
+    """The bounds of a share, 0..1, by Wilson's score interval (1927). It also holds for small counts, and for shares of 0 and 1.
+
+    Args:
+        found, of: the share is found / of. z: normal quantile; 1.96 gives 95 % bounds.
+    """
     if of == 0:
         return 0.0, 1.0
     share, spread = found / of, z * z / of
@@ -107,27 +118,35 @@ def wilson(found: int, of: int, z: float = 1.96) -> tuple[float, float]:
 
 
 def figures(rows: Sequence[Row]) -> Figures:
-    """The figures of one benchmark. Rows: its cells."""
+    """Summarize the rows of one benchmark, of which there is at least one."""
     judged = [r for r in rows if r["outcome"] in ("accepted", "rejected", "error")]
     passed = sum(r["outcome"] == "accepted" for r in judged)
     labels: dict[str, int] = {}
     for label in (label for r in judged for label in (r["labels"] or (["error"] if r["outcome"] == "error" else []))):
         labels[label] = labels.get(label, 0) + 1
     device_seconds = _known(judged, "device_seconds")
+    low, high = wilson(passed, len(judged))
+    seconds_p50, seconds_p95 = _p50_p95(device_seconds)
+    encode_p50, encode_p95 = _p50_p95(_known(judged, "encode_seconds"))
+    gate_p50, gate_p95 = _p50_p95(_known(judged, "gate_seconds"))
     return Figures(
-        rows[0]["benchmark"],
-        rows[0]["cells"],
-        rows[0]["cells"] - len(rows),
-        len(judged),
-        passed,
-        *wilson(passed, len(judged)),
-        dict(sorted(labels.items(), key=lambda x: -x[1])),
-        *_p50_p95(device_seconds),
-        *_p50_p95(_known(judged, "encode_seconds")),
-        *_p50_p95(_known(judged, "gate_seconds")),
-        int(max(_known(judged, "peak_memory_bytes"), default=0)),
-        3600 * passed / sum(device_seconds) if sum(device_seconds) else 0.0,
-        ", ".join(sorted({r["device"] for r in judged if r["device"]})),
+        benchmark=rows[0]["benchmark"],
+        cells=rows[0]["cells"],
+        missing=rows[0]["cells"] - len(rows),
+        judged=len(judged),
+        passed=passed,
+        low=low,
+        high=high,
+        labels=dict(sorted(labels.items(), key=lambda x: -x[1])),
+        seconds_p50=seconds_p50,
+        seconds_p95=seconds_p95,
+        encode_p50=encode_p50,
+        encode_p95=encode_p95,
+        gate_p50=gate_p50,
+        gate_p95=gate_p95,
+        peak_memory_bytes=int(max(_known(judged, "peak_memory_bytes"), default=0)),
+        clips_per_hour=3600 * passed / sum(device_seconds) if sum(device_seconds) else 0.0,
+        device=", ".join(sorted({r["device"] for r in judged if r["device"]})),
     )
 
 
@@ -143,7 +162,7 @@ def _p50_p95(values: list[float]) -> tuple[float, float]:
 
 
 def shortfalls(found: Figures, demands: Demands) -> list[str]:
-    """What a benchmark lacks, each with its number; empty where it meets all demands."""
+    """The demands that a benchmark does not meet, as sentences with numbers; empty where it meets all."""
     short = []
     if found.missing:
         short.append(f"{found.missing} of {found.cells} cells have no result yet")
@@ -159,7 +178,11 @@ def shortfalls(found: Figures, demands: Demands) -> list[str]:
 
 @dataclass(frozen=True)
 class Pairing:
-    """Two workflows on the same cells. p: how often chance alone would part them so far (exact two-sided sign test)."""
+    """Two workflows on the same cells.
+
+    both, only_new, only_old, neither: number of cells in which both workflows, one or none of them was accepted.
+    p: p value of the exact two-sided sign test: how likely equal workflows would differ at least this much by chance.
+    """
 
     both: int
     only_new: int
@@ -173,24 +196,26 @@ class Pairing:
 
 
 def pair(new: Sequence[Row], old: Sequence[Row]) -> Pairing:
-    """Compare cell by cell, by case and seed; cells that only one of them has are left out."""
+    """Compare two benchmarks cell by cell. A cell is a case and a seed; cells in only one of them are left out."""
 
     def passed(rows: Sequence[Row]) -> dict[tuple[str, int], bool]:
         return {(r["case"], r["seed"]): r["outcome"] == "accepted" for r in rows if r["outcome"] != "no_keyframe"}
 
-    a, b = passed(new), passed(old)
-    counts = [sum((a[k], b[k]) == wanted for k in a.keys() & b.keys()) for wanted in ((1, 1), (1, 0), (0, 1), (0, 0))]
-    differ, less = counts[1] + counts[2], min(counts[1], counts[2])
-    p = min(1.0, 2 * sum(math.comb(differ, k) for k in range(less + 1)) / 2**differ)
-    return Pairing(counts[0], counts[1], counts[2], counts[3], p)
+    new_passed, old_passed = passed(new), passed(old)
+    cells = [(new_passed[k], old_passed[k]) for k in new_passed.keys() & old_passed.keys()]
+    only_new, only_old = cells.count((True, False)), cells.count((False, True))
+    differ = only_new + only_old
+    p = min(1.0, 2 * sum(math.comb(differ, k) for k in range(min(only_new, only_old) + 1)) / 2**differ)
+    return Pairing(both=cells.count((True, True)), only_new=only_new, only_old=only_old, neither=cells.count((False, False)), p=p)
 
 
 def standing(now: Now, ledger: Sequence[Row], cells: Callable[[str], Sequence[Row]], benchmarks: Sequence[str]) -> Standing:
-    """The status of one version of a workflow, and the sentence that tells why.
+    """The status of one version of a workflow.
 
     Args:
-        ledger: its rows of `promotions`, oldest first. cells: the rows of a benchmark.
-        benchmarks: ids of all benchmarks of exactly this digest.
+        ledger: this version's rows of table `promotions`, oldest first.
+        cells: maps a benchmark's id to its rows.
+        benchmarks: ids of all benchmarks of exactly `now.digest`, oldest first.
     """
     last = ledger[-1] if ledger else None
     if last and last["action"] == "archive":
@@ -225,7 +250,7 @@ def _cited(row: Row) -> tuple[str, ...]:
 
 
 def _changed(now: Now, promotion: Row, rows: Sequence[Row]) -> str | None:
-    """What is not any more as it was when it was proven; None if all is."""
+    """What has changed since the benchmark that the promotion cites, in words; None if nothing has."""
     if not rows:
         return "its rows are not in this catalog"
     if now.digest is None:

@@ -26,12 +26,12 @@ from .migrate import NewerCatalog, migrate
 from .place import Place
 from .schema import TABLES
 
-COMMIT_TRIES = 12
-KEPT_COMMITS = 32
+COMMIT_TRIES = 12  # attempts at one commit, when other drivers commit at the same time
+KEPT_COMMITS = 32  # commits after which an open table is opened again; see `Catalog.written`
 
 
 class CatalogError(RuntimeError):
-    """The catalog cannot be opened, read or written. One sentence."""
+    """The catalog cannot be opened, read or written. The message is one sentence."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,18 @@ class Catalog:
     """Delta tables in one place, and the media beside them."""
 
     place: Place
-    was_version: int  # before it was opened: 0 for a new catalog
-    # Kept open for some commits: to read the log again costs more than one of them, and each adds to what is held.
+    was_version: int  # schema version before `open` migrated the catalog; 0 for a new catalog
+    # Table name to (open table, commits made with it). Tables stay open for KEPT_COMMITS commits: reading a log again costs
+    # more than a commit, but every commit adds to the memory that an open table holds.
     written: dict[str, tuple[DeltaTable, int]] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def open(cls, where: Path | str | Place) -> Catalog:
-        """Open, creating or upgrading what is there. Tables are made here, before writers could race to make them."""
+        """Open a catalog; create it or migrate it first where needed. All tables exist afterwards, so writers need not create them.
+
+        Raises:
+            CatalogError: the catalog is damaged, cannot be reached, or a newer Tower wrote it.
+        """
         place = Place.of(where)
         try:
             if place.is_local:
@@ -58,7 +63,7 @@ class Catalog:
 
     @classmethod
     def find(cls, where: Path | str | Place) -> Catalog | None:
-        """Open what is there; None where there is nothing."""
+        """Open a catalog if it exists; None if it does not. Raises as `open`."""
         place = Place.of(where)
         try:
             there = place.files.get_file_info("takes/_delta_log").type.name == "Directory"
@@ -75,9 +80,12 @@ class Catalog:
         return MediaStore(self.place)
 
     def append(self, name: str, rows: list[dict[str, Any]]) -> int:
-        """Add rows in one commit, safe on disk when this returns; all of them or none. Gives the table's new version.
+        """Add rows in one commit: all of them or none. On return they are safe on disk. Returns the table's new version.
 
-        A lost race with another driver is tried again.
+        A commit that loses a race with another driver is tried again.
+
+        Raises:
+            CatalogError: a column is unknown, the catalog cannot be written, or COMMIT_TRIES commits lost their race.
         """
         schema = TABLES[name].schema
         table = pa.Table.from_pylist([_known(row, schema) for row in rows], schema=schema)
@@ -87,7 +95,7 @@ class Catalog:
                 write_deltalake(delta, table, mode="append")
                 if self.place.is_local:
                     _make_durable(self.place.folder / name, delta.version())
-                if commits < KEPT_COMMITS:  # as it is after this commit; after a failure it is read anew
+                if commits < KEPT_COMMITS:  # after a failure the table is not put back, so the next try reads its log again
                     self.written[name] = delta, commits + 1
                 return delta.version()
             except CommitFailedError as error:
@@ -101,7 +109,11 @@ class Catalog:
     def rows(
         self, name: str, episode: str | None = None, columns: list[str] | None = None, version: int | None = None
     ) -> list[dict[str, Any]]:
-        """Rows of a table, oldest first; only those of one episode, or of an older version of the table, if given."""
+        """Rows of a table, oldest first.
+
+        Args:
+            episode: only rows of this episode. columns: only these columns. version: an older version of the table.
+        """
         try:
             chosen = None if episode is None else pc.field("episode") == episode
             table = self.dataset(name, version).to_table(filter=chosen, columns=columns)
@@ -121,11 +133,13 @@ class Catalog:
             raise self._unreadable(error) from error
 
     def sql(self, query: str, tables: Iterable[str], views: str = "", given: dict[str, pa.Table] | None = None, **values: Any) -> pa.Table:
-        """A query by DuckDB over the live tables.
+        """Run a DuckDB query over the live tables.
 
         Args:
-            tables: those that the query reads. views: statements to run first. given: Arrow tables by name.
-            values: what stands for $name in the query.
+            tables: names of the tables that the query reads.
+            views: SQL statements to run before the query.
+            given: more tables for the query, by name.
+            values: parameters of the query, `$name` in its text.
         """
         with duckdb.connect(config={"enable_external_access": False, "allow_community_extensions": False}) as connection:
             connection.execute("SET TimeZone = 'UTC'")
@@ -145,7 +159,7 @@ class Catalog:
 
 
 def _make_durable(table: Path, version: int) -> None:
-    """Bring a commit from memory to the disk: its data, then its log entry, then both folders."""
+    """Flush a commit to the disk (fsync): its data files, then its log entry, then both folders."""
     entry = table / "_delta_log" / f"{version:020}.json"
     added = [json.loads(line).get("add") for line in entry.read_text().splitlines()]
     for file in [*(table / a["path"] for a in added if a), entry]:
@@ -156,7 +170,10 @@ def _make_durable(table: Path, version: int) -> None:
 
 
 def _damage(place: Place) -> str | None:
-    """A reason that a person can act on, if a look at the files finds one: engines name bytes, not what to do."""
+    """The first damage in the files of tables, and what to do about it; None where the files are whole.
+
+    Error messages of the engines name bytes and offsets, and never a remedy.
+    """
     found = next(iter(table_problems(place)), None)
     return f"{found.what}; `tower catalog repair` sets such files aside" if found else None
 

@@ -1,4 +1,4 @@
-"""Views: what is true now, computed from the rows."""
+"""Views: the present state, computed from the rows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from .store import Catalog
 
-# A take's own verdict, then the latest judgement of it, then the latest word of a person.
+# The present verdict of a take: "rejected" if a person's latest review asks for a retake, else the latest judgement, else its own.
 VIEWS = """
 CREATE VIEW verdicts AS
 SELECT t.* REPLACE (
@@ -35,16 +35,16 @@ SELECT episode, count(*) AS shots, count(clip) AS with_accepted_clip,
     sum(keyframe_takes + clip_takes)::BIGINT AS takes, max(last) AS last
 FROM shots GROUP BY episode;
 """
-READ = ("takes", "judgements", "reviews")  # what the views read
+READ = ("takes", "judgements", "reviews")  # the tables that VIEWS reads
 
 
 def view(catalog: Catalog, query: str, **values: Any) -> pa.Table:
-    """A query over the views."""
+    """Run a query over VIEWS; `values` are its parameters, `$name` in its text."""
     return catalog.sql(query, READ, VIEWS, **values)
 
 
 def all_takes(catalog: Catalog, episode: str | None = None) -> list[dict[str, Any]]:
-    """Every take, oldest first, with the verdict that holds now."""
+    """Every take, oldest first, with its present verdict."""
     where = "WHERE episode = $episode" if episode is not None else ""
     values = {"episode": episode} if episode is not None else {}
     return view(catalog, f'SELECT * FROM verdicts {where} ORDER BY "at"', **values).to_pylist(maps_as_pydicts="strict")
@@ -64,6 +64,6 @@ def episodes(catalog: Catalog) -> list[dict[str, Any]]:
 
 
 def take_counts(catalog: Catalog, episode: str) -> Counter[str]:
-    """Shot to how many takes it has had, both stages, over all runs."""
+    """Shot to its number of takes, over both stages and all runs."""
     rows = catalog.sql("SELECT shot, count(*) AS takes FROM takes WHERE episode = $episode GROUP BY shot", ("takes",), episode=episode)
     return Counter({row["shot"]: row["takes"] for row in rows.to_pylist()})

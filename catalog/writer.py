@@ -1,4 +1,4 @@
-"""The one writer of a driver: gathers rows, commits them together, and says when each is safe."""
+"""The one writer of a driver: gathers rows, commits them together, and tells each caller when its row is safe on disk."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from typing import Any
 
 from .store import Catalog
 
-GATHER_FEW, GATHER_MANY = 0.05, 0.25  # seconds: shots wait for their rows; where many come, a commit for few of them costs too much
-MANY = 16  # rows of a commit
+# Seconds for which rows are gathered into one commit. Shots wait for their rows, so the time is short. When many rows
+# come, it is longer, so that a commit has more rows.
+GATHER_FEW, GATHER_MANY = 0.05, 0.25
+MANY = 16  # after a commit of more rows than this, the next one gathers for GATHER_MANY
 
 Waiting = tuple[str, dict[str, Any], "asyncio.Future[None]"]
 
 
 class Writer:
-    """Use as an async context manager; leaving it commits what is left."""
+    """Use as an async context manager; leaving it commits the rows that still wait."""
 
     def __init__(self, catalog: Catalog):
         self.catalog = catalog
@@ -31,7 +33,7 @@ class Writer:
         await self.task
 
     async def add(self, name: str, row: dict[str, Any]) -> None:
-        """Returns when the row is committed; raises CatalogError when it could not be."""
+        """Add a row; return when it is committed. Raises CatalogError where the commit failed."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.queue.put_nowait((name, row, done))
         await done
@@ -57,9 +59,10 @@ class Writer:
 
 
 def _outcome(work: Callable[[], object]) -> Callable[[asyncio.Future[None]], None]:
+    """Do the work. Returns a function that gives its success or its error to a future."""
     try:
         work()
-    except Exception as error:  # noqa: BLE001 - handed to whoever waits for the row
+    except Exception as error:  # noqa: BLE001 - goes to every caller that waits for a row
         failure = error
         return lambda done: done.set_exception(failure)
     return lambda done: done.set_result(None)

@@ -1,5 +1,5 @@
 """Cluster: everything that knows Ray, and nothing that knows anime.
 
-Here live starting or joining a cluster, and the pool that pins models to devices and feeds them.
-Nothing else of Tower's may be imported: the pool can be tested without a model.
+The package starts or joins a cluster, and holds the pool, which pins models to devices and sends them requests.
+It imports no other package of Tower, so the pool can be tested without a model.
 """

@@ -1,9 +1,12 @@
-"""Which work a device does next. The one rule, from a 12 GB card to a rack; no Ray, no clock, nothing that waits.
+"""Chooses the work that a device does next. The module has no Ray, no clock and no waiting.
 
-Work whose model is on the device, or fits beside what is there, goes first, later stages before earlier ones. So on big
-cards everything stays resident, and on a small one stages take turns by themselves: the still's model stays for as long as
-stills wait. A model makes room for another only where nothing else can run, and waiting for a device that has the other
-would take longer than the switch; or where the other has been passed over too often.
+One rule serves everything from a 12 GB card to a rack. A device first takes work whose model it holds, or whose model
+fits beside the models that it holds; later stages go before earlier ones. On large cards all models therefore stay
+resident. On a small card the stages take turns: the keyframe model stays for as long as keyframe requests wait.
+
+A device evicts a model for another one in two cases:
+- No work that fits is waiting, and loading the other model here takes no longer than waiting for the devices that hold it.
+- Work for a model that no device holds has been passed over more than PATIENCE times.
 """
 
 from __future__ import annotations
@@ -18,15 +21,21 @@ from typing import Any
 from .nodes import Node
 from .specs import ModelSpec, Stored
 
-PATIENCE = 256  # batches that a device may run while other work waits for a model that no device holds
+PATIENCE = 256  # batches that a device may run while work for a model that no device holds is waiting
 
 
 @dataclass(eq=False)
 class Request:
-    """One thing to be run, until its future is settled. order: smaller goes first.
+    """One call of a model, from the time it is asked for until its future `result` is settled.
 
-    alone: nothing runs with it or waits behind it, so that if the device dies again, it is known by whom.
-    moved: how often it was taken to another device because its own was lost without its doing. waits: it is in the queue.
+    work: the model's request. parts: field of `work` to its value in the object store; the device fills these fields.
+    together: only requests with equal values may share a batch.
+    owner: whom the pool blames if the request kills a device.
+    order: requests with smaller values go first.
+    calls: arguments for the model's `prepare`, one tuple a call; None where the model is to generate.
+    alone: the request gets a batch for itself with nothing queued behind it, so that the next death of a device has one cause.
+    moved: how many times the pool moved the request to another device, because its device was lost through no fault of its own.
+    waits: the request is in the queue.
     """
 
     spec: ModelSpec
@@ -36,7 +45,7 @@ class Request:
     owner: Hashable
     order: tuple[int, ...]
     result: asyncio.Future[Any]
-    calls: tuple[Any, ...] | None = None  # to prepare the model with, where nothing is to be generated
+    calls: tuple[Any, ...] | None = None
     alone: bool = False
     moved: int = 0
     waits: bool = False
@@ -46,7 +55,7 @@ class Request:
 
 
 class Queue:
-    """Requests that wait, a lane for each model, each lane in order."""
+    """Waiting requests: one lane for each model's key, sorted by `order`."""
 
     def __init__(self) -> None:
         self.lanes: dict[str, list[Request]] = {}
@@ -69,7 +78,7 @@ class Queue:
             del self.lanes[request.spec.key]
 
     def take(self, key: str) -> list[Request]:
-        """The lane's first request, and those that may share its batch."""
+        """Remove and return the first request of a model's lane, and the requests that may share its batch."""
         first = self.lanes[key][0]
         batch = [first]
         if first.spec.batch_size > 1 and not first.alone and first.calls is None:
@@ -89,10 +98,12 @@ class Queue:
 
 @dataclass(eq=False)
 class Seat:
-    """A device's place in the pool: the place stays, its actor may be replaced.
+    """A device's place in the pool. The seat stays when its actor is replaced.
 
-    memory: bytes that models may take; None for no limit. resident: models there and the bytes that each needs, least
-    recently used first.
+    most: most models that may be resident at once; None for no limit.
+    memory: bytes that models may take; None for no limit.
+    resident: key of each model on the device to the bytes that it needs, least recently used first.
+    passed_over: batches that ran here while work for a model that no device holds was waiting.
     """
 
     number: int
@@ -100,24 +111,25 @@ class Seat:
     most: int | None = None
     memory: int | None = None
     resident: OrderedDict[str, int] = field(default_factory=OrderedDict)
-    passed_over: int = 0  # batches since work first waited for a model that nobody holds
+    passed_over: int = 0
 
     def could_ever(self, spec: ModelSpec, need: int) -> bool:
+        """Whether this device could run the model if it held no other. need: bytes."""
         return self.node.suits(spec.labels) and (self.memory is None or need <= self.memory)
 
     def evictions(self, key: str, need: int) -> list[str]:
-        """Models that must go before this one may run: the least recently used, until there is room."""
+        """Keys of the models to evict before this model may run: the least recently used ones, until there is room. need: bytes."""
         kept = OrderedDict((k, n) for k, n in self.resident.items() if k != key)
-        gone = []
+        evicted = []
         while kept and self._is_full(len(kept) + 1, sum(kept.values()) + need):
-            gone.append(kept.popitem(last=False)[0])
-        return gone
+            evicted.append(kept.popitem(last=False)[0])
+        return evicted
 
     def _is_full(self, models: int, bytes_: int) -> bool:
         return (self.most is not None and models > self.most) or (self.memory is not None and bytes_ > self.memory)
 
     def place(self, key: str, need: int, gone: Iterable[str]) -> None:
-        """The model is there now, and the last to go."""
+        """Record that the device holds this model, as the most recently used one, and no longer the models in `gone`."""
         for other in gone:
             self.resident.pop(other, None)
         self.resident[key] = need
@@ -126,19 +138,30 @@ class Seat:
 
 @dataclass
 class Learned:
-    """What calls have told of each model: bytes needed, seconds a request, seconds to load."""
+    """What calls have shown of each model, by the model's key.
+
+    memory: bytes that the model needs. seconds: of one batch. load: seconds of loading.
+    """
 
     memory: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     load: dict[str, float] = field(default_factory=dict)
 
     def need(self, spec: ModelSpec, seat: Seat) -> int:
-        """Measured if it ever ran, else as told; a model that nobody knows gets a small device for itself."""
+        """Bytes that the model needs: the measured value if it has run, else `spec.memory_bytes`.
+
+        A model of unknown size counts as large as the device's memory, so that it runs there alone.
+        """
         known = self.memory.get(spec.key, spec.memory_bytes)
         return (seat.memory or 0) if known is None else known
 
     def note(self, key: str, seconds: float, load: float, memory: int | None) -> None:
-        """The latest counts half, so that one odd call is soon forgotten."""
+        """Record one call. The latest time counts half, so that one odd call is soon forgotten; memory only grows.
+
+        Args:
+            seconds: of the batch. load: seconds of loading. Values of 0 are ignored.
+            memory: bytes that the model needed; None where nothing was measured.
+        """
         for what, value in ((self.seconds, seconds), (self.load, load)):
             if value > 0:
                 what[key] = (what.get(key, value) + value) / 2
@@ -146,21 +169,30 @@ class Learned:
             self.memory[key] = max(memory, self.memory.get(key, 0))
 
 
-def choose(seat: Seat, queue: Queue, seats: Collection[Seat], learned: Learned, allowed: Collection[str]) -> str | None:
-    """The model whose first request this device runs next; None where it had better wait.
+def choose(
+    seat: Seat, queue: Queue, seats: Collection[Seat], learned: Learned, allowed: Collection[str], behind: bool = False
+) -> str | None:
+    """Key of the model whose first request this device runs next; None where the device should wait. Updates `seat.passed_over`.
 
     Args:
-        seats: all that work, this one too. allowed: models that may run just now.
+        seats: all devices that take work, `seat` included.
+        allowed: keys of the models that may be sent work now.
+        behind: the device executes a batch, and the next one would wait there: only models that the device holds may be chosen.
     """
     able = [lane for key, lane in queue.lanes.items() if key in allowed and seat.could_ever(lane[0].spec, learned.need(lane[0].spec, seat))]
-    there = [lane for lane in able if not seat.evictions(lane[0].spec.key, learned.need(lane[0].spec, seat))]
-    others = [lane for lane in able if lane not in there]
+    fitting = [lane for lane in able if not seat.evictions(lane[0].spec.key, learned.need(lane[0].spec, seat))]
+    others = [lane for lane in able if lane not in fitting]
     starving = [lane for lane in others if not _holders(lane[0].spec.key, seats)]
-    seat.passed_over = seat.passed_over + 1 if starving and there else 0
-    if there and not (starving and seat.passed_over > PATIENCE):
-        return _foremost(there)
-    worth = [lane for lane in (starving or others) if _is_worth_a_switch(lane, seats, learned)]
-    return _foremost(worth) if worth else None
+    if not (starving and fitting):
+        seat.passed_over = 0
+    may_run = [lane for lane in fitting if not behind or (lane[0].spec.key in seat.resident and not lane[0].alone)]
+    if may_run and not (starving and seat.passed_over >= PATIENCE):
+        seat.passed_over += bool(starving)
+        return _foremost(may_run)
+    if behind:
+        return None
+    worth_a_switch = [lane for lane in (starving or others) if _is_worth_a_switch(lane, seats, learned)]
+    return _foremost(worth_a_switch) if worth_a_switch else None
 
 
 def _foremost(lanes: list[list[Request]]) -> str:
@@ -172,7 +204,7 @@ def _holders(key: str, seats: Collection[Seat]) -> int:
 
 
 def _is_worth_a_switch(lane: list[Request], seats: Collection[Seat], learned: Learned) -> bool:
-    """Whether those who have the model would take longer over what waits than it takes to load it here."""
+    """Whether the devices that hold the lane's model need at least as long for its requests as this device needs to load it."""
     spec = lane[0].spec
     holders = _holders(spec.key, seats)
     if not holders:

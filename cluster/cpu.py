@@ -1,4 +1,4 @@
-"""CPU tasks: sent, awaited, and sent again where a machine may have taken them along."""
+"""CPU tasks: sends them, waits for them, and sends them again when their node may be lost."""
 
 from __future__ import annotations
 
@@ -16,7 +16,13 @@ from .specs import DeviceLost, Stored, pack, unpack
 
 @ray.remote
 def cpu_task(packed: bytes, *values: Any) -> Any:
-    """packed: a function, its arguments, `InStore` where they lie in the object store, and whether what it gives stays there too."""
+    """Run a function on a worker.
+
+    Args:
+        packed: (function, its arguments, keeps). Arguments from the object store are `InStore`. keeps: whether the result
+            stays in the object store.
+        values: lists that Ray fetches from the object store for the `InStore` arguments.
+    """
     function, args, keeps = unpack(packed)
     result = function(*(values[a.value][a.index] if isinstance(a, InStore) else a for a in args))
     return (b"", result) if keeps else pack(result)
@@ -24,44 +30,51 @@ def cpu_task(packed: bytes, *values: Any) -> Any:
 
 @dataclass(frozen=True)
 class InStore:
-    """Stands for an argument that lies in the object store."""
+    """Placeholder for an argument from the object store: item `index` of the list at position `value` among `values`."""
 
     value: int
     index: int
 
 
 class CpuTasks:
-    """Those of one driver that are under way."""
+    """The CPU tasks of one driver that have not ended."""
 
     def __init__(self) -> None:
         self.waiting: set[asyncio.Future[Any]] = set()
 
     async def run(self, function: Callable[..., Any], args: tuple[Any, ...], name: str) -> Any:
-        """What the function gives.
+        """Run the function as a CPU task and return its result.
+
+        Args:
+            args: a `Stored` argument reaches the function as its value. name: of the task in Ray's dashboard.
 
         Raises:
-            DeviceLost: the task, or what it needs, went with its machine. Else what the function raises.
+            DeviceLost: the task or an argument was lost with its node. Exceptions of the function are raised as they are.
         """
         packed, _ = await self._done(function, args, name, keeps=False)
         (value,) = unpack(packed)
         return value
 
     async def keep(self, function: Callable[..., Any], args: tuple[Any, ...], name: str) -> Stored:
-        """Where what it gives lies, once it does. Raises as `run`."""
+        """Run the function as a CPU task and leave its result in the object store. Returns a reference to it. Raises as `run`."""
         _, kept = await self._done(function, args, name, keeps=True)
         return Stored(kept)
 
     def send_again(self) -> None:
-        """A node is gone, and any task may have been there. Where a link was cut, Ray gives it up only when TCP does, minutes later.
+        """Send all tasks once more, because a node is gone and any task may have been there.
 
-        To do one twice harms nothing: what they store is named by its contents.
+        Where a network link was cut, Ray gives a task up only when TCP does, minutes later. Running a task twice does no
+        harm: files that tasks store are named by their contents.
         """
         waiting, self.waiting = self.waiting, set()
-        for answer in waiting:
-            answer.cancel()
+        for wait in waiting:
+            wait.cancel()
 
     async def _done(self, function: Callable[..., Any], args: tuple[Any, ...], name: str, keeps: bool) -> tuple[bytes, Any]:
-        """Of a CPU task, which `send_again` may have sent once more: the first answer that is none of an error, and what it has kept."""
+        """Send a CPU task, and send it once more each time `send_again` is called.
+
+        Returns the packed result of the first call that succeeds, and the reference to what that call keeps in the object store.
+        """
         calls: dict[asyncio.Future[bytes], Any] = {}
         while True:
             answer, kept = _send(function, args, name, keeps)
@@ -75,9 +88,9 @@ class CpuTasks:
             except asyncio.CancelledError:
                 task = asyncio.current_task()
                 if waiting in self.waiting or (task and task.cancelling()):
-                    raise  # it was the caller who was cancelled
+                    raise  # the caller was cancelled; `send_again` cancels only the wait
             except RayTaskError as error:
-                if isinstance(error.cause, RayError):  # its argument was lost with the node that held it
+                if isinstance(error.cause, RayError):  # an argument was lost with the node that held it
                     raise DeviceLost(f"a CPU task's input was lost ({type(error.cause).__name__})") from error
                 raise error.cause from None
             except RayError as error:
@@ -87,23 +100,26 @@ class CpuTasks:
 
 
 def _send(function: Callable[..., Any], args: tuple[Any, ...], name: str, keeps: bool) -> tuple[ray.ObjectRef, Any]:
-    parts, places = [a for a in args if isinstance(a, Stored)], itertools.count()
-    packed = pack(function, [InStore(next(places), a.index) if isinstance(a, Stored) else a for a in args], keeps)
-    # `_remote`, since `options().remote()` makes a class for every call; it takes none of the decorator's options.
-    # One more try for a worker that was lost; what crashes a decoder would crash it every time.
-    told = {"num_cpus": 1, "max_retries": 1, "num_returns": 2 if keeps else 1, "name": name or None}
-    sent = cpu_task._remote(args=(packed, *(part.ref for part in parts)), **told)
+    parts, positions = [a for a in args if isinstance(a, Stored)], itertools.count()
+    packed = pack(function, [InStore(next(positions), a.index) if isinstance(a, Stored) else a for a in args], keeps)
+    # `_remote` is called because `options().remote()` makes a class for every call. It ignores the decorator's options.
+    # max_retries=1: a task may lose its worker once. A file that crashes the decoder would crash it at every retry.
+    options = {"num_cpus": 1, "max_retries": 1, "num_returns": 2 if keeps else 1, "name": name or None}
+    sent = cpu_task._remote(args=(packed, *(part.ref for part in parts)), **options)
     return (sent[0], sent[1]) if keeps else (sent, None)
 
 
 def _hear(call: asyncio.Future[Any]) -> None:
-    """Nobody may wait for it any more, and then asyncio would complain of its error."""
+    """Retrieve a call's exception: if nobody waits for the call any more, asyncio would log the exception as never retrieved."""
     if not call.cancelled():
         call.exception()
 
 
 async def _first(calls: Sequence[asyncio.Future[Any]]) -> Any:
-    """The first answer that is none of an error; or the newest call's error: an older one may hang on a machine that was cut off."""
+    """Result of the first call that succeeds. If the newest call fails first, its error is raised.
+
+    Older calls are not waited for then, because they may hang on a machine that was cut off.
+    """
     pending = set(calls)
     while True:
         done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)

@@ -1,4 +1,4 @@
-"""What runs on a device: the actor, which holds models and does not know what they make. It works without Ray too."""
+"""The actor that runs on a device. It holds models and does not know what they make. The class also works without Ray."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ from .specs import ModelSpec, pack, unpack
 
 @dataclass(frozen=True)
 class Answer:
-    """What a device says of one call. receipts: where all went well; error: (class name, message) where it did not.
+    """A device's answer to one call.
 
-    seconds: of the work. load_seconds: of building the model, 0.0 where it was there. memory: bytes that the model
-    was measured to need, its weights and its work; None on a device that cannot tell.
+    receipts: one for each request; None where the call failed.
+    error: (class name, message) of the exception; None where the call succeeded.
+    seconds: of the work, without load_seconds.
+    load_seconds: seconds of building the model; 0.0 where the device held it already.
+    memory: bytes that the model needs for its weights and its work, as it states or as measured; None where neither is known.
     """
 
     receipts: list[Any] | None
@@ -30,20 +33,29 @@ class Answer:
 
 
 class Device:
-    """The Ray actor. The pool says what it holds: `evict` names models that must go before this call's is built."""
+    """The Ray actor of one device. The pool decides which models it holds.
+
+    In each call, `key` names the model, `written` is its packed ModelSpec, and `evict` names the models to remove first.
+
+    Args:
+        threads: CPU threads that the models may use; 0 for no limit.
+    """
 
     def __init__(self, threads: int):
         if threads:  # before any model imports torch: logical devices share the machine's cores
             os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
         self.models: dict[str, Any] = {}
-        self.weights: dict[str, int] = {}  # measured when they were built
+        self.weights: dict[str, int] = {}  # bytes that each model's weights took when it was built
 
     def describe(self) -> tuple[int, int | None]:
-        """Process id, and the bytes of the device's memory; None where it is no GPU."""
+        """Process id, and the bytes of the device's memory; None where the device is no GPU."""
         return os.getpid(), _gpu_memory()
 
     def prepare(self, key: str, written: bytes, evict: Sequence[str], calls: Sequence[tuple[Any, ...]]) -> bytes:
-        """Build the model, and call its `prepare` with each of `calls`: whatever is wrong with its files is told now."""
+        """Build the model and call its `prepare` with each tuple of `calls`, so that faults in its files are found now.
+
+        Returns the packed Answer.
+        """
 
         def work(model: Any) -> list[Any]:
             for args in calls:
@@ -53,12 +65,14 @@ class Device:
         return pack(self._answer(key, written, evict, work))
 
     def run(self, packed: bytes, *values: Any) -> tuple[bytes, Any]:
-        """Fill each request's slots with items of the resolved values, and generate; gives its packed Answer, and the results.
+        """Fill fields of the requests with items of `values`, and generate. Returns the packed Answer, and the list of results.
 
-        To Ray these are two results: the pool reads the one, and hands on the other unread.
+        Ray stores the two separately (num_returns=2). The driver reads the Answer and passes a reference to the results on.
 
         Args:
-            packed: the model's key and its packed spec, what to evict, the requests, and for each value (request, field, index).
+            packed: (key, written, evict, requests, slots). For each value, slots has (number of the request, name of the
+                field, index of the item in the value).
+            values: lists that Ray fetches from the object store.
         """
         key, written, evict, requests, slots = unpack(packed)
         made: list[Any] = []
@@ -77,23 +91,25 @@ class Device:
         return pack(answer), made[0] if made else None
 
     def _answer(self, key: str, written: bytes, evict: Sequence[str], work: Callable[[Any], list[Any]]) -> Answer:
-        began, loaded = time.monotonic(), 0.0
+        began, load_seconds = time.monotonic(), 0.0
         try:
             self._evict(evict)
             if key not in self.models:
                 self._build(*unpack(written))
-                loaded = time.monotonic() - began
-            memory = _PeakMemory(self.weights[key])
+                load_seconds = time.monotonic() - began
+            measured = _PeakMemory(self.weights[key])
             receipts = work(self.models[key])
-            told = getattr(self.models[key], "memory_bytes", None)
-            return Answer(receipts, None, time.monotonic() - began - loaded, loaded, told or memory.needed())
-        except Exception as error:  # noqa: BLE001 - travels as data: not every exception survives pickling
-            return Answer(None, (type(error).__name__, str(error)), time.monotonic() - began - loaded, loaded, None)
+            stated = getattr(self.models[key], "memory_bytes", None)
+            seconds = time.monotonic() - began - load_seconds
+            return Answer(receipts, error=None, seconds=seconds, load_seconds=load_seconds, memory=stated or measured.needed())
+        except Exception as error:  # noqa: BLE001 - the error is sent as text, since not every exception can be pickled
+            seconds, said = time.monotonic() - began - load_seconds, (type(error).__name__, str(error))
+            return Answer(None, error=said, seconds=seconds, load_seconds=load_seconds, memory=None)
 
     def _evict(self, keys: Sequence[str]) -> None:
-        gone = [self.models.pop(key, None) for key in keys]
-        if any(model is not None for model in gone):
-            gone.clear()
+        evicted = [self.models.pop(key, None) for key in keys]
+        if any(model is not None for model in evicted):
+            evicted.clear()  # drops the last references, so that the memory can be freed
             gc.collect()
             if (cuda := _cuda()) is not None:
                 cuda.empty_cache()
@@ -105,7 +121,11 @@ class Device:
 
 
 class _PeakMemory:
-    """What a call needs beside what lay on the device before it."""
+    """Measures the GPU memory that one call's model needs: its weights, and the peak that the call adds to what was allocated.
+
+    Args:
+        weights: bytes of the model's weights.
+    """
 
     def __init__(self, weights: int):
         self.weights, self.before = weights, _allocated()
@@ -113,12 +133,13 @@ class _PeakMemory:
             cuda.reset_peak_memory_stats()
 
     def needed(self) -> int | None:
+        """Bytes; None without a GPU."""
         cuda = _cuda()
         return self.weights + max(0, cuda.max_memory_allocated() - self.before) if cuda is not None else None
 
 
 def _cuda() -> Any:
-    """torch.cuda, where a model has brought torch and there is a GPU."""
+    """torch.cuda, if a model has imported torch and there is a GPU; else None."""
     torch = sys.modules.get("torch")
     return torch.cuda if torch is not None and torch.cuda.is_available() else None
 
@@ -129,11 +150,11 @@ def _allocated() -> int:
 
 
 def _gpu_memory() -> int | None:
-    """Asked of the driver: torch would take seconds to import, and logical devices are no GPUs."""
+    """Bytes of this device's GPU, or None. nvidia-smi is asked, because importing torch takes seconds and some devices are no GPUs."""
     index = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0]
     command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits", *(["-i", index] if index else [])]
     try:
-        told = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.split()
-        return int(told[0]) * 2**20
+        mebibytes = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.split()
+        return int(mebibytes[0]) * 2**20
     except (OSError, subprocess.SubprocessError, ValueError, IndexError):
         return None

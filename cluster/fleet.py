@@ -1,4 +1,4 @@
-"""The devices that there are: they come and go with their nodes, and a dead one's place gets a new actor."""
+"""The devices of the cluster. They come and go with their nodes, and a dead device gets a new actor."""
 
 from __future__ import annotations
 
@@ -18,21 +18,26 @@ from .device import Device
 from .nodes import Node, nodes
 from .specs import PoolOptions
 
-START_SECONDS = 120  # for an actor to answer; longer means that its device is somebody else's
-WATCH_SECONDS = 2.0  # between looks at the cluster's nodes
-MEMORY_SHARE = 0.9  # of a device's memory, for models: the rest is the driver's, and lost between blocks
+START_SECONDS = 120  # limit for a new actor to answer; one that takes longer waits for a GPU that somebody else uses
+WATCH_SECONDS = 2.0  # seconds between two looks at the cluster's nodes
+MEMORY_SHARE = 0.9  # share of a GPU's memory for models; the CUDA driver and fragmentation take the rest
 
 
 @dataclass(eq=False)
 class Post(Seat):
-    """A seat with its actor. batches: what was sent there, oldest first; the first executes, the other waits behind it."""
+    """A seat with its actor.
+
+    life: number of actors that the seat had before this one.
+    batches: batches sent to the actor and not yet answered, oldest first. The first executes; at most one waits behind it.
+    asked, up_since, busy_since: time.monotonic() when the actor was asked for, came up, and began to execute.
+    """
 
     actor: Any = None
     pid: int = 0
-    life: int = 0  # how many actors it has had
+    life: int = 0
     up: bool = False
     batches: list[list[Request]] = field(default_factory=list)
-    asked: float = 0.0  # when the actor was asked for
+    asked: float = 0.0
     up_since: float = 0.0
     busy_since: float = 0.0
 
@@ -43,35 +48,36 @@ class Post(Seat):
 
     @property
     def requests(self) -> list[Request]:
-        """Everything that was sent there and is not answered."""
+        """Every request that was sent to the actor and is not yet answered."""
         return [r for batch in self.batches for r in batch]
 
 
 class Fleet:
-    """All posts, and how many seconds they were up and busy.
+    """All posts, and the seconds for which they were up and busy.
 
     Args:
-        threads: of each device, where devices share a machine's cores; 0 for no limit.
-        changed: called when a device came. lost: called when nodes are gone, with the requests that were on their devices.
+        threads: CPU threads of each device, where devices share a machine's cores; 0 for no limit.
+        changed: called when a device has come up.
+        lost: called when nodes are gone, with the requests that were on their devices.
     """
 
     def __init__(self, threads: int, options: PoolOptions, changed: Callable[[], None], lost: Callable[[list[Request]], None]):
         self.threads, self.options, self.changed, self.lost = threads, options, changed, lost
         self.posts: list[Post] = []
-        self.seen: set[str] = set()  # nodes, at the last look
+        self.seen: set[str] = set()  # ids of the nodes that were alive at the last look
         self.numbers = itertools.count()
         self.tasks: set[asyncio.Task[None]] = set()
         self.first_up = asyncio.Event()
         self.restarts = 0
-        self.busy_seconds = self.up_seconds = 0.0  # of what is over
+        self.busy_seconds = self.up_seconds = 0.0  # of batches and actors that have ended
 
     @property
     def working(self) -> list[Post]:
-        """Those that take work: up, and not about to leave."""
+        """The posts that take new work: they are up, and their nodes are not about to leave."""
         return [p for p in self.posts if p.up and not p.node.leaving]
 
     def spawn(self, work: Any) -> None:
-        """Run it beside, until the fleet is closed."""
+        """Run a coroutine in the background; `close` cancels it."""
         task = asyncio.get_running_loop().create_task(work)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
@@ -97,13 +103,13 @@ class Fleet:
             self._drop(post)
 
     def seconds(self) -> tuple[float, float]:
-        """Busy seconds and seconds up of all devices together, until now."""
+        """Seconds for which devices were busy and were up until now, each summed over all devices."""
         now, up = time.monotonic(), [p for p in self.posts if p.up]
         busy = sum(now - p.busy_since for p in up if p.batches)
         return self.busy_seconds + busy, self.up_seconds + sum(now - p.up_since for p in up)
 
     def replace(self, post: Post) -> None:
-        """A new actor in a dead or sick one's place."""
+        """Start a new actor in place of a dead or unhealthy one."""
         self.restarts += 1
         self._end(post)
         self.spawn(self._start(post))
@@ -125,8 +131,8 @@ class Fleet:
 
     async def _start(self, post: Post) -> None:
         life, post.asked = post.life, time.monotonic()
-        # num_cpus=0: a device that held a CPU for life would starve the gates on a small machine.
-        # max_restarts=0: Ray would send a retry to the same, perhaps broken, place and blame the wrong take.
+        # num_cpus=0: an actor reserves its CPUs for life, and would leave none to the gates on a small machine.
+        # max_restarts=0: a restart by Ray would run the same call in the same, perhaps broken, place and blame the wrong take.
         options: dict[str, Any] = {"num_gpus": 1, "num_cpus": 0, "max_restarts": 0, "max_task_retries": 0, "max_concurrency": 1}
         where = NodeAffinitySchedulingStrategy(post.node.id, soft=False)
         name = post.name + (f", actor {post.life + 1}" if post.life else "")
@@ -135,37 +141,41 @@ class Fleet:
             post.pid, memory = await asyncio.wait_for(_reply(post.actor.describe.remote()), START_SECONDS)
         except (RayError, TimeoutError, ValueError):
             if post.life == life:
-                self._drop(post)  # the next look at the nodes tries again, where the node still offers it
+                self._drop(post)  # the next look at the nodes tries again, if the node still offers the GPU
             return
         if post.life != life:
             return
-        told = self.options.device_memory.get(post.node.accelerator, self.options.device_memory.get(""))
-        post.memory = told if told is not None else int(memory * MEMORY_SHARE) if memory else None
+        configured = self.options.device_memory.get(post.node.accelerator, self.options.device_memory.get(""))
+        post.memory = configured if configured is not None else int(memory * MEMORY_SHARE) if memory else None
         post.up, post.up_since = True, time.monotonic()
         self.first_up.set()
         self.changed()
 
     @staticmethod
     def is_there(node: Node) -> bool:
-        """Whether Ray still counts on it, asked now: the last look may be older than what has just happened."""
+        """Whether Ray reports the node as alive. Ray is asked now, because the last look may be older than the failure."""
         try:
             return any(n.id == node.id for n in nodes())
         except (RayError, RuntimeError):
-            return False  # the head does not answer, so nobody knows better
+            return False  # the head node does not answer, so the node counts as lost
 
     async def watch(self, after: Callable[[], None]) -> None:
-        """Follow the cluster for ever; `after` each look."""
+        """Look at the nodes every WATCH_SECONDS, for ever. `after` is called after each look."""
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             try:
                 found = await asyncio.to_thread(nodes)
             except (RayError, RuntimeError):
-                continue  # the head does not answer just now; what runs goes on
+                continue  # the head node does not answer now; running work goes on
             self.look(found)
             after()
 
     def look(self, found: list[Node]) -> None:
-        """Take note of nodes that came, that leave, and that are gone."""
+        """Update the posts: add devices of new nodes, drop idle devices of nodes that leave, and drop devices of nodes that are gone.
+
+        Args:
+            found: the nodes that are alive.
+        """
         alive = {n.id: n for n in found}
         if gone := self.seen - alive.keys():
             self._leave(gone)
@@ -178,7 +188,7 @@ class Fleet:
             have = sum(p.node.id == node.id for p in self.posts)
             for _ in range(0 if node.leaving else node.gpus - have):
                 if self.options.devices is None or len(self.posts) < self.options.devices:
-                    post = Post(next(self.numbers), node, self.options.resident)
+                    post = Post(next(self.numbers), node, most=self.options.resident)
                     self.posts.append(post)
                     self.spawn(self._start(post))
 

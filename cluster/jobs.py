@@ -1,4 +1,4 @@
-"""Ray's job API: submit, list, follow and stop jobs on a cluster that runs somewhere. Knows nothing of what they do."""
+"""Ray's job API: submit, list, follow and stop jobs on a running cluster. The module does not know what the jobs do."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from .start import ClusterError  # first: it says how Ray is to be imported
+from .start import ClusterError  # before Ray: it sets the environment that Ray reads when it is imported
 
 # isort: split
 import aiohttp
@@ -22,17 +22,17 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
-ANSWER_SECONDS = 10  # for the job API's first answer
-STOP_SECONDS = 30  # that a job has to end by itself once it is told to; then Ray kills it
+ANSWER_SECONDS = 10  # limit for the job API's first answer
+STOP_SECONDS = 30  # time for a stopped job to end by itself; then Ray kills it
 POLL_SECONDS = 0.5
 OVER = ("SUCCEEDED", "FAILED", "STOPPED")
 CHATTY = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "ray._private.runtime_env.packaging")
-ATTEMPTS = 8  # to win a number for a job that ran before; each is lost to another submitter of the very same thing
+ATTEMPTS = 8  # to submit under a free id; an attempt fails where another submitter takes that id first
 
 
 @dataclass(frozen=True)
 class Job:
-    """A job as Ray tells of it. state: PENDING, RUNNING, or one of OVER. exit_code: None until its command has ended."""
+    """A job as Ray reports it. state: PENDING, RUNNING, or one of OVER. exit_code: None until the job's command has ended."""
 
     id: str
     state: str
@@ -48,7 +48,11 @@ class Job:
 
 
 def address_of(given: str | None) -> str:
-    """What was given, else RAY_API_SERVER_ADDRESS, else RAY_ADDRESS where it is one of the job API, else this machine's."""
+    """Address of the job API: `given`, else RAY_API_SERVER_ADDRESS, else RAY_ADDRESS where it is a URL, else DEFAULT_ADDRESS.
+
+    Raises:
+        ClusterError: the address is no URL.
+    """
     named = {"--address": given, "RAY_API_SERVER_ADDRESS": os.environ.get("RAY_API_SERVER_ADDRESS")}
     ray_address = os.environ.get("RAY_ADDRESS", "")
     if ray_address.startswith(("http://", "https://")):
@@ -63,12 +67,12 @@ def connect(address: str) -> JobSubmissionClient:
     """A client of the job API at that address.
 
     Raises:
-        ClusterError: nobody answers there, or it wants another token; told within ANSWER_SECONDS.
+        ClusterError: the job API does not answer within ANSWER_SECONDS, or refuses the token.
     """
     headers = _headers(address)
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.ERROR)
-    os.environ["RAY_API_SERVER_ADDRESS"] = address  # Ray lets its variables win over what is passed
+    os.environ["RAY_API_SERVER_ADDRESS"] = address  # Ray prefers its variables to the address that is passed
     with _one_sentence(address):
         return JobSubmissionClient(address, headers=headers)
 
@@ -76,12 +80,17 @@ def connect(address: str) -> JobSubmissionClient:
 def submit(
     client: JobSubmissionClient, wanted: str, command: str, folder: Path, env: dict[str, str], metadata: dict[str, str]
 ) -> tuple[Job, bool]:
-    """Run a command on the cluster's head; gives its job, and whether it is a new one.
+    """Run a command on the cluster's head node. Returns its job, and whether the job is new.
 
-    While a job of the wanted id is pending or running, that is the one. After it, the next is called ID-2, and so on.
+    While a job with the wanted id is pending or running, that job is returned and nothing is submitted. Once it has
+    ended, the next job is called ID-2, then ID-3, and so on.
 
     Args:
-        folder: travels to every node and is where the command runs.
+        wanted: id of the job. folder: Ray copies it to every node, and the command runs in it.
+        env: environment variables of the command. metadata: stored with the job.
+
+    Raises:
+        ClusterError: the cluster refuses the job, or other submitters took every id that was tried.
     """
     runtime = {"working_dir": str(folder), "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)} | env}
     for _ in range(ATTEMPTS):
@@ -102,19 +111,19 @@ def submit(
 
 
 def jobs(client: JobSubmissionClient, prefix: str = "") -> list[Job]:
-    """Submitted jobs whose ids begin so, oldest first."""
+    """Submitted jobs whose ids begin with `prefix`, oldest first."""
     with _one_sentence(client.get_address()):
         found = [_job(told) for told in client.list_jobs() if (told.submission_id or "").startswith(prefix) and told.submission_id]
     return sorted(found, key=lambda job: job.started or datetime.max.replace(tzinfo=UTC))
 
 
 def find(client: JobSubmissionClient, name: str) -> Job:
-    """The job of that id.
+    """The job with the id `name`.
 
     Raises:
-        ClusterError: there is none.
+        ClusterError: there is no such job.
     """
-    if not re.fullmatch(r"[\w.-]+", name):  # it becomes part of an address
+    if not re.fullmatch(r"[\w.-]+", name):  # the id becomes part of a URL
         raise ClusterError(f"{name!r} is no job's id; `tower jobs` lists them")
     try:
         with _one_sentence(client.get_address()):
@@ -132,7 +141,7 @@ def log_of(client: JobSubmissionClient, name: str) -> str:
 
 
 def follow(client: JobSubmissionClient, name: str, tell: Callable[[str], None]) -> Job:
-    """Tell what the job prints until it ends; gives how it ended."""
+    """Pass what the job prints to `tell` until the job ends. Returns the ended job."""
 
     async def read() -> None:
         async for lines in client.tail_job_logs(name):
@@ -144,7 +153,11 @@ def follow(client: JobSubmissionClient, name: str, tell: Callable[[str], None]) 
 
 
 def stop(client: JobSubmissionClient, name: str) -> Job:
-    """Tell a job to end, and wait until it has."""
+    """Stop a job, and wait until it has ended.
+
+    Raises:
+        ClusterError: the job has not ended after STOP_SECONDS + 30 s.
+    """
     with _one_sentence(client.get_address()):
         client.stop_job(name)
     return _ended(client, name, STOP_SECONDS + 30)
@@ -164,13 +177,13 @@ def _job(told: JobDetails) -> Job:
         return datetime.fromtimestamp(milliseconds / 1000, UTC) if milliseconds else None
 
     return Job(
-        told.submission_id or "",
-        str(told.status),
-        told.message or "",
-        moment(told.start_time),
-        moment(told.end_time),
-        told.driver_exit_code,
-        told.metadata or {},
+        id=told.submission_id or "",
+        state=str(told.status),
+        message=told.message or "",
+        started=moment(told.start_time),
+        ended=moment(told.end_time),
+        exit_code=told.driver_exit_code,
+        metadata=told.metadata or {},
     )
 
 
@@ -181,9 +194,9 @@ def _number(name: str, wanted: str) -> int | None:
 
 
 def _headers(address: str) -> dict[str, str]:
-    """What lets us in. Asks first without a token, so that it goes only to a cluster that wants one.
+    """HTTP headers that the cluster accepts. The first question has no token, so that the token goes only to a cluster that wants one.
 
-    Ray's client would keep trying, or wait without end for a port that accepts and says nothing.
+    The question does not use Ray's client, which would retry, or wait for ever on a port that accepts and never answers.
     """
     token = {"Authorization": f"Bearer {_token()}"} if _token() else {}
     for headers in ({}, token):
@@ -205,7 +218,7 @@ def _headers(address: str) -> dict[str, str]:
 
 
 def _token() -> str:
-    """Where Ray itself looks for it."""
+    """The token, from where Ray itself looks for it; "" where there is none."""
     if os.environ.get("RAY_AUTH_TOKEN"):
         return os.environ["RAY_AUTH_TOKEN"].strip()
     try:
@@ -216,6 +229,7 @@ def _token() -> str:
 
 @contextmanager
 def _one_sentence(address: str) -> Iterator[None]:
+    """Turn any error of Ray's client into a ClusterError of one sentence."""
     try:
         yield
     except (AuthenticationError, RuntimeError, ValueError, OSError, requests.exceptions.RequestException, aiohttp.ClientError) as error:
@@ -225,10 +239,10 @@ def _one_sentence(address: str) -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    """What happened, without the names of the classes that it happened in."""
-    inner = getattr(error.args[0], "reason", None) if error.args else None  # of requests: the socket's own words
+    """The error's message without class names, at most 300 characters."""
+    inner = getattr(error.args[0], "reason", None) if error.args else None  # `requests` keeps the socket's own message here
     lines = [line.strip() for line in str(inner or error).splitlines() if line.strip(" .")]
     if not lines:
         return type(error).__name__
-    said = lines[-1] if "Traceback" in lines[0] else lines[0]  # the job API answers its own faults with its traceback
+    said = lines[-1] if "Traceback" in lines[0] else lines[0]  # where the job API itself fails, it answers with a traceback
     return re.sub(r"^\w*Connection\w*\(.*?\): ", "", said)[:300].rstrip(".")

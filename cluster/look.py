@@ -1,4 +1,4 @@
-"""What there is to run on, found without starting anything: the nodes of a cluster that runs already, or this machine."""
+"""Finds what a render could run on, without starting anything: the nodes of a running cluster, or this machine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .start import ClusterError, check_reachable, cores, first_line, local_devices, project  # first: it says how Ray is to be imported
+# Before Ray: `start` sets the environment that Ray reads when it is imported.
+from .start import ClusterError, check_reachable, cores, first_line, local_devices, project
 
 # isort: split
 import ray
@@ -23,15 +24,18 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from .nodes import ACCELERATOR, Node, nodes
 
-JOIN_SECONDS = 40  # for a cluster to answer: Ray itself may try for minutes
-PROBE_SECONDS = 8  # for its nodes to say what they are
-SMI_SECONDS = 10  # nvidia-smi hangs where the driver does
+JOIN_SECONDS = 40  # limit for a cluster to answer; Ray itself may try for minutes
+PROBE_SECONDS = 8  # limit for the nodes to report their memory
+SMI_SECONDS = 10  # limit for nvidia-smi, which hangs where the GPU's driver hangs
 SMI = ["nvidia-smi", "--query-gpu=index,uuid,memory.total,name", "--format=csv,noheader,nounits"]
 
 
 @dataclass(frozen=True)
 class Machine:
-    """gpu_memory: bytes of its smallest GPU. store: bytes of its object store. shm: bytes of /dev/shm for it. None: not known."""
+    """A node and its memory in bytes; None where it is not known.
+
+    gpu_memory: of the node's smallest GPU. store: of the object store. shm: of /dev/shm, in which the object store lies.
+    """
 
     node: Node
     gpu_memory: int | None
@@ -41,7 +45,12 @@ class Machine:
 
 @dataclass(frozen=True)
 class Sight:
-    """logical: devices are stand-ins on CPUs. fault: what is wrong with the GPUs. temp: Ray's folder on this machine."""
+    """What a render could run on.
+
+    logical: the devices stand in for GPUs and run on CPUs.
+    fault: what is wrong with the GPUs of this machine, in words; "" where nothing is.
+    temp: folder of Ray's session files on this machine; None for a cluster.
+    """
 
     machines: tuple[Machine, ...]
     logical: bool = False
@@ -53,17 +62,17 @@ def look(devices: int | None = None) -> Sight:
     """The cluster at RAY_ADDRESS, or this machine as a render would use it.
 
     Args:
-        devices: how many a person wants on this machine; None chooses.
+        devices: how many devices a person wants on this machine; None chooses.
 
     Raises:
-        ClusterError: in one sentence; nobody answers, or it is no cluster, or fewer GPUs are here than are wanted.
+        ClusterError: no Ray cluster answers at RAY_ADDRESS, or this machine has fewer GPUs than are wanted.
     """
     address = os.environ.get("RAY_ADDRESS")
     return _cluster(address) if address else _this_machine(devices)
 
 
 def _cluster(address: str) -> Sight:
-    """Asked by a process of its own: what is no Ray, or another Ray, may hang the one that joins it, or end it."""
+    """Look at a cluster from a process of its own: joining a server that is no Ray, or another version, may hang or end a process."""
     if address == "local":
         raise ClusterError("RAY_ADDRESS is local, which starts a Ray without devices for every render; unset it")
     check_reachable(address)
@@ -94,17 +103,19 @@ def _this_machine(devices: int | None) -> Sight:
     except (OSError, subprocess.SubprocessError) as error:
         number, logical, fault = devices or min(2, cores()), True, f"nvidia-smi fails: {first_line(error)}"
     kind = "" if logical or not gpus else NvidiaGPUAcceleratorManager._gpu_name_to_accelerator_type(gpus[0][3])
-    node = Node("", "this machine", number, cores(), ((ACCELERATOR, kind),) if kind else (), False)
+    labels = ((ACCELERATOR, kind),) if kind else ()
+    node = Node(id="", name="this machine", gpus=number, cpus=cores(), labels=labels, leaving=False)
     memory = None if logical else _smallest(gpus)
     store = ray._private.utils.resolve_object_store_memory(ray._private.utils.estimate_available_memory())
-    return Sight((Machine(node, memory, store, _shm(free=True)),), logical, fault, Path(ray._common.utils.get_default_ray_temp_dir()))
+    machine = Machine(node, gpu_memory=memory, store=store, shm=_shm(free=True))
+    return Sight((machine,), logical, fault, Path(ray._common.utils.get_default_ray_temp_dir()))
 
 
-Gpu = tuple[str, str, int, str]  # index, unique id, bytes of memory (0 where it shares the machine's), name
+Gpu = tuple[str, str, int, str]  # index, unique id, bytes of memory (0 where the GPU shares the machine's memory), name
 
 
 def _smi() -> tuple[list[Gpu], str]:
-    """The GPUs that the driver knows, and what is wrong with it."""
+    """The GPUs that nvidia-smi lists, and what is wrong with it; "" where nothing is."""
     if not shutil.which("nvidia-smi"):
         return [], ""
     try:
@@ -125,28 +136,32 @@ def _smallest(gpus: list[Gpu]) -> int | None:
 
 
 def _visible(gpus: list[Gpu], fault: str) -> tuple[list[Gpu], str]:
-    """Those that CUDA_VISIBLE_DEVICES leaves."""
-    told = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if told is None or fault:
+    """The GPUs that CUDA_VISIBLE_DEVICES allows, and the fault; the fault is new where the variable names unknown GPUs."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is None or fault:
         return gpus, fault
-    wanted = [name.strip() for name in told.split(",") if name.strip() not in ("", "-1")]
+    wanted = [name.strip() for name in named.split(",") if name.strip() not in ("", "-1")]
     found = [gpu for gpu in gpus if any(name == gpu[0] or (not name.isdigit() and gpu[1].startswith(name)) for name in wanted)]
-    mig = any(name.startswith("MIG-") for name in wanted)  # parts of a GPU are not in this list
-    missing = "" if mig or len(found) == len(wanted) else f"CUDA_VISIBLE_DEVICES names {told}, and nvidia-smi knows {len(found)} of these"
+    mig = any(name.startswith("MIG-") for name in wanted)  # nvidia-smi's list has no MIG instances
+    missing = "" if mig or len(found) == len(wanted) else f"CUDA_VISIBLE_DEVICES names {named}, and nvidia-smi knows {len(found)} of these"
     return found, missing
 
 
 def _shm(free: bool) -> int | None:
-    """Ray asks what is free when it starts; of a Ray that runs, the whole is what it had."""
+    """Bytes of /dev/shm; None where there is none.
+
+    Args:
+        free: count free bytes only, as Ray does when it starts. A running Ray already uses a part, so there all bytes count.
+    """
     try:
-        told = os.statvfs("/dev/shm")
+        found = os.statvfs("/dev/shm")
     except OSError:
         return None
-    return told.f_frsize * (told.f_bavail if free else told.f_blocks)
+    return found.f_frsize * (found.f_bavail if free else found.f_blocks)
 
 
 def _probe() -> tuple[int | None, int | None]:
-    """Runs on a node: bytes of its smallest GPU's memory, and of /dev/shm."""
+    """Bytes of the smallest GPU's memory, and of /dev/shm. Ray runs this function on each node."""
     return _smallest(_smi()[0]), _shm(free=False)
 
 
@@ -154,12 +169,15 @@ def _ask_cluster() -> dict[str, Any]:
     ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False, logging_level=logging.ERROR)
     found = nodes()
     stores = {n["NodeID"]: int(n["Resources"].get("object_store_memory", 0)) for n in ray.nodes()}
-    # No CPU and no GPU: it looks beside whatever runs there. This file is the main module, so it travels by value.
+    # A probe reserves no CPU and no GPU, so it runs beside any other work. This file is the main module here, so Ray sends
+    # the function by value, and the node needs no copy of Tower.
     asked = {n.id: _asked(n) for n in found if not n.leaving}
     ready, _ = ray.wait(list(asked.values()), num_returns=len(asked), timeout=PROBE_SECONDS) if asked else ([], [])
     told = {name: _reply(ref) for name, ref in asked.items() if ref in ready}
-    unknown = (None, None)
-    machines = [Machine(n, (said := told.get(n.id, unknown))[0], stores.get(n.id, 0), said[1]) for n in found]
+    machines = []
+    for node in found:
+        gpu_memory, shm = told.get(node.id, (None, None))
+        machines.append(Machine(node, gpu_memory=gpu_memory, store=stores.get(node.id, 0), shm=shm))
     return {"machines": [asdict(m) for m in machines]}
 
 
@@ -178,7 +196,7 @@ def _reply(ref: ray.ObjectRef) -> tuple[int | None, int | None]:
 def _main() -> None:
     try:
         told = _ask_cluster()
-    except Exception as error:  # noqa: BLE001 - whatever Ray says is what a person is told
+    except Exception as error:  # noqa: BLE001 - a person is told whatever Ray says
         told = {"error": " ".join(str(error).split())[:300] or type(error).__name__}
     print(json.dumps(told), flush=True)
 

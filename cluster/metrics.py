@@ -1,12 +1,12 @@
-"""What a driver tells Prometheus, by way of Ray's own endpoint. docs/WATCHING.md lists every metric.
+"""A driver's metrics for Prometheus, exported by Ray's own endpoint. docs/WATCHING.md lists every metric.
 
-How Ray 2.60 treats them, as measured; the monitoring files are written for it:
+Ray 2.60 was measured to treat metrics as follows, and the files in monitoring/ rely on it:
 - Ray puts `ray_` before each name, and adds SessionName, WorkerId (the driver), NodeAddress, Version and Component.
-- Processes report every 10 s (RAY_metrics_report_interval_ms, 1 s at least), so a shorter window holds nothing.
-- A gauge that is not set again within two reports is gone; so gauges go with their driver, and no zero is left behind.
-- Counters and histograms of a dead driver stay at their last value until its node's Ray stops: look at increases.
-- A histogram's sum is made up from the middles of its buckets. Quantiles are right, means are not; so seconds are also
-  counted by a counter of their own.
+- Processes report every 10 s (RAY_metrics_report_interval_ms, 1 s at least), so a query over a shorter window finds nothing.
+- A gauge that is not set again within two reports disappears. A driver's gauges therefore disappear with the driver.
+- Counters and histograms of a dead driver keep their last value until Ray stops on its node, so queries must use `increase`.
+- A histogram's sum is computed from the middles of its buckets: quantiles are right, means are not. A separate counter
+  therefore adds up the same seconds exactly.
 """
 
 from __future__ import annotations
@@ -14,23 +14,28 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .start import ClusterError  # noqa: F401 - first: it says how Ray is to be imported
+from .start import ClusterError  # noqa: F401 - before Ray: it sets the environment that Ray reads when it is imported
 
 # isort: split
 from ray.util.metrics import Counter, Gauge, Histogram
 
-# A counter that begins at its first event hides that event from `increase`, and Ray refuses to count 0. This is the
-# smallest number above it: 1 added gives 1.
+# Counters are created before their first event, because `increase` does not see the first value of a counter. Ray refuses
+# to add 0, so the smallest positive float is added; it vanishes in any later sum.
 BEGIN = 5e-324
 OUTCOMES = ("accepted", "rejected", "error")
-SECONDS = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0]  # a gate's milliseconds, a queue's hour
+# Bounds of the histogram's buckets, from the milliseconds of a gate to the hour of a queue.
+SECONDS = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0]
 
 
 class Metrics:
-    """Tags are few and closed: stage, workflow, outcome, label, part. Never a shot or a take."""
+    """A driver's metrics.
+
+    The tags are stage, workflow, outcome, label and part, which have few values. A tag never names a shot or a take, since
+    every new value makes a new time series.
+    """
 
     def __init__(self) -> None:
-        """Ray is up."""
+        """Create the metrics. Ray must be running."""
         self._shots = Counter("tower_shots_total", "Shots that ended", ("outcome",))
         self._takes = Counter("tower_takes_total", "Takes recorded", ("stage", "workflow", "outcome"))
         self._labels = Counter("tower_rejections_total", "Labels of rejected takes; a take may have several", ("stage", "label"))
@@ -60,11 +65,11 @@ class Metrics:
             counter.inc(BEGIN)
 
     def take(self, stage: str, workflow: str, outcome: str, labels: Sequence[str], seconds: Mapping[str, float | None]) -> None:
-        """A take was recorded.
+        """Count a recorded take.
 
         Args:
-            workflow: name@version. outcome: accepted, rejected or error.
-            seconds: of queue, device and gate; None where nobody knows.
+            workflow: name@version. outcome: accepted, rejected or error. labels: of a rejected take.
+            seconds: part (queue, device, gate) to seconds; None where they are not known.
         """
         if (stage, workflow) not in self._begun:
             self._begun.add((stage, workflow))
@@ -79,16 +84,16 @@ class Metrics:
                 self._seconds.inc(amount or BEGIN, {"stage": stage, "part": part})
 
     def shot(self, outcome: str) -> None:
-        """A shot ended: accepted or exhausted."""
+        """Count a shot that has ended. outcome: accepted or exhausted."""
         self._shots.inc(1, {"outcome": outcome})
 
     def pool(self, stats: Any, stages: Sequence[str]) -> None:
-        """How the pool stands, as its PoolStats tell it; to be called every few seconds, or the gauges vanish.
+        """Report the pool's PoolStats. Call it every few seconds, or the gauges disappear.
 
         Args:
-            stages: all that there are.
+            stages: names of all stages. Those without requests are set to 0, or their gauges would show the last value.
         """
-        for stage in stages:  # also those that have nothing: a gauge keeps its last value for as long as its driver lives
+        for stage in stages:
             self._waiting.set(stats.waiting.get(stage, 0), {"stage": stage})
             self._running.set(stats.running.get(stage, 0), {"stage": stage})
         self._devices.set(stats.devices)

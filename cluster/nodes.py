@@ -8,25 +8,30 @@ from dataclasses import dataclass
 import ray
 from ray._private.state import state
 
-ACCELERATOR = "ray.io/accelerator-type"  # Ray sets it on nodes whose GPUs it knows
-RESOURCE = "accelerator_type:"  # the same, as a resource: what Ray itself finds on a node that got no labels
+ACCELERATOR = "ray.io/accelerator-type"  # label that Ray sets on nodes whose GPUs it knows
+RESOURCE = "accelerator_type:"  # prefix of the resource that names the accelerator type on a node without that label
 
 
 @dataclass(frozen=True)
 class Node:
+    """A machine of the cluster. labels: (name, value) pairs, sorted. leaving: Ray drains the node, so it gets no new work.
+
+    A node drains before a spot instance ends, or before an autoscaler removes it.
+    """
+
     id: str
     name: str
     gpus: int
     cpus: int
     labels: tuple[tuple[str, str], ...]
-    leaving: bool  # it was told to drain: a spot instance before its end, or a node that an autoscaler takes away
+    leaving: bool
 
     @property
     def accelerator(self) -> str:
         return dict(self.labels).get(ACCELERATOR, "")
 
     def suits(self, wanted: Iterable[tuple[str, str]]) -> bool:
-        """Whether its labels say all that is wanted, in the words of Ray's label selectors: x, !x, in(x,y), !in(x,y)."""
+        """Whether the node's labels match all (name, selector) pairs. Selectors are Ray's: x, !x, in(x,y), !in(x,y)."""
         labels = dict(self.labels)
         return all(_says(labels.get(name), value) for name, value in wanted)
 
@@ -40,8 +45,8 @@ def _says(have: str | None, wanted: str) -> bool:
 
 
 def nodes() -> list[Node]:
-    """Every node that is alive, in an order that stays the same."""
-    leaving = state.get_draining_nodes()  # Ray shows this nowhere in its public interface
+    """Every node that is alive, sorted by id."""
+    leaving = state.get_draining_nodes()  # Ray's public interface does not tell which nodes drain
     return sorted((_node(n, n["NodeID"] in leaving) for n in ray.nodes() if n["Alive"]), key=lambda n: n.id)
 
 
@@ -51,4 +56,5 @@ def _node(told: dict, leaving: bool) -> Node:
     if kinds:
         labels.setdefault(ACCELERATOR, kinds[0])
     name = told["NodeManagerHostname"]
-    return Node(told["NodeID"], name, int(resources.get("GPU", 0)), int(resources.get("CPU", 0)), tuple(sorted(labels.items())), leaving)
+    gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
+    return Node(id=told["NodeID"], name=name, gpus=gpus, cpus=cpus, labels=tuple(sorted(labels.items())), leaving=leaving)

@@ -1,4 +1,4 @@
-"""What the pool is told and what it tells: small values, and everything that can go wrong with a request."""
+"""The pool's inputs and outputs: small values, and every error with which a request can end."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # a device works without Ray
+if TYPE_CHECKING:  # not at run time, since a device works without Ray
     import ray
 
 
 class DeviceLost(RuntimeError):
-    """The device died while it was executing this request, and nothing else ran there: try it again, and count it."""
+    """The device died while it executed this request and nothing else, or the request's input was lost with its node.
+
+    The caller may try again, and should count how often this happens.
+    """
 
 
 class RequestFailed(RuntimeError):
-    """The model raised. `kind` is the exception's class name."""
+    """The model raised an exception. `kind` is the name of its class."""
 
     def __init__(self, kind: str, message: str):
         super().__init__(message)
@@ -26,25 +29,29 @@ class RequestFailed(RuntimeError):
 
 
 class ModelBroken(RuntimeError):
-    """This model killed device after device; nothing more is sent to it."""
+    """This model killed several devices in a row, so the pool sends it no more requests."""
 
 
 class NothingCanRun(RuntimeError):
-    """No device here could ever run this. The sentence names what is asked, and what there is."""
+    """No device of the cluster could ever run the request. The message names what it needs and what the cluster has."""
 
 
 class Stopped(RuntimeError):
-    """The pool was told to finish what executes and to begin nothing more."""
+    """The pool was stopped: it finishes running batches and starts no more."""
 
 
 @dataclass(frozen=True)
 class ModelSpec:
     """A model as the pool knows it: how to build it, what it needs, how many requests it takes at once.
 
-    factory(*args) must give an object with `generate(requests) -> (receipts, results)`, lists of one each.
-    stage: for people and their charts. memory_bytes: what it needs of a device, as far as anybody knows before it
-    has run there; None where nobody does. labels: what its node's labels must say, as Ray's label selectors have it.
-    result_bytes: of one result, where results are so large that they are counted; 0 for the others.
+    key: equal keys are the same model.
+    factory, args: factory(*args) returns an object with `generate(requests) -> (receipts, results)`; both are lists with
+        one item a request.
+    batch_size: most requests in one call.
+    stage: name of the stage in charts and in Ray's dashboard.
+    memory_bytes: estimate of the device memory that the model needs, used until it is measured; None for no estimate.
+    labels: (name, selector) pairs that the node's labels must match, as in `Node.suits`.
+    result_bytes: size of one result that counts against the limit on the object store; 0 for small results.
     """
 
     key: str
@@ -58,24 +65,26 @@ class ModelSpec:
 
     @property
     def title(self) -> str:
-        """What Ray's dashboard calls its work. Never of a single take: Ray counts by name, and keeps every name that it ever saw."""
+        """Name of the model's calls in Ray's dashboard. It names no single take, because Ray keeps every name that it ever saw."""
         return f"{self.stage} {self.key.partition('#')[0]}".strip()
 
     @cached_property
     def written(self) -> bytes:
-        """The spec, packed once: it goes with every call, and is read where the model is not yet built."""
+        """The packed spec. It is packed once, sent with every call, and unpacked only on a device that must build the model."""
         return pack(self)
 
 
 def pack(*values: Any) -> bytes:
-    """One plain pickle of everything: Ray would pickle each argument by itself, in Python, which costs a driver most of its time."""
+    """Pickle all values into one bytes object. Ray would pickle each argument by itself, in Python, which costs a driver most of
+    its time.
+    """
     with suppress(pickle.PicklingError, AttributeError, TypeError):
         packed = pickle.dumps(values, pickle.HIGHEST_PROTOCOL)
         if b"__main__" not in packed:
             return packed
     from ray import cloudpickle
 
-    return cloudpickle.dumps(values)  # with functions and classes that no module over there has
+    return cloudpickle.dumps(values)  # also packs functions and classes that the other process cannot import
 
 
 def unpack(packed: bytes) -> Any:
@@ -84,22 +93,26 @@ def unpack(packed: bytes) -> Any:
 
 @dataclass(frozen=True)
 class Stored:
-    """One item of a list that lies in the object store. The driver holds this, never the value."""
+    """One item of a list that lies in the object store. The driver holds this reference, and never the value.
+
+    bytes: counts against the limit on the object store, until `Pool.release`.
+    """
 
     ref: ray.ObjectRef
     index: int = 0
-    bytes: int = 0  # as counted, until `Pool.release`
+    bytes: int = 0
 
 
 @dataclass(frozen=True)
 class PoolOptions:
     """How a pool treats its devices.
 
-    devices: at most so many; None is all there are, also those that join later.
-    resident: models that a device may hold at once; None is as many as its memory takes.
-    device_memory: accelerator type to bytes that models may take ("" is every other); measured where it is not told.
-    call_seconds: a call that takes longer hangs; its device is replaced.
-    wait_seconds: for devices that an autoscaler may bring; 0 where there is none.
+    devices: most devices to use; None uses all, including those that join later.
+    resident: most models that a device may hold at once; None is as many as fit into its memory.
+    device_memory: accelerator type to bytes that models may take; the key "" is for all other types. A type that is not
+        given is measured.
+    call_seconds: a call that takes longer counts as hanging, and its device is replaced.
+    wait_seconds: how long to wait for devices that an autoscaler may bring; 0 where there is no autoscaler.
     """
 
     devices: int | None = None
@@ -111,16 +124,16 @@ class PoolOptions:
 
 @dataclass(frozen=True)
 class PoolStats:
-    """How things stand. Those that only grow are totals since the pool began."""
+    """The pool's present state. Fields that only grow are totals since the pool began."""
 
     devices: int  # alive now
     busy: int  # of them, executing now
     busy_seconds: float  # of all devices together, only grows
-    device_seconds: float  # of their lifetimes together, only grows
+    device_seconds: float  # for which devices were up, of all together, only grows
     waiting: dict[str, int]  # stage to requests that wait for a device
     running: dict[str, int]  # stage to requests that execute now
-    frame_bytes: int  # of results that are being made, or made and not yet released
+    frame_bytes: int  # of large results that are being made, or are made and not yet released
     restarts: int  # devices replaced, only grows
-    switches: int  # models that had to make room for another, only grows
-    switch_seconds: float  # of loading models where another had to go, only grows
+    switches: int  # models that were evicted for another, only grows
+    switch_seconds: float  # of loading models for which another was evicted, only grows
     paused: bool

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-# Set before Ray is imported: no usage report leaves the machine, and Ray must not blank CUDA for CPU tasks.
+# Ray reads these variables when it is imported. Ray sends no usage reports, does not hide the GPUs from CPU tasks (by an
+# empty CUDA_VISIBLE_DEVICES), and does not merge equal log lines.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_DEDUP_LOGS", "0")
@@ -26,7 +27,12 @@ class ClusterError(RuntimeError):
 
 @dataclass(frozen=True)
 class ClusterInfo:
-    """What was started or joined. `logical`: devices are stand-ins on a machine without GPUs."""
+    """The cluster that was started or joined.
+
+    devices, cpus: number of devices to use, and of CPUs in all.
+    logical: the devices stand in for GPUs on a machine without any.
+    threads_per_device: CPU threads of each logical device; 0 for no limit.
+    """
 
     devices: int
     cpus: int
@@ -39,16 +45,16 @@ class ClusterInfo:
 def cluster(
     devices: int | None = None, dashboard_port: int | None = None, temp_dir: Path | None = None, waits: bool = False
 ) -> Iterator[ClusterInfo]:
-    """Ray for the length of a `with` block; what was started here is stopped here.
+    """Start Ray or join a cluster for the length of a `with` block. A Ray that was started here is stopped at its end.
 
     Args:
         devices: how many GPUs to use, or how many logical devices on a machine without; None chooses.
-        dashboard_port: None takes Ray's own choice; a port that is taken is an error.
+        dashboard_port: None leaves the choice to Ray; a port that is in use is an error.
         temp_dir: where Ray keeps its session files; None is Ray's default.
-        waits: an autoscaler may bring the GPUs, so a cluster that has none yet is no error.
+        waits: an autoscaler may bring GPUs and CPUs, so a cluster that has none yet is no error.
 
     Raises:
-        ClusterError: in one sentence.
+        ClusterError: Ray could not be started or joined, or the cluster has no GPU or no CPU.
     """
     if ray.is_initialized():
         raise ClusterError("Ray is already running in this process; Tower starts or joins its own")
@@ -57,9 +63,9 @@ def cluster(
     try:
         if address:
             check_reachable(address)
-            # A job has brought its code already, and Ray allows no second working directory.
-            brought = {} if IN_A_JOB in os.environ else {"working_dir": str(project()), "excludes": EXCLUDES}
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=brought)
+            # A Ray job has its code on the cluster already, and Ray allows no second working directory.
+            runtime_env = {} if IN_A_JOB in os.environ else {"working_dir": str(project()), "excludes": EXCLUDES}
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=runtime_env)
         else:
             devices, logical = local_devices(devices)
             _check_port(dashboard_port)
@@ -100,7 +106,8 @@ def _info(logical: bool, wanted: int | None, waits: bool) -> ClusterInfo:
         raise ClusterError("the Ray cluster has no CPU, so no gate could ever run; start a worker with --num-cpus")
     url = ray._private.worker.get_dashboard_url() or ""
     threads = max(1, cpus // devices) if logical else 0
-    return ClusterInfo(devices, cpus, logical, f"http://{url}" if url else "", threads)
+    dashboard_url = f"http://{url}" if url else ""
+    return ClusterInfo(devices=devices, cpus=cpus, logical=logical, dashboard_url=dashboard_url, threads_per_device=threads)
 
 
 def cores() -> int:
@@ -108,7 +115,14 @@ def cores() -> int:
 
 
 def local_devices(wanted: int | None) -> tuple[int, bool]:
-    """GPUs if there are any; else as many logical devices as cores, two at most."""
+    """Number of devices on this machine, and whether they are logical. GPUs are used if there are any.
+
+    Args:
+        wanted: None is all GPUs; without GPUs it is as many logical devices as cores, two at most.
+
+    Raises:
+        ClusterError: fewer GPUs than wanted, or nvidia-smi hangs.
+    """
     gpus = _gpus()
     if gpus:
         if wanted and wanted > gpus:
@@ -144,7 +158,7 @@ def _check_port(port: int | None) -> None:
 
 
 def check_reachable(address: str) -> None:
-    """Ask the port first: Ray itself keeps trying for minutes before it says that nobody is there."""
+    """Raise ClusterError where nothing listens at the address. Ray itself would keep trying for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit():
         return  # such as "auto": Ray finds the address itself

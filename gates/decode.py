@@ -1,4 +1,7 @@
-"""Decode videos completely: what a player would show, not what a header claims. Alone in `gates` it needs PyAV."""
+"""Decodes videos completely, so that gates judge the frames that a player shows and not the claims of a header.
+
+This is the only module of `gates` that imports PyAV.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +16,15 @@ import numpy as np
 
 from .still import MAX_PIXELS, Undecodable, words, working_size
 
-MAX_FRAMES = 4096  # a clip: workflows make 1,025 at most; what is longer is not a clip, and would fill the memory
+MAX_FRAMES = 4096  # longest clip that gates read: workflows make at most 1,025 frames, and longer videos could fill the memory
 
 
 @dataclass(frozen=True)
 class Frame:
     """One decoded frame.
 
-    small: uint8 RGB (h, w, 3), area-resampled to about 384x256 pixels; smaller frames as they are.
-    picture: the frame itself, for what few frames are asked for.
+    small: uint8 RGB (h, w, 3), area-resampled to `working_size`, about 384x256 pixels; smaller frames keep their size.
+    picture: the frame at full size. Only a few frames are converted from it, by `luma` and `rgb`.
     """
 
     small: np.ndarray
@@ -38,14 +41,19 @@ class Frame:
 
 @dataclass
 class Container:
-    """What a video file holds; `frames`, `even` and `rate` are known when all frames have been read."""
+    """Properties of a video file. `frames` and `even` are set when all frames have been read; the others before.
+
+    width, height: pixels. rate: frames a second, as the header has it, 0 where unknown. codec, pixel_format: FFmpeg's names.
+    hint: number of frames that the header promises, 0 where it promises none; a file with fewer packets is damaged.
+    frames: number of decoded frames. even: whether the frames are evenly spaced in time.
+    """
 
     width: int
     height: int
     rate: Fraction
     codec: str
     pixel_format: str
-    hint: int  # frames that the header promises, or 0 where it does not say; a file that ends before is damaged
+    hint: int
     frames: int = 0
     even: bool = True
 
@@ -54,7 +62,7 @@ class VideoReader:
     """Reads the first video stream frame by frame, with one thread; use as a context manager.
 
     Raises:
-        Undecodable: not a video, damaged, without frames, or with frames that change their size.
+        Undecodable: the file is no video, is damaged, has no frames, or its frames change their size.
     """
 
     def __init__(self, path: Path):
@@ -73,7 +81,12 @@ class VideoReader:
         context.options = {"err_detect": "explode", "max_pixels": str(MAX_PIXELS)}
         rate = self.stream.average_rate or self.stream.guessed_rate or Fraction(0)
         self.container = Container(
-            context.width, context.height, Fraction(rate), context.name, context.pix_fmt or "", max(0, self.stream.frames)
+            width=context.width,
+            height=context.height,
+            rate=Fraction(rate),
+            codec=context.name,
+            pixel_format=context.pix_fmt or "",
+            hint=max(0, self.stream.frames),
         )
 
     def __enter__(self) -> VideoReader:
@@ -83,7 +96,7 @@ class VideoReader:
         self.file.close()
 
     def __iter__(self) -> Iterator[Frame]:
-        """At most MAX_FRAMES + 1 frames."""
+        """Yield all frames, but at most MAX_FRAMES + 1: the extra frame shows that the clip is too long."""
         times: list[int | None] = []
         try:
             for picture in self._pictures():
@@ -121,13 +134,13 @@ def _reduced(picture: av.VideoFrame) -> Frame:
 
 
 def _small_bt709(picture: av.VideoFrame, size: tuple[int, int]) -> np.ndarray:
-    """As `reformat` does it, four times as fast: planes are reduced first, and the chroma planes are half-size already."""
+    """What `reformat` does, four times as fast: it resizes the planes before converting, and the chroma planes are half-size."""
     planes = [cv2.resize(_plane(picture, i), size, interpolation=cv2.INTER_AREA) for i in range(3)]
     return cv2.transform(cv2.merge(planes), BT709_TO_RGB)
 
 
 def _luma(picture: av.VideoFrame) -> np.ndarray:
-    """Full-range luma; straight from the first plane where it is 8 bits deep, since that costs least."""
+    """Full-range luma, uint8 (height, width). For yuv420p it comes straight from the first plane, which is the fastest way."""
     if picture.format.name == "yuvj420p" or (picture.format.name == "yuv420p" and picture.color_range == 2):
         return _plane(picture)
     if picture.format.name == "yuv420p":
@@ -136,20 +149,24 @@ def _luma(picture: av.VideoFrame) -> np.ndarray:
 
 
 def _plane(picture: av.VideoFrame, index: int = 0) -> np.ndarray:
-    """A plane of 8-bit samples without a copy: (height, width), and a third axis where the format is packed RGB."""
+    """A plane of 8-bit samples without a copy: (height, width), or (height, width, 3) where the format is packed RGB."""
     plane, channels = picture.planes[index], 3 if picture.format.name == "rgb24" else 1
     rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width * channels]
     return rows.reshape(plane.height, plane.width, 3) if channels == 3 else rows
 
 
 def read_video(path: Path) -> tuple[np.ndarray, Fraction]:
-    """Every frame of a video file, uint8 RGB (frames, height, width, 3), and its frames a second."""
+    """Every frame of a video file, uint8 RGB (frames, height, width, 3), and its frames a second.
+
+    Raises:
+        Undecodable: as VideoReader.
+    """
     with VideoReader(path) as reader:
         return np.stack([frame.rgb() for frame in reader]), reader.container.rate
 
 
 def _even(times: list[int | None]) -> bool:
-    """Whether frames stand at equal distances, to within one tick of the file's clock."""
+    """Whether time stamps are evenly spaced, to within one tick of the file's clock; False where one is missing."""
     known = np.array([t for t in times if t is not None], np.float64)
     if len(known) != len(times):
         return False
@@ -159,7 +176,7 @@ def _even(times: list[int | None]) -> bool:
     return bool(np.abs(known - grid).max() <= 1.0 and (np.diff(known) > 0).all())
 
 
-# ITU-R BT.709, limited range, to full-range RGB; the last column is the offset.
+# Matrix from ITU-R BT.709 in limited range to full-range RGB; the last column is the offset.
 BT709_TO_RGB = np.array(
     [[1.16438, 0.0, 1.79274, -248.1006], [1.16438, -0.21325, -0.53291, 76.8783], [1.16438, 2.1124, 0.0, -289.0175]], np.float32
 )

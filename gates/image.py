@@ -23,8 +23,10 @@ def judge_image(
     """Decode a picture file and judge it.
 
     Args:
-        source: the file, or its bytes. size: (width, height) that it must have; any, if not given.
-        declared: what its shot declares. finite: what the model said before its picture became 8 bits deep.
+        source: path of the file, or its bytes.
+        size: (width, height) in pixels that the picture must have; None allows any size.
+        declared: the shot's declarations, such as "night" (`rules.Declaration`).
+        finite: whether every value of the model's output was finite before the cast to uint8.
     """
     try:
         still = read_still(source)
@@ -54,21 +56,21 @@ def measure_image(still: Still, finite: bool = True) -> dict[str, float]:
         "sharpness": p.sharpness(luma),
         "crispness": p.crispness(luma),
         "bars": p.bars(image),
-        "hash_high": float(high),  # 32 bits each: a float holds no more than 53
+        "hash_high": float(high),  # two halves of 32 bits, since a float64 holds integers of at most 53 bits
         "hash_low": float(low),
     }
 
 
 def keyframe_hash(measures: Mapping[str, float]) -> int:
-    """The perceptual hash out of stored measures."""
+    """Join the two stored halves of the perceptual hash, 64 bits."""
     return int(measures["hash_high"]) << 32 | int(measures["hash_low"])
 
 
 def nearest(measures: Mapping[str, float], others: np.ndarray) -> dict[str, float]:
-    """How near the nearest of other shots' keyframes is: bits of 64; nothing where there are no others.
+    """Measure `duplicate`: bits, of 64, by which the most similar keyframe of other shots differs. Empty without other shots.
 
     Args:
-        others: their hashes, uint64, one dimension.
+        measures: stored measures of this keyframe. others: hashes of the other shots' keyframes, uint64 (n,).
     """
     if not len(others):
         return {}

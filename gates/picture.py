@@ -5,12 +5,12 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-cv2.setNumThreads(1)  # a gate is one CPU task; more threads would steal the neighbours' cores
+cv2.setNumThreads(1)  # a gate runs as a CPU task on one core; more threads would take cores from other tasks
 
-DARK = 25  # luma of a dark pixel: ffmpeg blackdetect's pixel threshold of .10
-PITCH_BLACK = 10  # luma that no drawn night goes under over a whole picture
-BAR = 18  # no channel of a bar exceeds it: black, and a few levels that codecs add; a drawn night is blue
-BURNT = 250  # darkest channel of a burnt-out pixel
+DARK = 25  # luma: a dark pixel is below this, which is ffmpeg blackdetect's pixel threshold of .10
+PITCH_BLACK = 10  # luma: no drawn night scene is darker than this over its whole picture
+BAR = 18  # highest channel value in a black bar, with a few levels of codec noise; drawn nights are bluer than this
+BURNT = 250  # every channel of a burnt-out pixel is at least this
 
 
 def gray(image: np.ndarray) -> np.ndarray:
@@ -29,7 +29,7 @@ def dark_fraction(luma: np.ndarray, level: int = DARK) -> float:
 
 
 def over_exposed_fraction(image: np.ndarray) -> float:
-    """Share of pixels whose darkest channel is at least 250 of 255: burnt-out white, 0..1."""
+    """Share of burnt-out pixels, 0..1: every channel is at least 250 of 255."""
     return cv2.countNonZero(cv2.inRange(image, (BURNT,) * 3, (255,) * 3)) / (image.shape[0] * image.shape[1])
 
 
@@ -45,8 +45,8 @@ def flat_fraction(luma: np.ndarray) -> float:
 def sharpness(luma: np.ndarray) -> float:
     """99th percentile of the Sobel gradient's magnitude (3x3, unnormalised), 0..1443, in whole levels.
 
-    The strongest edges: a drawing's lines. Unlike the Laplacian's variance (38 to 9,239 on good anime
-    clips) it does not fall with the share of flat cel.
+    It measures the strongest edges, which are a drawing's lines. The Laplacian's variance would fall as the
+    share of flat colour grows (it is 38 to 9,239 on good anime clips); this percentile does not.
     """
     values = luma.astype(np.float32)
     magnitude = cv2.magnitude(cv2.Sobel(values, cv2.CV_32F, 1, 0), cv2.Sobel(values, cv2.CV_32F, 0, 1))
@@ -55,20 +55,23 @@ def sharpness(luma: np.ndarray) -> float:
 
 
 def crispness(luma: np.ndarray) -> float:
-    """`sharpness` over that of the same picture at half size, 0 up: how wide edges are, whatever their contrast.
+    """`sharpness` divided by the sharpness of the picture at half size, 0 up. It tells how wide edges are, whatever their contrast.
 
-    A sharp step is as steep at half size, 1; an edge that is already wide gets twice as steep, 0.5.
+    A sharp edge is as steep at half size as at full size, which gives 1. A wide edge is twice as steep at half size,
+    which gives 0.5.
     """
     half = cv2.resize(luma, (max(1, luma.shape[1] // 2), max(1, luma.shape[0] // 2)), interpolation=cv2.INTER_AREA)
     return sharpness(luma) / max(sharpness(half), 1.0)
 
 
 def bars(image: np.ndarray) -> float:
-    """Share of the height, or of the width, taken by black bars at the edges; the larger of the two, 0..1.
+    """Share of the height, or of the width, that black bars at the edges take; the larger of the two, 0..1.
+
+    A picture that is black throughout has no bars.
 
     Args:
-        image: a still, or the brightest that each pixel of a clip ever is: what stays black through a whole clip is a
-            bar, and no night sky. A picture that is black throughout has no bars.
+        image: a still; or, for a clip, the maximum of each pixel over all frames. A bar stays black through the whole
+            clip, and a night sky does not.
     """
     lit = image.max(axis=2) > BAR
     return max((share for share in (_dark_ends(~lit.any(axis=1)), _dark_ends(~lit.any(axis=0))) if share < 1), default=0.0)
@@ -84,7 +87,7 @@ def _dark_ends(dark: np.ndarray) -> float:
 def perceptual_hash(luma: np.ndarray) -> int:
     """64 bits: signs of the lowest 8x8 DCT coefficients of luma at 32x32 against their median (pHash, Zauner 2010).
 
-    Two pictures are alike where few bits differ: 4 of 64 survives recompression, another drawing differs in about 32.
+    The fewer bits differ, the more alike are two pictures. Recompression changes up to 4 bits; another drawing differs in about 32.
     """
     small = cv2.resize(luma, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32)
     low = cv2.dct(small)[:8, :8].ravel()
@@ -93,5 +96,5 @@ def perceptual_hash(luma: np.ndarray) -> int:
 
 
 def hash_distance(a: int, b: int) -> int:
-    """Bits that differ, 0..64."""
+    """Number of bits in which two hashes differ, 0..64."""
     return (a ^ b).bit_count()

@@ -1,6 +1,6 @@
 """Rules: from measures to a verdict. A profile is a list of rules, and a rule looks at one measure.
 
-Nothing here sees a pixel, so stored measures can be judged again under any profile.
+Rules need no pixels, so stored measures can be judged again under any profile.
 """
 
 from __future__ import annotations
@@ -12,23 +12,28 @@ from typing import Literal
 
 from .verdict import LABELS, Finding, Verdict
 
-# What an episode can say of a shot, so that what is meant is not taken for a fault.
+# What an episode may declare of a shot, so that the gates do not take an intended effect for a fault.
 Declaration = Literal["hold", "camera_only", "fade", "effects", "night"]
 Gate = Literal["image", "video"]
 
 
 @dataclass(frozen=True)
 class Rule:
-    """`label` is found where `measure` is below, above or other than a threshold. Exactly one of the three is given.
+    """Finds `label` where `measure` is below a threshold, above it, or different from another measure.
 
     Args:
-        differs_from: name of the measure that holds the wanted value; frames, fps and sizes must be exact.
-        outcome: what finding it means.
-        declared: what it means in a shot that declares so: "warn", or "pass" where it is no fault at all.
-        evidence: the calibration run that set the threshold, and what it saw on either side.
+        label: one of `verdict.LABELS`.
+        below, above, differs_from: exactly one is given. The first two are thresholds. `differs_from` names the measure
+            that holds the wanted value, for frames, fps and sizes, which must be exact.
+        outcome: outcome of a finding.
+        declared: outcome of a finding in a shot with that declaration: "warn", or "pass" where it is no fault at all.
+        evidence: the calibration run that set the threshold, and the values that it saw on either side.
+
+    Raises:
+        ValueError: the label is unknown, or there is not exactly one threshold, or the threshold is not finite.
     """
 
-    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 - read by pydantic where rules come from a file
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 - pydantic reads it where rules come from a file
 
     label: str
     measure: str
@@ -48,21 +53,23 @@ class Rule:
             raise ValueError(f"the rule for {self.label} needs a finite threshold")
 
     def finding(self, measures: Mapping[str, float], declared: Collection[str], text: str = "") -> Finding | None:
-        """What this rule finds in these measures, if anything. They must hold what the rule looks at."""
+        """The rule's finding, or None. `measures` must hold every name in `looks_at()`; `text` goes into the finding."""
         value = measures[self.measure]
         limit = self.below if self.below is not None else self.above if self.above is not None else measures[str(self.differs_from)]
         found = value < limit if self.below is not None else value > limit if self.above is not None else value != limit
         outcome = self._outcome(declared)
         if not found or outcome == "pass":
             return None
-        return Finding(self.label, self.measure, value, limit, outcome, _frames(measures, self.measure), text)
+        frames = _frames(measures, self.measure)
+        return Finding(self.label, self.measure, value=value, threshold=limit, outcome=outcome, frames=frames, text=text)
 
     def looks_at(self) -> tuple[str, ...]:
+        """Names of the measures that the rule reads."""
         return (self.measure, self.differs_from) if self.differs_from else (self.measure,)
 
     def _outcome(self, declared: Collection[str]) -> Literal["warn", "fail", "pass"]:
-        meant = {self.declared[d] for d in declared if d in self.declared}  # type: ignore[index]
-        return "pass" if "pass" in meant else "warn" if "warn" in meant else self.outcome
+        softened = {self.declared[d] for d in declared if d in self.declared}  # type: ignore[index]
+        return "pass" if "pass" in softened else "warn" if "warn" in softened else self.outcome
 
 
 @dataclass(frozen=True)
@@ -84,26 +91,27 @@ def judge(
     declared: Collection[str] = (),
     texts: Mapping[str, str] | None = None,
 ) -> Verdict:
-    """The verdict of a profile over measures.
+    """Apply the rules of a profile to measures. Labels whose rules lack a measure are listed in `not_looked`.
 
     Args:
-        declared: what the shot declares.
-        texts: words to go with a label, such as a decoder's.
+        declared: the shot's declarations.
+        texts: label to the words that go with its finding, such as a decoder's message.
     """
-    rounded = {k: float(f"{v:.7g}") for k, v in measures.items()}  # seven digits: what is stored judges as what was seen
+    # Rounded to seven digits, as measures are stored, so that stored measures give the same verdict again.
+    rounded = {k: float(f"{v:.7g}") for k, v in measures.items()}
     rules = profile.rules(gate)
-    seen = [rule for rule in rules if all(m in rounded for m in rule.looks_at())]
-    blind = {r.label for r in rules} - {r.label for r in seen}
-    findings = [rule.finding(rounded, declared, (texts or {}).get(rule.label, "")) for rule in seen]
+    applicable = [rule for rule in rules if all(m in rounded for m in rule.looks_at())]
+    not_looked = {r.label for r in rules} - {r.label for r in applicable}
+    findings = [rule.finding(rounded, declared, (texts or {}).get(rule.label, "")) for rule in applicable]
     return Verdict(
         gate,
         tuple(f for f in findings if f is not None),
         rounded,
-        tuple(label for label in LABELS if label in blind),
+        tuple(label for label in LABELS if label in not_looked),
     )
 
 
 def _frames(measures: Mapping[str, float], measure: str) -> tuple[int, ...]:
-    """Where the fault is: `X_at` is stored beside `X`, and `X_until` where it lasts."""
+    """Frames of the fault. Measure `X` has its first frame in `X_at`; where the fault lasts, `X_until` has its last frame."""
     start, end = measures.get(f"{measure}_at"), measures.get(f"{measure}_until")
     return tuple(int(x) for x in (start, end) if x is not None)

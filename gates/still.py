@@ -1,4 +1,4 @@
-"""Decode still pictures."""
+"""Decodes still pictures."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-MAX_PIXELS = 64_000_000  # a picture: four times an 8K frame's height and width would be a bomb, not a keyframe
-WORK_WIDTH, WORK_HEIGHT = 384, 256  # moving measures are taken at about this many pixels, whatever the shape
+MAX_PIXELS = 64_000_000  # about twice an 8K frame; a larger picture is a decompression bomb and no keyframe
+WORK_WIDTH, WORK_HEIGHT = 384, 256  # pixels: clips are measured at about this size, at their own aspect ratio
 
 
 class Undecodable(ValueError):
@@ -21,7 +21,12 @@ class Undecodable(ValueError):
 
 @dataclass(frozen=True)
 class Still:
-    """A decoded picture: uint8 RGB (height, width, 3); how many pictures its file holds; whether all values were finite."""
+    """A decoded picture.
+
+    image: uint8 RGB (height, width, 3).
+    frames: number of pictures in the file.
+    finite: whether all values in the file were finite.
+    """
 
     image: np.ndarray
     frames: int = 1
@@ -34,7 +39,7 @@ def read_still(source: Path | bytes) -> Still:
     16-bit and floating-point pictures are scaled to 8 bits, CMYK and palettes become RGB, alpha is dropped.
 
     Raises:
-        Undecodable: not a picture, damaged, or larger than MAX_PIXELS.
+        Undecodable: the file is no picture, is damaged, or has more than MAX_PIXELS.
     """
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture:
@@ -51,7 +56,7 @@ def read_still(source: Path | bytes) -> Still:
 
 
 def _deep(values: np.ndarray, frames: int) -> Still:
-    """Gray with more than 8 bits: integers of 0..65535, or floats of 0..1."""
+    """A gray picture with more than 8 bits: integers of 0..65535, or floats of 0..1."""
     finite = bool(np.isfinite(values).all())
     scaled = np.nan_to_num(values.astype(np.float64)) * (255 if values.dtype.kind == "f" else 255 / 65535)
     gray = np.clip(np.round(scaled), 0, 255).astype(np.uint8)
@@ -59,7 +64,7 @@ def _deep(values: np.ndarray, frames: int) -> Still:
 
 
 def words(error: Any) -> str:
-    """The decoder's own words, without the path that it was given."""
+    """The decoder's own message without the file's name, in one line of at most 200 characters."""
     if isinstance(error, Image.DecompressionBombError):
         return f"more than the {MAX_PIXELS:,} pixels that are read"
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
@@ -67,6 +72,9 @@ def words(error: Any) -> str:
 
 
 def working_size(width: int, height: int) -> tuple[int, int]:
-    """(width, height) with about 384x256 pixels at most, same shape; small pictures stay as they are."""
+    """(width, height) of at most about 384x256 pixels with the same aspect ratio. Smaller pictures keep their size.
+
+    No side is below 16 pixels.
+    """
     factor = min(1.0, (WORK_WIDTH * WORK_HEIGHT / (height * width)) ** 0.5)
     return max(16, round(width * factor)), max(16, round(height * factor))

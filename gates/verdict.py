@@ -1,4 +1,4 @@
-"""Verdict: what a gate says of a take, with its evidence."""
+"""Verdict: a gate's judgement of a take, with its evidence."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 Outcome = Literal["pass", "warn", "fail"]
 
-# The closed list of everything that a gate can find.
+# Every label that a gate can find; the list is closed.
 LABELS = (
     "undecodable",
     "wrong_frame_count",
@@ -35,7 +35,16 @@ LABELS = (
 
 @dataclass(frozen=True)
 class Finding:
-    """One fault: which, measured how, how much against which threshold, and in which frames (0-based)."""
+    """One fault.
+
+    label: one of LABELS.
+    measure, value, threshold: the measure that shows the fault, its value, and the threshold that the value crosses.
+    frames: the fault's first frame, and its last one where it lasts; 0-based.
+    text: words that explain the fault better than the number, such as the decoder's message.
+
+    Raises:
+        ValueError: the label is not in LABELS.
+    """
 
     label: str
     measure: str
@@ -43,7 +52,7 @@ class Finding:
     threshold: float
     outcome: Literal["warn", "fail"] = "fail"
     frames: tuple[int, ...] = ()
-    text: str = ""  # what a number cannot say: the decoder's own words
+    text: str = ""
 
     def __post_init__(self) -> None:
         if self.label not in LABELS:
@@ -55,12 +64,12 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A gate's judgement. `measures` holds every value that was measured, so that it can be judged again."""
+    """A gate's judgement. `measures` holds every measured value, so that a take can be judged again without its file."""
 
     gate: Literal["image", "video"]
     findings: tuple[Finding, ...] = ()
     measures: dict[str, float] = field(default_factory=dict)
-    not_looked: tuple[str, ...] = ()  # labels whose measures need something that was not there, such as a keyframe
+    not_looked: tuple[str, ...] = ()  # labels whose measures need an input that was not given, such as a keyframe
 
     @property
     def outcome(self) -> Outcome:
@@ -73,7 +82,7 @@ class Verdict:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Labels that were found, but do not reject."""
+        """Labels of the findings that do not reject the take, each once, in the order found."""
         return tuple(dict.fromkeys(f.label for f in self.findings if f.outcome == "warn" and f.label not in self.failures))
 
     def to_dict(self) -> dict[str, Any]:

@@ -22,10 +22,12 @@ from .verdict import Verdict
 
 @dataclass(frozen=True)
 class Expectation:
-    """What a clip must be, exactly; what is None may be anything.
+    """What a clip must be, exactly. A field that is None allows anything.
 
     Args:
-        keyframe, last: uint8 RGB (height, width, 3), the stills that the clip must start from and end in.
+        frames: number of frames. fps: frames a second. width, height: pixels.
+        codec, pixel_format: FFmpeg's names, such as h264 and yuv420p.
+        keyframe, last: uint8 RGB (height, width, 3), the stills that the clip must start and end with.
     """
 
     frames: int | None = None
@@ -40,7 +42,12 @@ class Expectation:
 
 @dataclass(frozen=True)
 class Measured:
-    """All numbers of a clip, the curves behind them (one value a frame), and the decoder's words."""
+    """The measures of a clip.
+
+    values: measure to value; `measures.VIDEO` has units and ranges.
+    curves: measure to the curve behind it, float (n,), one value a frame.
+    texts: label to the words that explain it, such as the decoder's message.
+    """
 
     values: dict[str, float]
     curves: dict[str, np.ndarray] = field(default_factory=dict)
@@ -51,14 +58,19 @@ def judge_video(path: Path, expect: Expectation, profile: Profile, declared: Col
     """Decode the file from disk and judge it.
 
     Args:
-        expect: what the file must be. finite: what the model said before its frames became 8 bits deep.
+        expect: what the clip must be.
+        declared: the shot's declarations (`rules.Declaration`).
+        finite: whether every value of the model's output was finite before the cast to uint8.
     """
     measured = measure_video(path, expect, finite)
     return judge("video", measured.values, profile, declared, measured.texts)
 
 
 def measure_video(path: Path, expect: Expectation, finite: bool = True) -> Measured:
-    """Every number that a verdict on a clip needs. One pass; formulas and ranges stand with each measure."""
+    """Every measure that a verdict on a clip needs, in one pass over the file. `measures.VIDEO` has meanings, units and ranges.
+
+    A file that cannot be decoded raises nothing: its measure `undecodable` is 1.
+    """
     container = None
     try:
         with VideoReader(path) as reader:
@@ -83,7 +95,7 @@ def _container(found: Container, expect: Expectation) -> tuple[dict[str, float],
     kind = (found.codec, found.pixel_format)
     promised = (expect.codec or found.codec, expect.pixel_format or found.pixel_format)
     values = {
-        "undecodable": float(kind != promised),  # what the episode's players were not promised, they may not decode
+        "undecodable": float(kind != promised),  # a player may be unable to decode what was not promised
         "frames": float(found.frames),
         "fps": float(found.rate),
         "width": float(found.width),
@@ -100,7 +112,7 @@ def _container(found: Container, expect: Expectation) -> tuple[dict[str, float],
 
 
 def _moving(clip: Reduced, fps: float) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """What needs no keyframe, and the curves to show beside it."""
+    """The measures that need no keyframe, and their curves."""
     hold, hold_at, hold_until = motion.longest_hold(clip.drawings)
     cut, jumps = motion.strongest_cut(clip.thumbs, clip.drawings)
     flicker = light.flicker(clip.cells, clip.change)
@@ -166,10 +178,10 @@ def _moving(clip: Reduced, fps: float) -> tuple[dict[str, float], dict[str, np.n
 
 
 def _starts(clip: Reduced, expect: Expectation) -> dict[str, float]:
-    """What is measured against the stills that the clip must start from and end in."""
+    """The measures against the stills that the clip must start and end with."""
     values: dict[str, float] = {}
     for name, still, frame in (("first", expect.keyframe, clip.first), ("last", expect.last, clip.last)):
-        if still is None or still.shape != frame.shape:  # another size is a fault of its own, and cannot be compared
+        if still is None or still.shape != frame.shape:  # sizes that differ cannot be compared; wrong_size reports them
             continue
         like = likeness(still, frame)
         values |= {

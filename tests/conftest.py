@@ -48,6 +48,20 @@ sequences:
 EPISODE_FRAMES = 60 + 36 + 48 - 12
 
 
+# What `make check` leaves out: files whose tests start Ray or run a model, nearly all of them. Single tests elsewhere are marked.
+RAY = ("controls", "drivers", "faults", "jobs", "metrics", "nodes", "pool", "render")
+MODELS = ("actors", "gpu_benchmark", "judges", "training")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        name = item.path.stem.removeprefix("test_")
+        if name in RAY or {"rendered", "copied"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.ray)
+        if name in MODELS:
+            item.add_marker(pytest.mark.models)
+
+
 @dataclass(frozen=True)
 class Done:
     code: int

@@ -53,8 +53,20 @@ class Planted:
     fps: Fraction = FPS
 
 
+JUDGED: dict[tuple[int, str], Verdict] = {}  # of the faults that several tests look at
+
+
 def judged(tmp_path: Path, planted: Planted, profile: Profile = ANIME) -> Verdict:
-    """Written to disk, decoded again, judged."""
+    """Written to disk, decoded again, judged; each planted fault once for all tests."""
+    if planted not in PLANTED or profile is not ANIME:
+        return _judged(tmp_path, planted, profile)
+    key = PLANTED.index(planted), profile.name
+    if key not in JUDGED:
+        JUDGED[key] = _judged(tmp_path, planted, profile)
+    return JUDGED[key]
+
+
+def _judged(tmp_path: Path, planted: Planted, profile: Profile) -> Verdict:
     frames = planted.make()
     file = tmp_path / "clip.mp4"
     write_clip(file, frames, planted.fps)

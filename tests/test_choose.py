@@ -115,6 +115,18 @@ def test_what_no_device_holds_is_not_passed_over_for_ever():
     assert order.index("stills") in range(PATIENCE, PATIENCE + 3)
 
 
+def test_nor_where_every_batch_is_sent_behind_another():
+    small = seat(memory=11)
+    small.place("clips", 9 * GB, ())
+    waiting, sent = queue(request(STILLS), *(request(CLIPS, n) for n in range(2 * PATIENCE))), 0
+    everything = (small, waiting, [small], Learned(), list(waiting.lanes))
+    while choose(*everything, behind=True) == "clips":
+        waiting.take("clips")
+        sent += 1
+        assert sent <= PATIENCE + 1, "the device never becomes free for what no device holds"
+    assert choose(*everything) == "stills"
+
+
 def test_the_least_recently_used_models_make_room():
     card = seat(memory=14)
     for key in ("texts", "stills"):

@@ -128,7 +128,7 @@ def test_settings_in_image_and_manifests_are_settings_that_exist_and_agree():
             profile = told.pop("TOWER_CLUSTER_PROFILE", None)
             assert (
                 profile is None or (PROJECT / "configs" / "cluster" / f"{profile}.yaml").is_file()
-            ) and "profile" in Settings.model_fields
+            ) and "cluster_profile" in Settings.model_fields
             assert told == {name: env[name] for name in told} and set(told) <= known
             mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
             assert all("/" + value.split("/")[1] in mounts for value in told.values())

@@ -106,6 +106,7 @@ def test_settings_that_do_not_hold_are_refused(here: Here, tmp_path: Path, monke
     refused(here("doctor"), "TOWER_DEVICES", "many")
 
 
+@pytest.mark.ray
 def test_a_cluster_that_nobody_answers_for_is_a_problem_in_one_sentence(here: Here, monkeypatch: pytest.MonkeyPatch):
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -174,7 +175,7 @@ def test_what_takes_needed_counts_more_than_a_guess(here: Here, tmp_path: Path, 
 
 
 def test_a_newer_catalog_and_a_damaged_one_are_problems(here: Here, tmp_path: Path):
-    here("models")
+    here("workflows", "list")
     folder = tmp_path / "catalog-data"
     (file,) = (folder / "benchmarks").glob("*.parquet")
     whole = file.read_bytes()
@@ -215,6 +216,7 @@ def test_shared_memory_that_is_smaller_than_the_object_store_is_a_problem_with_t
     assert [f.state for f in few] == ["note"] and "up to 1 clip of 121x768x512 (143 MB each)" in few[0].told
 
 
+@pytest.mark.ray
 def test_a_cluster_is_told_with_its_devices_and_holds_what_its_labels_allow(here: Here, monkeypatch: pytest.MonkeyPatch):
     head = {"num_cpus": 1, "num_gpus": 2, "labels": {"ray.io/accelerator-type": "L4"}, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args=head | {"node_ip_address": HEAD, "object_store_memory": 100 * 2**20})

@@ -260,6 +260,7 @@ def test_a_keyframe_of_another_size_is_fitted_as_a_render_fits_it(tmp_path, clip
     assert row["outcome"] == "pass" and row["measures"]["first_frame_ssim"] > 0.8
 
 
+@pytest.mark.models
 def test_learned_judges_are_off_unless_asked_and_say_when_they_did_not_look(tmp_path, clip):
     (silent,) = lines(tower("gate", "video", clip, "--json", cwd=tmp_path))
     assert silent["judges"] == []

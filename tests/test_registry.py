@@ -276,6 +276,7 @@ def test_a_render_refuses_what_is_not_proven_before_anything_starts(tmp_path, he
     assert "Ray" not in done.out and here("plan", "episode.yaml").code == 0
 
 
+@pytest.mark.ray
 def test_a_benchmark_renders_every_cell_once_and_resumes_like_a_render(tmp_path):
     suite = load_suite(SUITES / "demo.yaml")
     text = (SUITES / "demo.yaml").read_text().replace("name: demo\n", "name: small\n").replace("seeds: 3", "seeds: 1")

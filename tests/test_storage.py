@@ -82,6 +82,7 @@ def test_a_catalog_in_a_bucket_keeps_rows_and_media(storage):
     assert [p.kind for p in verify(catalog)] == ["missing"] and repair(catalog.place) == []
 
 
+@pytest.mark.ray
 def test_an_episode_renders_into_a_bucket_and_resumes_from_it(storage, tmp_path):
     (tmp_path / "episode.yaml").write_text(EPISODE)
     place = {"TOWER_CATALOG_URI": "s3://films/episode"}

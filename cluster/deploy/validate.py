@@ -3,7 +3,7 @@
     python cluster/deploy/validate.py CRD_FILE…  [--manifests FILE…]
 
 Unknown fields are errors, as they are to `kubectl apply --validate=strict`. Rules that definitions write in CEL, and
-those that only the operator knows, are not looked at. Exit code 0 if all is well, 1 if not, 2 for bad usage.
+rules that only the operator knows, are not checked. Exit code 0 if all is well, 1 if not, 2 for bad usage.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def schemas_of(files: list[Path]) -> dict[tuple[str, str], dict[str, Any]]:
 
 
 def strict(schema: dict[str, Any], top: bool = True) -> dict[str, Any]:
-    """The schema as JSON Schema, in which a field that is not named is an error. What Kubernetes itself defines stays open."""
+    """The schema as JSON Schema in which unknown fields are errors. Objects that only Kubernetes defines allow any field."""
     made = dict(schema)
     if "properties" in made:
         made["properties"] = {name: strict(part, False) for name, part in made["properties"].items()}
