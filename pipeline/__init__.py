@@ -1,16 +1,16 @@
-"""Pipeline: the story of a render, and the front doors. It may import every other room of the house; no room may import it.
+"""Pipeline: plans, renders and delivers episodes, and holds the command line.
 
-Rooms inside, each importing only those before it:
+It may import the rooms gates, actors, catalog and cluster; none of them may import it. Its own rooms, each importing only those above it:
 
 | room | holds |
 |---|---|
-| `story/` | what people write, read and checked |
-| `registry/` | workflows as the catalog holds them, and how they came to be proven |
-| `plan/` | what each shot is made from; what holds, what is stale and why |
-| `render/` | one run: claim, drive, a shot's life, its takes, its gates |
-| `post/` | accepted takes to an episode |
-| `evidence/` | benchmark jobs, judging again, a person's reviews, the generated pages |
-| `doctor/` | what can run here, and what to do about what cannot |
+| `story/` | types and readers of the files that people write |
+| `registry/` | workflows in the catalog: versions, files, status, promotions |
+| `plan/` | what each shot is made from; which takes are still valid, which shots are stale and why |
+| `render/` | one run: the claim on the episode, the shots, their takes, their gates |
+| `post/` | assembles accepted takes into an episode |
+| `evidence/` | benchmarks, judging stored takes again, a person's reviews, the generated pages |
+| `doctor/` | what can run here, and how to fix what cannot |
 | `cli/` | the command line |
 """
 

@@ -237,7 +237,7 @@ def test_a_profile_that_extends_another_says_only_what_differs(tmp_path):
     "text, words",
     [
         ("extends: animee\n", "did you mean 'anime'"),
-        ("extends: mine\n", "extends itself"),
+        ("extends: mine\n", "no gate profile"),
         ("extends: anime\nvideo:\n  - {label: cut, measure: cuts, above: 2}\n", "did you mean 'cut'"),
         ("extends: anime\nvideo:\n  - {label: cut, measure: hold}\n", "exactly one of"),
         ("extends: anime\nvideo:\n  - {label: cut, measure: cut, above: 2, below: 1}\n", "exactly one of"),
@@ -248,6 +248,14 @@ def test_a_profile_that_extends_another_says_only_what_differs(tmp_path):
 def test_a_profile_that_cannot_be_is_one_sentence(tmp_path, text, words):
     with pytest.raises(InputError, match=re.escape(words)):
         _profile(tmp_path, text)
+
+
+def test_profiles_that_extend_each_other_are_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.story.gate_profile.PROFILES", tmp_path)
+    for name, other in (("a", "b"), ("b", "a")):
+        (tmp_path / f"{name}.yaml").write_text(f"name: {name}\nextends: {other}\n")
+    with pytest.raises(InputError, match="in a circle: a, b, a"):
+        load_profile("a", "--profile, for this test")
 
 
 def test_a_profiles_identity_changes_with_its_thresholds_and_not_with_its_evidence():

@@ -1,1 +1,1 @@
-"""The command line, `tower`: one file a group of commands. Arguments in, sentences and tables out; everything else is in other rooms."""
+"""The command line, `tower`: one file for each group of commands. It reads arguments and prints results; other rooms do the work."""

@@ -1,4 +1,4 @@
-"""`python -m pipeline.cli`: the same as `tower`, where nothing is installed."""
+"""`python -m pipeline.cli`: the same as `tower`, for machines on which Tower is not installed."""
 
 from .main import main
 

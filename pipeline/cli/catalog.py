@@ -1,4 +1,4 @@
-"""`tower catalog …`: look into the catalog, and take care of it."""
+"""`tower catalog …`: query, check, repair and tidy the catalog."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def verify(as_json: AsJson = False) -> None:
     from catalog.damage import table_problems
     from pipeline.story.settings import load_settings
 
-    broken = list(table_problems(load_settings().place))  # a catalog that cannot be opened is what this is for
+    broken = list(table_problems(load_settings().place))  # first, because a catalog with damaged tables cannot be opened
     problems = broken or list(look(_catalog()))
     rows = [{"kind": p.kind, "path": p.path, "what": p.what} for p in problems]
     if rows or as_json:
         show(rows, as_json)
     if not as_json:
-        told = ", ".join(f"{n} {kind}" for kind, n in Counter(p.kind for p in problems).items())
-        out.print(told or "everything is there and as it was written", highlight=False)
+        counts = ", ".join(f"{n} {kind}" for kind, n in Counter(p.kind for p in problems).items())
+        out.print(counts or "everything is there and as it was written", highlight=False)
     if any(p.kind in ("missing", "corrupt", "table") for p in problems):
         raise typer.Exit(1)
 
@@ -57,8 +57,8 @@ def repair() -> None:
         catalog.media.set_aside(problem.path)
     for problem in [*aside, *damaged]:
         out.print(f"{problem.what}; set aside", highlight=False, soft_wrap=True)
-    told = "`tower render` makes again what is missing" if aside or damaged else "nothing was damaged"
-    out.print(f"the catalog can be read; {told}", highlight=False)
+    next_step = "`tower render` makes again what is missing" if aside or damaged else "nothing was damaged"
+    out.print(f"the catalog can be read; {next_step}", highlight=False)
 
 
 @catalog_app.command()
@@ -69,8 +69,8 @@ def gc(older: Older = 24, dry_run: DryRun = False) -> None:
     gone = collect_garbage(_catalog(), timedelta(hours=older), dry_run)
     for path, _ in gone:
         out.print(path, highlight=False, soft_wrap=True)
-    told = "would be deleted" if dry_run else "deleted"
-    out.print(f"{len(gone)} files, {sum(size for _, size in gone) / 1e6:.1f} MB {told}", highlight=False)
+    deleted = "would be deleted" if dry_run else "deleted"
+    out.print(f"{len(gone)} files, {sum(size for _, size in gone) / 1e6:.1f} MB {deleted}", highlight=False)
 
 
 @catalog_app.command("compact")

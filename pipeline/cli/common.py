@@ -1,4 +1,4 @@
-"""What several commands share: their arguments, the catalog that may be there, the episode that is meant."""
+"""Shared by several commands: arguments, and functions that find the catalog and the episode."""
 
 from __future__ import annotations
 
@@ -22,18 +22,21 @@ AsJson = Annotated[bool, typer.Option("--json", help="print a JSON list of objec
 
 
 def catalog_if_any() -> Any:
+    """The catalog; None if there is none yet. Commands that only read must not create it."""
     from catalog.store import Catalog
     from pipeline.story.settings import load_settings
 
-    return Catalog.find(load_settings().place)  # commands that only look must not make one
+    return Catalog.find(load_settings().place)
 
 
 def episode_id(given: str) -> str:
-    written = episode_file(given)
-    return written.id if written else given
+    """The id of an episode that is given as an id or as a file."""
+    episode = episode_file(given)
+    return episode.id if episode else given
 
 
 def episode_file(given: str | None) -> Episode | None:
+    """The episode, if it is given as a file; None if it is given as an id, or not at all."""
     if given is None or not given.endswith((".yaml", ".yml", ".json")):
         return None
     from pipeline.story.episode import load_episode
@@ -42,6 +45,11 @@ def episode_file(given: str | None) -> Episode | None:
 
 
 def shots_named(given: str) -> tuple[str, ...]:
+    """The ids in the value of --only, which are separated by commas.
+
+    Raises:
+        InputError: the value holds no id.
+    """
     wanted = tuple(name.strip() for name in given.split(",") if name.strip())
     if given and not wanted:
         raise InputError(f"--only {given!r} names no shot; give ids such as SH0010,SH0020")

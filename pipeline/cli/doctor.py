@@ -1,4 +1,4 @@
-"""`tower doctor`: what can render here, and what to do about what cannot."""
+"""`tower doctor`: what can render here, and how to fix what cannot."""
 
 from __future__ import annotations
 

@@ -40,8 +40,8 @@ def gate_image(
     explain: ExplainOption = None,
 ) -> None:
     """Judge stills, as Gate 1 judges keyframes. Several files are compared with each other too."""
-    asked = _asked(gate="image", size=size, profile=profile, declare=declare, judge=judge, prompt=prompt, explain=explain)
-    _gate(files, asked, as_json)
+    question = _question(gate="image", size=size, profile=profile, declare=declare, judge=judge, prompt=prompt, explain=explain)
+    _gate(files, question, as_json)
 
 
 @gate_app.command("video")
@@ -62,15 +62,15 @@ def gate_video(
     """Judge clips, as Gate 2 does."""
     from pipeline.evidence.gate_file import parse_fps
 
-    asked = _asked(gate="video", size=size, profile=profile, declare=declare, judge=judge, prompt=prompt, explain=explain)
+    question = _question(gate="video", size=size, profile=profile, declare=declare, judge=judge, prompt=prompt, explain=explain)
     wanted = {"frames": frames, "fps": parse_fps(fps) if fps else None, "keyframe": keyframe, "last": last_frame}
-    _gate(files, replace(asked, **wanted), as_json)  # type: ignore[arg-type]
+    _gate(files, replace(question, **wanted), as_json)  # type: ignore[arg-type]
 
 
-def _asked(
+def _question(
     *, gate: Literal["image", "video"], size: str | None, profile: str, declare: str, judge: str, prompt: str, explain: Path | None
 ) -> Question:
-    """What both commands ask of a file."""
+    """What every file is judged by, as far as both commands have the same options."""
     from pipeline.evidence.gate_file import Question, parse_declared, parse_size
     from pipeline.story.gate_profile import load_profile
 
@@ -97,8 +97,8 @@ def _gate(files: list[Path], question: Question, as_json: bool) -> None:
         if as_json:
             print(json.dumps(as_json_line(file, answer, question.profile), ensure_ascii=False))
         for opinion in [] if as_json else answer.opinions:
-            said = ", ".join(f"{k} {v:.3g}" for k, v in opinion.measures.items()) if opinion.looked else f"did not look: {opinion.why}"
-            out.print(f"{file}: judge {opinion.judge}: {said}", highlight=False, soft_wrap=True)
+            text = ", ".join(f"{k} {v:.3g}" for k, v in opinion.measures.items()) if opinion.looked else f"did not look: {opinion.why}"
+            out.print(f"{file}: judge {opinion.judge}: {text}", highlight=False, soft_wrap=True)
     if not as_json:
         _show_verdicts(files, verdicts)
     if any(v.outcome == "fail" for v in verdicts):

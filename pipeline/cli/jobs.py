@@ -17,7 +17,7 @@ import typer
 
 from pipeline.story.errors import InputError
 
-from .common import AllowExperimental, Fresh, NewSeeds
+from .common import AllowExperimental, Fresh, NewSeeds, shots_named
 from .table import out, show
 
 if TYPE_CHECKING:
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from pipeline.story.episode import Episode
     from pipeline.story.settings import Settings
 
-PREFIX = "tower-"  # of every job id of ours
-ROOMS = ("gates", "actors", "catalog", "cluster", "pipeline", "configs", "archive")  # what a render reads of the project
-LEFT_HERE = ("__pycache__", "train", "deploy")  # of them, what no render reads
-PROFILE = ".tower-profile.yaml"  # what a cluster profile that travels is called in the job's folder
-STORAGE = ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ALLOW_HTTP")  # where a bucket is; its keys stay with the nodes
+PREFIX = "tower-"  # of the id of every job that Tower submits
+ROOMS = ("gates", "actors", "catalog", "cluster", "pipeline", "configs", "archive")  # folders of the project that a render reads
+LEFT_HERE = ("__pycache__", "train", "deploy")  # subfolders of ROOMS that no render reads
+PROFILE = ".tower-profile.yaml"  # the file name, in the job's folder, of a cluster profile that is copied there
+STORAGE = ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ALLOW_HTTP")  # where a bucket is; nodes have their own keys
 
 Address = Annotated[
     str | None, typer.Option(metavar="URL", help="Ray's job API; else RAY_API_SERVER_ADDRESS, RAY_ADDRESS, http://127.0.0.1:8265")
@@ -61,8 +61,8 @@ def submit(
     _check_workflows(written, episode, settings)
     client = jobs.connect(jobs.address_of(address))
     folder_out, here = _places(settings, out_dir)
-    asked = {"--fresh": fresh, "--new-seeds": new_seeds, "--allow-experimental": allow_experimental}
-    options = [*(["--only", ",".join(shots)] if shots else []), *(option for option, wanted in asked.items() if wanted)]
+    flags = {"--fresh": fresh, "--new-seeds": new_seeds, "--allow-experimental": allow_experimental}
+    options = [*(["--only", ",".join(shots)] if shots else []), *(option for option, wanted in flags.items() if wanted)]
     command = _command(episode, [*options, "--out", folder_out], here)
     name = job_id(written.id, episode, named, [*options, folder_out, settings.place.uri])
     metadata = {"episode": written.id, "file": str(episode.absolute())}
@@ -121,10 +121,10 @@ def cancel(job: JobId, address: Address = None) -> None:
 
 
 def named_files(episode: Episode, file: Path) -> dict[str, Path]:
-    """Pictures and font that the episode names: where the job will look for them, and where they are here.
+    """The pictures and the font that the episode names: path in the job's folder `episode`, to path on this machine.
 
     Raises:
-        InputError: one is missing, cannot be read, or its path means nothing on another machine.
+        InputError: a file is missing or cannot be read, its path is absolute, or the font lacks a letter of a title.
     """
     from pipeline.plan.resolve import font_of, given_keyframe
     from pipeline.story.title import check_title
@@ -144,7 +144,7 @@ def named_files(episode: Episode, file: Path) -> dict[str, Path]:
 
 
 def stage(folder: Path, episode: Path, named: dict[str, Path]) -> None:
-    """Fill a folder with all that a render reads: the project, the episode file, and the files that it names."""
+    """Copy all that a render reads into a folder: the project, the episode file, and the files that the episode names."""
     from pipeline import PROJECT
 
     for room in ROOMS:
@@ -156,41 +156,48 @@ def stage(folder: Path, episode: Path, named: dict[str, Path]) -> None:
 
 
 def job_id(episode: str, file: Path, named: dict[str, Path], asked: list[str]) -> str:
-    """The same for the same thing asked of the same bytes: `tower-E01-1a2b3c4d5e6f`."""
+    """The job's id, such as `tower-E01-1a2b3c4d5e6f`. Equal files and options give an equal id.
+
+    Args:
+        named: as `named_files`. asked: the options.
+    """
     files = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in {"": file, **named}.items()}
     text = json.dumps([files, asked], sort_keys=True)
     return f"{PREFIX}{episode}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 def job_env(settings: Settings, profile: Path | None) -> dict[str, str]:
-    """The submitter's settings, as a job's environment. What is not set here is as it is on the nodes, but for the catalog's place."""
-    told = settings.model_dump(mode="json", include=settings.model_fields_set, exclude_none=True)
-    env = {f"TOWER_{name.upper()}": value if isinstance(value, str) else json.dumps(value) for name, value in told.items()}
+    """The job's environment: the settings that the submitter has set, the catalog's place, and the models folder if it exists here.
+
+    All other settings are those of the nodes.
+    """
+    values = settings.model_dump(mode="json", include=settings.model_fields_set, exclude_none=True)
+    env = {f"TOWER_{name.upper()}": value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
     env["TOWER_CATALOG_URI"] = settings.place.uri
     if profile:
         env["TOWER_CLUSTER_PROFILE"] = f"episode/{PROFILE}"
-    if "models_dir" in told or settings.models_dir.is_dir():
+    if "models_dir" in values or settings.models_dir.is_dir():
         env["TOWER_MODELS_DIR"] = str(settings.models_dir.expanduser().absolute())
     if not settings.place.is_local:
         env |= {name: os.environ[name] for name in STORAGE if name in os.environ}
-    if sys.prefix != sys.base_prefix:  # a cluster on this machine, started by its path, knows no virtual environment
+    if sys.prefix != sys.base_prefix:  # a cluster on this machine may have been started outside of the virtual environment
         env["PATH"] = f"{Path(sys.executable).parent}:${{PATH}}"
     return env
 
 
 def _profile_file(settings: Settings) -> Path | None:
-    """A cluster profile that is a file of the submitter's must travel; one that is only named is among the project's."""
+    """The cluster profile, if it is a file that must be copied to the job. A profile that is given by name comes with the project."""
     from pipeline.story.cluster_profile import cluster_profile
 
-    cluster_profile(settings)  # whatever is wrong with it is told here
+    cluster_profile(settings)  # raises InputError if the profile is wrong
     return Path(settings.cluster_profile) if settings.cluster_profile and settings.cluster_profile.endswith((".yaml", ".yml")) else None
 
 
 def _places(settings: Settings, out_dir: Path) -> tuple[str, list[str]]:
-    """Where the episode goes, and which folders must be the same there as here.
+    """The output folder, and the folders that this machine must share with the job's machine.
 
-    A relative path means a folder here: it is made here, and the job begins only where it sees that folder. An
-    absolute path, or a bucket, is a place of the cluster's own.
+    A relative path means a folder on this machine. It is made here, and the job starts only if its machine sees the same folder.
+    An absolute path or a bucket is taken as the cluster's, and is not checked.
     """
     from pipeline.render.render import writable
 
@@ -203,12 +210,13 @@ def _places(settings: Settings, out_dir: Path) -> tuple[str, list[str]]:
 
 
 def _command(episode: Path, options: list[str], here: list[str]) -> str:
+    """The job's shell command. It renders only if all folders `here` exist on the job's machine."""
     render = shlex.join(["python", "-m", "pipeline.cli", "render", f"episode/{episode.name}", *options])
     if not here:
         return render
-    said = "is not on the machine that runs the job; give TOWER_CATALOG_URI and --out as absolute paths that all nodes share"
+    problem = "is not on the machine that runs the job; give TOWER_CATALOG_URI and --out as absolute paths that all nodes share"
     folders = " ".join(map(shlex.quote, here))
-    return f'for d in {folders}; do [ -d "$d" ] || {{ echo "error: folder $d {said}"; exit 2; }}; done; exec {render}'
+    return f'for d in {folders}; do [ -d "$d" ] || {{ echo "error: folder $d {problem}"; exit 2; }}; done; exec {render}'
 
 
 def _relative(name: str, where: str) -> str:
@@ -218,9 +226,7 @@ def _relative(name: str, where: str) -> str:
 
 
 def _only(given: str, episode: Episode, file: Path) -> tuple[str, ...]:
-    wanted = tuple(name.strip() for name in given.split(",") if name.strip())
-    if given and not wanted:
-        raise InputError(f"--only {given!r} names no shot; give ids such as SH0010,SH0020")
+    wanted = shots_named(given)
     known = {name for sequence, shot in episode.shots for name in (sequence.id, shot.id)}
     unknown = sorted(set(wanted) - known)
     if unknown:
@@ -229,7 +235,7 @@ def _only(given: str, episode: Episode, file: Path) -> tuple[str, ...]:
 
 
 def _check_workflows(episode: Episode, file: Path, settings: Settings) -> None:
-    """As far as the catalog can be looked at from here; a job that is the first to use one looks for itself."""
+    """Check the names of workflows, if there is a catalog that this machine can read. Else the job finds unknown names."""
     from catalog.store import Catalog, CatalogError
     from pipeline.registry.workflows import Registry
 
@@ -240,9 +246,9 @@ def _check_workflows(episode: Episode, file: Path, settings: Settings) -> None:
     if catalog is None:
         return
     registry = Registry(catalog, settings)
-    everybodys = {episode.keyframe_workflow: str(file), episode.clip_workflow: str(file)}
-    asked = {ref: f"{file}: shot {shot.id}" for _, shot in episode.shots for ref in (shot.keyframe_workflow, shot.clip_workflow) if ref}
-    for ref, where in (asked | everybodys).items():
+    defaults = {episode.keyframe_workflow: str(file), episode.clip_workflow: str(file)}
+    of_shots = {ref: f"{file}: shot {shot.id}" for _, shot in episode.shots for ref in (shot.keyframe_workflow, shot.clip_workflow) if ref}
+    for ref, where in (of_shots | defaults).items():
         registry.resolve(ref, where)
 
 
@@ -265,7 +271,7 @@ def _end_as(job: Job) -> None:
 
 
 def _why(job: Job) -> str:
-    """Of a failed job, the sentence that its command ended with, or what Ray says."""
+    """Why a job failed: the last error message of its command, else Ray's message. "" for any other job."""
     if job.state != "FAILED":
         return ""
     lines = [line.strip() for line in job.message.splitlines() if line.strip()] or [""]

@@ -29,16 +29,16 @@ app.add_typer(catalog_app, name="catalog")
 
 
 def main() -> None:
-    """The console script: every failure that is not a bug is one sentence and an exit code."""
+    """The console script. A failure that is no bug gives one sentence and an exit code; a bug keeps its traceback."""
     code = _run()
     sys.stdout.flush()
     sys.stderr.flush()
-    # Everything is closed by now. Native threads of the table library can abort an interpreter that takes itself apart.
+    # All files are closed by now. A normal exit could crash: native threads of deltalake can abort during Python's shutdown.
     os._exit(code)
 
 
 def _run() -> int:
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's polite stop is an interruption too
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's SIGTERM counts as Ctrl-C
     try:
         code = app(standalone_mode=False) or 0
     except typer.Exit as stop:
@@ -51,7 +51,7 @@ def _run() -> int:
             raise
         err.print(f"error: {sentence}", highlight=False, markup=False, soft_wrap=True)
         return 2
-    if code == 130:  # typer turns an interruption into this code
+    if code == 130:  # typer turns KeyboardInterrupt into this code
         err.print("interrupted; every take so far is in the catalog, and `tower render` goes on from there", highlight=False)
     return code
 
@@ -66,5 +66,5 @@ def _sentence(error: Exception) -> str | None:
 
     if hasattr(error, "format_message"):  # typer's usage errors; their class is private to it
         return " ".join(error.format_message().split()) or "a command is missing; see tower --help"
-    told = InputError | StorageError | CatalogError | ClusterError | MediaDamaged | ModelBroken | NothingCanRun | Undecodable
-    return str(error) if isinstance(error, told) else None
+    expected = InputError | StorageError | CatalogError | ClusterError | MediaDamaged | ModelBroken | NothingCanRun | Undecodable
+    return str(error) if isinstance(error, expected) else None

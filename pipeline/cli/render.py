@@ -49,16 +49,16 @@ def plan(
     from pipeline.story.episode import load_episode
     from pipeline.story.settings import load_settings
 
-    gc.disable()  # a hundred thousand shots are millions of objects that all live to the end: looking for dead ones takes half the time
+    gc.disable()  # 100,000 shots are millions of objects, all needed until the end: collecting garbage would take half the time
     settings = load_settings()
-    made = select(make_plan(load_episode(episode), episode, settings, open_catalog(settings), fresh), shots_named(only))
+    chosen = select(make_plan(load_episode(episode), episode, settings, open_catalog(settings), fresh), shots_named(only))
     if as_json:
-        show(as_rows(made, made.shots), True)
+        show(as_rows(chosen, chosen.shots), True)
         return
-    rows = as_rows(made, [s for s in made.shots if s.stale or s.reasons])
-    told = [r | {"why": "; ".join(w["text"] for w in r["why"])} for r in rows]
-    show([{k: r[k] for k in ("shot", "state", *STAGES, "gpu_minutes", "why")} for r in told], False, "nothing is stale")
+    rows = as_rows(chosen, [s for s in chosen.shots if s.stale or s.reasons])
+    shown = [r | {"why": "; ".join(w["text"] for w in r["why"])} for r in rows]
+    show([{k: r[k] for k in ("shot", "state", *STAGES, "gpu_minutes", "why")} for r in shown], False, "nothing is stale")
     known = [r["gpu_minutes"] for r in rows if r["gpu_minutes"] is not None]
     unknown = len(rows) - len(known)
     minutes = f"about {sum(known):.1f} GPU-minutes" + (f", and {unknown} shots of workflows that never ran here" if unknown else "")
-    out.print(f"{len(made.shots)} shots, {len(made.stale)} to render, {minutes}", highlight=False)
+    out.print(f"{len(chosen.shots)} shots, {len(chosen.stale)} to render, {minutes}", highlight=False)

@@ -9,13 +9,13 @@ from rich.console import Console
 from rich.table import Table
 
 out, err = Console(), Console(stderr=True)
-MANY = 200  # rows of a table that a person may still read
+MANY = 200  # most rows that a table prints; a person reads no more
 
 
 def show(rows: list[dict[str, Any]], as_json: bool, nothing: str = "nothing yet") -> None:
-    """Print rows; all have the same keys."""
+    """Print rows, which must all have the same keys, as a table or as JSON. `nothing`: the text for no rows."""
     if as_json:
-        lines = (json.dumps(row, default=str, ensure_ascii=False) for row in rows)  # one a line: quick for a hundred thousand
+        lines = (json.dumps(row, default=str, ensure_ascii=False) for row in rows)  # row by row: fast for 100,000 rows
         print("[\n" + ",\n".join(lines) + "\n]" if rows else "[]")
         return
     if not rows:

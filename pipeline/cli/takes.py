@@ -1,4 +1,4 @@
-"""`tower status`, `takes`, `review`, `rejudge`, `pause`, `resume`: what has been made, and what a person says of it."""
+"""`tower status`, `takes`, `review`, `rejudge`, `pause`, `resume`: show, review and judge takes; pause and resume a render."""
 
 from __future__ import annotations
 
@@ -96,9 +96,9 @@ def rejudge(
     from pipeline.story.gate_profile import load_profile
 
     wanted = load_profile(profile, "--profile") if profile else None
-    written = episode_file(episode)
-    name = written.id if written else episode
-    declared = {shot.id: shot.declares for _, shot in written.shots} if written else None
+    loaded = episode_file(episode)
+    name = loaded.id if loaded else episode
+    declared = {shot.id: shot.declares for _, shot in loaded.shots} if loaded else None
     catalog = catalog_if_any()
     result = job.rejudge(catalog, wanted, name, declared) if catalog else job.Rejudged(0, [])
     if not result.takes:
@@ -112,8 +112,8 @@ def rejudge(
     if rows or as_json:
         show(rows, as_json)
     flips = sum(c.flips for c in result.changes)
-    told = "recorded" if apply else "nothing recorded; --apply does"
-    sentence = f"{result.takes} takes judged again, {len(rows)} verdicts change, {flips} of them flip ({told})"
+    recorded = "recorded" if apply else "nothing recorded; --apply does"
+    sentence = f"{result.takes} takes judged again, {len(rows)} verdicts change, {flips} of them flip ({recorded})"
     err.print(sentence, highlight=False, soft_wrap=True)
 
 

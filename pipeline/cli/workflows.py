@@ -1,4 +1,4 @@
-"""`tower workflows …`, `tower benchmark`, `tower docs`: what there is, and what is known to work."""
+"""`tower workflows …`, `tower benchmark`, `tower docs`: the workflows, and the evidence for them."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ def show_one(ref: Ref, as_json: AsJson = False) -> None:
     """Everything that a version is: settings, files, libraries, digests, status."""
     registry = _registry()
     workflow = registry.resolve(ref, "tower workflows show")
-    told = _told(registry, workflow)
+    details = _details(registry, workflow)
     if as_json:
-        print(json.dumps(told, indent=2, default=str, ensure_ascii=False))
+        print(json.dumps(details, indent=2, default=str, ensure_ascii=False))
         return
-    flat = {k: v for k, v in told.items() if k != "settings"} | told["settings"]
+    flat = {k: v for k, v in details.items() if k != "settings"} | details["settings"]
     show([{"what": k, "is": json.dumps(v, ensure_ascii=False) if isinstance(v, dict) else v} for k, v in flat.items()], False)
 
 
@@ -79,7 +79,7 @@ def register_file(file: Annotated[Path, typer.Argument(metavar="FILE")], by: By 
 def diff(a: Ref, b: Ref, as_json: AsJson = False) -> None:
     """What differs between two versions: settings, model files, libraries."""
     registry = _registry()
-    one, two = (_told(registry, registry.resolve(ref, "tower workflows diff")) for ref in (a, b))
+    one, two = (_details(registry, registry.resolve(ref, "tower workflows diff")) for ref in (a, b))
     rows = []
     for part in ("settings", "models", "libraries"):
         before, after = one[part], two[part]
@@ -98,14 +98,14 @@ def explain(ref: Ref, as_json: AsJson = False) -> None:
     cells = [row for name in standing.evidence for row in registry.cells.get(name, [])]
     ledger = [r for r in registry.ledger if (r["workflow"], r["version"]) == (workflow.name, workflow.version) and r["action"] != "alias"]
     if as_json:
-        told = {"status": standing.status, "why": standing.why, "ledger": ledger, "cells": cells}
-        print(json.dumps(told, indent=2, default=str, ensure_ascii=False))
+        explained = {"status": standing.status, "why": standing.why, "ledger": ledger, "cells": cells}
+        print(json.dumps(explained, indent=2, default=str, ensure_ascii=False))
         return
     out.print(f"{workflow.title} is {standing.status}: {standing.why}", highlight=False, soft_wrap=True)
     for row in ledger:
-        told_row = f"{row['at']:%Y-%m-%d} {row['action']} by {row['by']}"
+        decision = f"{row['at']:%Y-%m-%d} {row['action']} by {row['by']}"
         more = ", ".join(str(row[k]) for k in ("evidence", "why") if row[k])
-        out.print(f"  ledger: {told_row}: {more}", highlight=False, soft_wrap=True)
+        out.print(f"  ledger: {decision}: {more}", highlight=False, soft_wrap=True)
     keys = ("benchmark", "case", "seed", "outcome", "labels", "device_seconds", "take", "device")
     show([{k: row[k] for k in keys} for row in cells], False, "no benchmark rows")
 
@@ -179,7 +179,7 @@ def _retire(action: str, ref: str, why: str, by: str, evidence: str) -> None:
     out.print(f"{name_of(row)} is {action}d: {row['why']}", highlight=False, soft_wrap=True)
 
 
-def _told(registry: Registry, workflow: Workflow) -> dict[str, Any]:
+def _details(registry: Registry, workflow: Workflow) -> dict[str, Any]:
     row, standing = registry.versions[workflow.name][workflow.version], registry.standing(workflow)
     return {
         "workflow": workflow.title,

@@ -1,1 +1,1 @@
-"""Doctor: what this machine or cluster can run, and what to do about what cannot. It only looks: nothing is started or written."""
+"""Doctor: reports what this machine or cluster can run, and how to fix what cannot run. It starts nothing and writes nothing."""

@@ -1,4 +1,4 @@
-"""`tower doctor`: what this machine or cluster can run, and what to do about what is missing. Looks only; makes nothing."""
+"""`tower doctor`: what this machine or cluster can run, and how to get what is missing. It starts nothing and writes nothing."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from pipeline.story.stages import STAGES
 from .machine import Notice, count, devices, disk, on_paper, prometheus, store, versions
 from .workflows import Examiner, Prospect, Unmade, memory, model, seen, verdict
 
-BLOCKING = ("devices", "catalog", "disk")  # checks without which nothing renders
+BLOCKING = ("devices", "catalog", "disk")  # if one of these checks finds a problem, nothing can render
 
 
 def examine(settings: Settings) -> list[Notice]:
-    """Every finding, in the order in which a render would meet it; the last one says whether anything can render.
+    """Every finding, in the order in which a render would meet it. The last finding says whether anything can render.
 
     Raises:
-        InputError: a setting or the cluster profile does not hold.
+        InputError: a setting or the cluster profile is invalid.
     """
     profile = cluster_profile(settings)
     registry, specs, of_catalog = _read(settings, profile)
@@ -56,7 +56,7 @@ def _profile(profile: ClusterProfile) -> Notice:
 
 
 def _read(settings: Settings, profile: ClusterProfile) -> tuple[Registry, ModelNeeds, Notice]:
-    """What the catalog knows; where there is none that can be read, what a new one would begin with."""
+    """The registry, the model needs, and a finding about the catalog. Without a readable catalog, they are those of a new catalog."""
     place = settings.place
     try:
         catalog, finding = _as_it_is(place)
@@ -74,7 +74,7 @@ def _read(settings: Settings, profile: ClusterProfile) -> tuple[Registry, ModelN
 
 
 def _as_it_is(place: Place) -> tuple[Catalog | None, Notice]:
-    """The catalog, neither made nor upgraded; None where it is not what this Tower reads."""
+    """The catalog, and a finding about it. None if there is no catalog of this version: the doctor neither creates nor upgrades one."""
     if place.is_local:
         there = (place.folder / "takes" / "_delta_log").is_dir()
     else:
@@ -96,14 +96,14 @@ def _as_it_is(place: Place) -> tuple[Catalog | None, Notice]:
 
 
 def _known(catalog: Catalog, settings: Settings, profile: ClusterProfile) -> tuple[Registry, ModelNeeds]:
-    """All that is asked of it later is read now: whatever is damaged is found here."""
+    """Read all that the doctor needs from the catalog. A damaged table raises its error here, not later."""
     registry = Registry(catalog, settings, FileDigests(_digests(settings)))
     assert registry.versions is not None and registry.ledger is not None and registry.cells is not None
     return registry, ModelNeeds.of(catalog, profile)
 
 
 def _digests(settings: Settings) -> Path:
-    """Where model files' digests are remembered, if it can be read. `digest_memory` would make the folder."""
+    """Path of the cache of model digests; /dev/null if it cannot be read. `registry.digest_memory` would create its folder."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tower"
     memory = (settings.place.folder if settings.place.is_local else cache) / "model-digests.json"
     return memory if os.access(memory, os.R_OK) else Path(os.devnull)

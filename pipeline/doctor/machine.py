@@ -1,4 +1,4 @@
-"""What the doctor says of the machines: versions, devices, disk, object store."""
+"""The doctor's checks of machines: versions, devices, disk, object store."""
 
 from __future__ import annotations
 
@@ -24,16 +24,19 @@ from pipeline.render.render import SPARE_BYTES
 from pipeline.story.cluster_profile import ClusterProfile
 from pipeline.story.settings import Settings
 
-CLIP_BYTES = 121 * 768 * 512 * 3  # a clip of LTX-Video at full size, as it lies in the object store
-FULL = 0.95  # of the disk of Ray's temp folder: beyond it Ray refuses to write there
-LITTLE = 2e9  # free bytes below which a person should hear of it
+CLIP_BYTES = 121 * 768 * 512 * 3  # LTX-Video's clip of full size in the object store: 121 frames, 768x512, uint8 RGB
+FULL = 0.95  # used share of a disk, above which Ray does not write to its temp folder there (Ray's default)
+LITTLE = 2e9  # free bytes on a disk, below which the doctor warns
 
 State = Literal["ok", "note", "problem"]
 
 
 @dataclass(frozen=True)
 class Notice:
-    """told: what is so. do: what to do about it, if anything."""
+    """One finding.
+
+    check: what was checked. told: the finding, for people. do: what a person should do; "" for nothing.
+    """
 
     check: str
     state: State
@@ -53,7 +56,7 @@ def versions(sight: Sight) -> list[Notice]:
     have = f"Python {platform.python_version()}, Tower {_installed('tower') or 'not installed'}, " + ", ".join(
         f"{name} {_installed(name) or 'not installed'}" for name in ("ray", "torch")
     )
-    project, pinned = _asked()
+    project, pinned = _requirements()
     python = project.get("requires-python", "")
     if python and platform.python_version() not in SpecifierSet(python):
         return [Notice("versions", "problem", f"{have}; Tower asks for Python {python}", "make a virtual environment with such a Python")]
@@ -75,8 +78,8 @@ def versions(sight: Sight) -> list[Notice]:
     return found
 
 
-def _asked() -> tuple[dict[str, Any], dict[str, str]]:
-    """The project's own words, and the exact versions that it is tested with; empty where the files are not here."""
+def _requirements() -> tuple[dict[str, Any], dict[str, str]]:
+    """The table [project] of pyproject.toml, and package name to tested version. Both are empty if the files are missing."""
     try:
         project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
         lines = (PROJECT / "configs" / "constraints.txt").read_text().splitlines()
@@ -129,14 +132,14 @@ def _machine(machine: Machine, sight: Sight) -> Notice:
 
 
 def on_paper(sight: Sight, options: PoolOptions) -> Pool:
-    """A pool with a post for each device and no actor: its rules can be asked, and nothing is started."""
+    """A pool with a post for each device, but without Ray actors: its rules can be applied, and nothing is started."""
     staying = [m for m in sight.machines if not m.node.leaving]
     cpus = sum(m.node.cpus for m in staying)
     pool = Pool(ClusterInfo(sum(m.node.gpus for m in staying), cpus, sight.logical, "", 0), options)
     for machine in [m for m in staying for _ in range(m.node.gpus)][: options.devices]:
-        told = options.device_memory.get(machine.node.accelerator, options.device_memory.get(""))
+        given = options.device_memory.get(machine.node.accelerator, options.device_memory.get(""))
         measured = int(machine.gpu_memory * MEMORY_SHARE) if machine.gpu_memory else None
-        pool.fleet.posts.append(Post(len(pool.fleet.posts), machine.node, options.resident, measured if told is None else told))
+        pool.fleet.posts.append(Post(len(pool.fleet.posts), machine.node, options.resident, measured if given is None else given))
     return pool
 
 
@@ -147,7 +150,7 @@ def disk(settings: Settings, sight: Sight) -> list[Notice]:
 
 
 def _folder(what: str, wanted: Path, least: float) -> Notice:
-    """The folder, or the nearest one above it that is there already."""
+    """Check a folder; if it does not exist yet, the nearest existing folder above it. `least`: free bytes that it must have."""
     folder = next(p for p in (wanted, *wanted.parents) if os.path.lexists(p))
     if not os.path.isdir(folder):
         return Notice("disk", "problem", f"{what} {wanted}: {folder} is not a folder", f"move {folder} away, or choose another place")
@@ -179,7 +182,7 @@ def store(sight: Sight, devices: int) -> list[Notice]:
     if not staying:
         return []
     size = sum(m.store for m in staying)
-    clips = max(1, int(STORE_SHARE * size / CLIP_BYTES))  # one is always let through
+    clips = max(1, int(STORE_SHARE * size / CLIP_BYTES))  # the pool always allows one clip
     told = f"object store of {gb(size)}: up to {count(clips, 'clip')} of 121x768x512 ({gb(CLIP_BYTES)} each) may be made or wait for gates"
     few = clips < devices
     do = "give the machine more memory, or start Ray with a larger --object-store-memory" if few else ""

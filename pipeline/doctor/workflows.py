@@ -1,4 +1,4 @@
-"""What the doctor says of workflows: files, evidence, memory, and whether each can render on the devices that there are."""
+"""The doctor's checks of workflows: files, evidence, device memory, and whether each can render on these devices."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from pipeline.story.workflow import RETIRED, WORKFLOWS, Workflow, read_workflow
 
 from .machine import Notice, gb
 
-READ_AT_MOST = 2e9  # bytes of model files that are hashed for an answer; more would take longer than anybody waits for one
+READ_AT_MOST = 2e9  # bytes of a workflow's model files that the doctor hashes at most: more would take too long
 
-Can = str  # ready, takes turns, missing files, experimental, cannot run
+Can = str  # one of: ready, takes turns, missing files, experimental, cannot run
 
 
 class Unmade:
-    """What a new catalog begins with, read from the project's files: to look must not make one."""
+    """Stands in for a catalog that does not exist: the rows of a new catalog, read from the project's files. Nothing is created."""
 
     def rows(self, name: str, columns: list[str] | None = None) -> list[dict[str, Any]]:
         if name == "workflows":
@@ -46,13 +46,16 @@ class Unmade:
         return pq.read_table(file, schema=TABLES[name].schema).sort_by("at").to_pylist(maps_as_pydicts="strict")
 
     def sql(self, *_: Any) -> pa.Table:
-        """Nothing has run, so nothing was measured."""
+        """No rows: without takes, no memory was measured."""
         return pa.table({"workflow_digest": [], "bytes": []})
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A workflow as it is here. ready: None where files are missing; why: what its status rests on, or what is missing."""
+    """A workflow on this machine.
+
+    ready: None if files are missing. why: the reason for the status, or what is missing.
+    """
 
     workflow: Workflow
     ready: Ready | None
@@ -65,7 +68,7 @@ class Seen:
 
 
 def seen(registry: Registry) -> list[Seen]:
-    """Every registered version that is not archived."""
+    """Every registered version that is not archived, with its status on this machine."""
     found = [_seen(registry, workflow) for workflow in registry.all()]
     return [s for s in found if s.status != "archived"]
 
@@ -97,7 +100,7 @@ def _status_without_files(last: dict[str, Any] | None) -> str:
 
 
 def _unread(registry: Registry, files: ModelFiles) -> int:
-    """Bytes of its files whose digests are not remembered."""
+    """Bytes of the workflow's model files whose digests are not cached."""
     places = [Path(p) for p in (files.checkpoint, files.motion_adapter, *(lora.file for lora in files.loras)) if p]
     every = [p for place in places for p in (place.rglob("*") if place.is_dir() else [place]) if p.suffix in MODEL_SUFFIXES and p.is_file()]
     return sum(p.stat().st_size for p in every if str(p.resolve()) not in registry.digests.known)
@@ -105,7 +108,11 @@ def _unread(registry: Registry, files: ModelFiles) -> int:
 
 @dataclass(frozen=True)
 class Prospect:
-    """can: the one word. need, encoder: bytes of a device; why_not: where no device can ever run it."""
+    """Whether a workflow can render on these devices.
+
+    need, encoder: bytes of device memory for the model and for its text encoder. measured: whether `need` was measured in earlier
+    takes; else it is a guess. why_not: why no device can ever run it; "" if one can.
+    """
 
     seen: Seen
     can: Can
@@ -116,7 +123,7 @@ class Prospect:
 
 
 class Examiner:
-    """Holds workflows against devices, by the pool's own rules; the pool is never entered, so nothing is started."""
+    """Checks workflows against devices, by the pool's own rules. The pool is never entered as a context, so nothing is started."""
 
     def __init__(self, pool: Pool, profile: ClusterProfile, specs: ModelNeeds):
         self.pool, self.profile, self.measured = pool, profile, specs.measured
@@ -126,10 +133,11 @@ class Examiner:
         return [self._beside(judged, first) if judged.can == "ready" else judged for judged in first]
 
     def live_shots(self, workflows: list[Seen]) -> int:
-        """Shots that would be under way at once in a render that uses all of these."""
+        """Number of shots that would be in flight at once in a render that uses all of these workflows."""
         return live_limit(self.pool, self._specs(workflows), self.profile)
 
     def _alone(self, one: Seen) -> Prospect:
+        """Whether the workflow can render if each of its models has a device to itself."""
         if one.ready is None:
             return Prospect(one, "missing files")
         specs = self._specs([one])
@@ -140,7 +148,10 @@ class Examiner:
         return Prospect(one, can, model.memory_bytes or 0, encoder.memory_bytes or 0, measured, why_not)
 
     def _beside(self, one: Prospect, others: list[Prospect]) -> Prospect:
-        """A render needs both stages: with the smallest of the other one, does all stay on the devices?"""
+        """Whether the workflow's models stay on the devices, or take turns there.
+
+        A render needs both stages, so the models of the smallest ready workflow of the other stage are added.
+        """
         partners = [o for o in others if o.can == "ready" and o.seen.workflow.stage != one.seen.workflow.stage]
         smallest = min(partners, key=lambda o: o.need, default=None)
         specs = self._specs([one.seen, *([smallest.seen] if smallest else [])])
@@ -160,7 +171,7 @@ class Examiner:
 
     def _why_not(self, spec: ModelSpec) -> str:
         seats: list[Seat] = [*self.pool.fleet.posts]
-        may_come = bool(self.profile.wait_minutes)  # an autoscaler may bring what is not there
+        may_come = bool(self.profile.wait_minutes)  # an autoscaler may add a suitable device later
         if may_come or any(seat.could_ever(spec, self.pool.learned.need(spec, seat)) for seat in seats):
             return ""
         if not seats:
@@ -189,8 +200,8 @@ def _more_room(one: Prospect) -> str:
 
 def model(one: Prospect) -> Notice:
     if one.seen.ready is None:
-        told, _, do = one.seen.why.partition("; ")
-        return Notice("models", "note", f"{one.seen.name}: {told}", f"{do or 'put them there'}; see docs/SETUP_GUIDE.md")
+        missing, _, do = one.seen.why.partition("; ")
+        return Notice("models", "note", f"{one.seen.name}: {missing}", f"{do or 'put them there'}; see docs/SETUP_GUIDE.md")
     return Notice("models", "ok", f"{one.seen.name}: files are here; {one.seen.status}: {one.seen.why}")
 
 

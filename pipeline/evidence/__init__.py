@@ -1,1 +1,1 @@
-"""Evidence: what is known of workflows and takes: benchmarks, gates on any file, judging again, reviews, the generated pages."""
+"""Evidence about workflows and takes: benchmarks, gates on any file, judging stored takes again, reviews, the generated pages."""

@@ -1,7 +1,7 @@
-"""Benchmarks: a suite of shots x seeds through the true pipeline and gates, one take a cell, as rows.
+"""Benchmarks: render the cells of a suite (shots x seeds) with the real pipeline and gates, and record the results as rows.
 
-A benchmark is a render of the episode that the suite is. So it resumes like one: cells that have a judged
-first take of exactly these inputs are done, whoever rendered them and when.
+A benchmark renders the suite as an episode, with one take for each cell. So it resumes as an episode does: a cell is done when
+the catalog has a judged first take with exactly its inputs, also from an earlier run.
 """
 
 from __future__ import annotations
@@ -28,12 +28,15 @@ from pipeline.story.stages import STAGES, StageName
 from pipeline.story.suite import Suite, as_episode, load_suite
 from pipeline.story.workflow import Workflow
 
-CLIP_FOR_KEYFRAMES = "ltx_video_2b_demo"  # a plan names a clip workflow; a benchmark of keyframes renders none
+CLIP_FOR_KEYFRAMES = "ltx_video_2b_demo"  # every plan names a clip workflow; a benchmark of keyframes renders no clips
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A finished benchmark: its rows, and those of the incumbent on the same cells if one was asked for."""
+    """A finished benchmark.
+
+    rows: one for each cell. against: the incumbent's rows on the same cells; empty if no incumbent was named.
+    """
 
     suite: Suite
     rows: list[Row]
@@ -45,10 +48,14 @@ class Benchmark:
 
 
 def run_benchmark(ref: str, file: Path, against: str | None, fresh: bool, settings: Settings, console: Console) -> Benchmark:
-    """Measure a workflow on a suite, and the incumbent too where one is named.
+    """Measure a workflow on a suite, and the incumbent too if one is named.
+
+    Args:
+        ref, against: the workflow and the incumbent, as `Registry.resolve` takes them. file: the suite's file.
+        fresh: render cells again that have their take.
 
     Raises:
-        InputError: the suite or a workflow is not there or cannot fit; nothing is rendered then.
+        InputError: the suite or a workflow is missing or does not fit. Nothing is rendered then.
     """
     suite = load_suite(file)
     if settings.place.is_local:
@@ -64,7 +71,7 @@ def run_benchmark(ref: str, file: Path, against: str | None, fresh: bool, settin
 
 def _measure(workflow: Workflow, suite: Suite, file: Path, fresh: bool, here: Context) -> list[Row]:
     def planned() -> Plan:
-        """The cells that have no take yet."""
+        """The plan with only the cells that have no take yet; with all cells if `fresh`."""
         plan = _plan(workflow, suite, file, here, fresh)
         return replace(plan, shots=[s for s in plan.shots if fresh or not _judged_take(s)])
 
@@ -79,7 +86,7 @@ def _measure(workflow: Workflow, suite: Suite, file: Path, fresh: bool, here: Co
 
 
 def _plan(workflow: Workflow, suite: Suite, file: Path, here: Context, fresh: bool) -> Plan:
-    """The suite's episode; the measured stage gets one take a cell, whatever the gate says of it."""
+    """The plan of the suite's episode. The measured stage gets one take for each cell, accepted or rejected."""
     name = workflow.title
     stills = workflow.stage == "keyframe"
     episode = as_episode(suite, CLIP_FOR_KEYFRAMES if stills else name, name if stills else suite.keyframe_workflow)
@@ -88,7 +95,7 @@ def _plan(workflow: Workflow, suite: Suite, file: Path, here: Context, fresh: bo
 
 
 def _one_take(shot: ShotPlan, stage: StageName) -> ShotPlan:
-    """The shot as far as this stage, of which it may make one take."""
+    """The shot without the stages after this one, and with one attempt for this one."""
     *before, made = shot.stages[: STAGES.index(stage) + 1]
     retry = made.workflow.retry.model_copy(update={"max_attempts": 1})
     once = replace(made, ready=replace(made.ready, workflow=made.workflow.model_copy(update={"retry": retry})))
@@ -96,7 +103,7 @@ def _one_take(shot: ShotPlan, stage: StageName) -> ShotPlan:
 
 
 def _judged_take(shot: ShotPlan) -> str | None:
-    """The cell's take: the latest of the measured stage that was judged, of exactly these inputs, with the cell's first seed."""
+    """Id of the cell's take: the latest judged take of the measured stage with these inputs and the first seed (variation 0)."""
     if _no_start(shot):
         return None
     measured, before = shot.stages[-1], shot.accepted[: len(shot.stages) - 1]
@@ -106,7 +113,7 @@ def _judged_take(shot: ShotPlan) -> str | None:
 
 
 def _rows(workflow: Workflow, suite: Suite, plan: Plan, catalog: Catalog) -> list[Row]:
-    """The benchmark's rows, out of the takes that its cells have now."""
+    """The benchmark's rows, from the takes that its cells have now."""
     chosen = {s.shot.id: _judged_take(s) for s in plan.shots}
     takes = rows_of(catalog, [take for take in chosen.values() if take])
     now = datetime.now(UTC)
@@ -140,5 +147,5 @@ def _cell(shot: ShotPlan, cell: tuple[str, int], take: Row | None) -> Row:
 
 
 def _no_start(shot: ShotPlan) -> bool:
-    """Whether a stage before the measured one was not accepted: then there is nothing to start from."""
+    """Whether the measured stage has nothing to start from, because a stage before it was not accepted."""
     return len(shot.accepted) < len(shot.stages) - 1

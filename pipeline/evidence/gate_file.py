@@ -1,4 +1,4 @@
-"""Judge any file outside of a render: each in a process of its own, so that a decoder that crashes takes nothing with it."""
+"""Judge any file, outside of a render. Each file is judged in its own process, so that a crash of the decoder ends only that process."""
 
 from __future__ import annotations
 
@@ -25,16 +25,18 @@ from pipeline.story.errors import InputError
 if TYPE_CHECKING:
     from actors.judges import Judge, Opinion
 
-FILE_SECONDS = 600.0  # a clip of 4,096 frames of 8K takes less
+FILE_SECONDS = 600.0  # time limit for one file; 4,096 frames of 8K take less
 
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of every file.
+    """What every file is judged by.
 
-    size: (width, height). keyframe, last: pictures that clips must start from and end in.
-    explain: where to draw the curves and the offending frames.
-    judges: learned judges to ask too; they measure, and decide nothing. prompt: what the pictures should show.
+    frames, fps, size (width, height): what the file must have; None is not checked.
+    keyframe, last: pictures that clips must start from and end in.
+    explain: PNG file for the plot of curves and offending frames; None for no plot.
+    judges: names of learned judges. They only add measures; the verdict does not depend on them.
+    prompt: what the pictures should show, for the judge `clip`.
     """
 
     gate: Literal["image", "video"]
@@ -52,7 +54,10 @@ class Question:
 
 @dataclass(frozen=True)
 class FileVerdict:
-    """A verdict; a few pictures, uint8 RGB, for learned judges if any are asked; and what those say."""
+    """The verdict on one file.
+
+    pictures: frames for the learned judges, uint8 RGB (height, width, 3); empty without judges. opinions: the judges' measures.
+    """
 
     verdict: Verdict
     pictures: tuple[np.ndarray, ...] = ()
@@ -60,10 +65,13 @@ class FileVerdict:
 
 
 def gate_files(files: Iterable[Path], question: Question, models_dir: Path = Path("models")) -> list[FileVerdict]:
-    """An answer a file, in the order given. Stills are compared with each other too.
+    """Judge files. Gives one answer for each file, in the same order. Stills are also compared with each other.
+
+    Args:
+        models_dir: the folder with the files of learned judges.
 
     Raises:
-        InputError: a file is not there; nothing has been judged then.
+        InputError: a file, a given picture or a learned judge is missing or cannot be read. Nothing is judged then.
     """
     files = list(files)
     for file in (*files, question.keyframe, question.last):
@@ -83,7 +91,7 @@ def gate_files(files: Iterable[Path], question: Question, models_dir: Path = Pat
 def _judges(question: Question, models_dir: Path) -> list[Judge]:
     if not question.judges:
         return []
-    from actors.judges import load_judges  # brings torch, which nothing else here needs
+    from actors.judges import load_judges  # imports torch, which nothing else here needs
 
     try:
         return load_judges(question.judges, models_dir)
@@ -92,17 +100,17 @@ def _judges(question: Question, models_dir: Path) -> list[Judge]:
 
 
 def _apart(file: Path, question: Question) -> FileVerdict:
-    """Judge one file in a child process, and survive it."""
+    """Judge one file in a child process. If the child crashes or takes too long, the verdict is `undecodable`."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["__main__", __name__])
-    mine, theirs = context.Pipe(duplex=False)
-    child = context.Process(target=_child, args=(theirs, file, question), daemon=True)
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=_child, args=(sender, file, question), daemon=True)
     child.start()
-    theirs.close()
+    sender.close()
     try:
-        if not mine.poll(FILE_SECONDS):
+        if not receiver.poll(FILE_SECONDS):
             return _undecodable(question, f"no verdict within {FILE_SECONDS:.0f} s")
-        answer = mine.recv()
+        answer = receiver.recv()
     except EOFError:
         child.join()
         return _undecodable(question, f"the decoder crashed (exit code {child.exitcode})")
@@ -114,17 +122,21 @@ def _apart(file: Path, question: Question) -> FileVerdict:
     return answer
 
 
-def _child(answer: Connection, file: Path, question: Question) -> None:
+def _child(sender: Connection, file: Path, question: Question) -> None:
     try:
-        answer.send(judge_file(file, question))
+        sender.send(judge_file(file, question))
     except InputError as error:
-        answer.send(error)
+        sender.send(error)
     except MemoryError:
-        answer.send(_undecodable(question, "there is not enough memory to decode it"))
+        sender.send(_undecodable(question, "there is not enough memory to decode it"))
 
 
 def judge_file(file: Path, question: Question) -> FileVerdict:
-    """The verdict on one file, in this process."""
+    """Judge one file in this process.
+
+    Raises:
+        InputError: the plot cannot be written, or a given picture cannot be read.
+    """
     if question.gate == "image":
         verdict, curves = judge_image(file, question.profile, question.size, question.declared), {}
     else:
@@ -132,14 +144,14 @@ def judge_file(file: Path, question: Question) -> FileVerdict:
         verdict = judge("video", measured.values, question.profile, question.declared, measured.texts)
         curves = measured.curves
     if question.explain:
-        from .plot import explain  # plotting takes a second to import, and few ask for it
+        from .plot import explain  # imported only when needed: matplotlib takes a second
 
         explain(file, verdict, curves, question.explain)
     return FileVerdict(verdict, _pictures(file, verdict) if question.judges else ())
 
 
 def _pictures(file: Path, verdict: Verdict) -> tuple[np.ndarray, ...]:
-    """What learned judges look at: a still, or a clip's first, middle and last frame."""
+    """The pictures for learned judges: the still, or the clip's first, middle and last frame."""
     if "undecodable" in verdict.failures:
         return ()
     if verdict.gate == "image":
@@ -159,7 +171,7 @@ def _expectation(file: Path, question: Question) -> Expectation:
             shape = next(iter(reader)).picture
             size = (shape.width, shape.height)
     except Undecodable:
-        return expect  # the verdict will say so
+        return expect  # the verdict will report that the file cannot be decoded
     still, last = (fill(_still(p), *size) if p else None for p in (question.keyframe, question.last))
     return replace(expect, keyframe=still, last=last)
 
@@ -172,6 +184,7 @@ def _still(file: Path) -> np.ndarray:
 
 
 def _compared(verdicts: list[Verdict], question: Question) -> Iterator[Verdict]:
+    """The verdicts on stills, judged again with a measure of how similar each still is to the others."""
     hashes = {i: keyframe_hash(v.measures) for i, v in enumerate(verdicts) if "hash_high" in v.measures}
     for i, verdict in enumerate(verdicts):
         others = np.array([bits for k, bits in hashes.items() if k != i], np.uint64)
@@ -186,7 +199,11 @@ def _undecodable(question: Question, why: str) -> FileVerdict:
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """`768x512` as (768, 512)."""
+    """`768x512` as (768, 512).
+
+    Raises:
+        InputError: the text is not a size.
+    """
     parts = text.lower().split("x")
     if len(parts) != 2 or not all(p.isdigit() and int(p) > 0 for p in parts):
         raise InputError(f"--size {text!r} is not a size; WIDTHxHEIGHT, such as 768x512, is wanted")
@@ -194,7 +211,13 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def parse_fps(text: str) -> Fraction:
-    """`24`, `24000/1001` or `23.976`; the broadcast rates that people round are meant exactly."""
+    """Frames a second, over 0 and up to 1000, from `24`, `24000/1001` or `23.976`.
+
+    A rounded broadcast rate becomes the exact one: 23.976 becomes 24000/1001.
+
+    Raises:
+        InputError: the text is not a rate.
+    """
     try:
         rate = Fraction(text)
     except (ValueError, ZeroDivisionError):
@@ -206,7 +229,11 @@ def parse_fps(text: str) -> Fraction:
 
 
 def parse_declared(text: str) -> tuple[str, ...]:
-    """`hold,fade` as ("hold", "fade")."""
+    """`hold,fade` as ("hold", "fade").
+
+    Raises:
+        InputError: a name is not a declaration.
+    """
     names = tuple(name.strip() for name in text.split(",") if name.strip())
     for name in names:
         if name not in get_args(Declaration):
@@ -215,7 +242,7 @@ def parse_declared(text: str) -> tuple[str, ...]:
 
 
 def as_json_line(file: Path, answer: FileVerdict, profile: Profile) -> dict[str, Any]:
-    """One line of `--json`; what learned judges measured stands with the other measures."""
+    """One line of `--json`. It lists the learned judges' measures among the gate's."""
     line = {"file": str(file), "profile": profile.name} | answer.verdict.to_dict()
     line["measures"] = line["measures"] | {k: v for o in answer.opinions for k, v in o.measures.items()}
     return line | {"judges": [{"judge": o.judge, "looked": o.looked, "why": o.why} for o in answer.opinions]}

@@ -1,4 +1,4 @@
-"""Pages that nobody writes by hand: what works, what was tried and failed, and what every column of the catalog holds."""
+"""The generated pages: what works, what was tried and failed, and what every column of the catalog holds."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ HEAD = "<!-- Written by `make docs` from the registry, the ledger and benchmark 
 
 
 def pages(registry: Registry) -> dict[str, str]:
-    """File name to text."""
+    """The generated pages: file name to text."""
     return {"WORKING_SOLUTIONS.md": working(registry), "FAILED_ATTEMPTS.md": failed(registry), "TABLES.md": tables()}
 
 
 def working(registry: Registry) -> str:
-    """Proven workflows with their figures, then those that nobody has proven."""
+    """The page of proven workflows with their figures, and of workflows that are not proven yet."""
     proven, others = [], []
     for workflow in registry.all():
         standing = registry.standing(workflow)
         if standing.status == "proven":
             proven.append(_proven(registry, workflow, standing.evidence[0]))
         elif standing.status not in ("archived", "deprecated"):
-            others.append({"workflow": _name(workflow), "makes": workflow.makes, "status": standing.status, "why": standing.why})
+            others.append({"workflow": workflow.title, "makes": workflow.makes, "status": standing.status, "why": standing.why})
     return "\n".join(
         [
             HEAD,
@@ -44,7 +44,7 @@ def working(registry: Registry) -> str:
 
 
 def failed(registry: Registry) -> str:
-    """What was retired: what it was, what it gave, why."""
+    """The page of retired workflows: description, reason and figures of each."""
     parts = [
         HEAD,
         "# What was tried and failed\n",
@@ -53,7 +53,7 @@ def failed(registry: Registry) -> str:
     ]
     retired = [(w, s) for w in registry.all() if (s := registry.standing(w)).status in ("archived", "deprecated")]
     for workflow, standing in retired:
-        parts += [f"## {_name(workflow)}: {standing.status}\n", f"{workflow.description}\n", f"**Why**: {standing.why}\n"]
+        parts += [f"## {workflow.title}: {standing.status}\n", f"{workflow.description}\n", f"**Why**: {standing.why}\n"]
         rows = registry.cells.get(standing.evidence[0], []) if standing.evidence else []
         if rows:
             parts.append(markdown_table([_proven(registry, workflow, standing.evidence[0])]))
@@ -65,7 +65,7 @@ def failed(registry: Registry) -> str:
 
 
 def tables() -> str:
-    """Every table, column by column."""
+    """The page of the catalog's tables, column by column."""
     parts = [
         HEAD,
         "# The catalog's tables\n",
@@ -83,7 +83,7 @@ def _proven(registry: Registry, workflow: Workflow, benchmark: str) -> dict[str,
     f = figures(rows)
     rejected = ", ".join(f"{label} {n}" for label, n in f.labels.items())
     return {
-        "workflow": _name(workflow),
+        "workflow": workflow.title,
         "makes": workflow.makes,
         "first takes accepted (95 % bounds)": f"{f.passed}/{f.judged} = {f.rate:.3f} ({f.low:.3f}–{f.high:.3f})",
         "rejected for": rejected or "–",
@@ -100,7 +100,3 @@ def markdown_table(rows: Sequence[dict[str, Any]]) -> str:
     keys = list(rows[0])
     lines = [keys, ["---"] * len(keys), *([str(r[k]).replace("|", "\\|") for k in keys] for r in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
-
-
-def _name(workflow: Workflow) -> str:
-    return workflow.title

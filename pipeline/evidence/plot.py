@@ -1,4 +1,4 @@
-"""Why a gate said so: every finding's curve, with its threshold, beside the frames that it names."""
+"""Plot the reasons of a verdict: each finding's curve and threshold, beside the frames that the finding names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeline.story.errors import InputError
 
 matplotlib.use("Agg")
 STRIP = 5  # frames beside a curve
-PER_FRAME = ("reach", "over_exposed", "contrast", "sharpness", "flat")  # curves in the unit of their threshold
+PER_FRAME = ("reach", "over_exposed", "contrast", "sharpness", "flat")  # the threshold is drawn too: it has the unit of the curve
 UNITS = {
     "reach": "levels away from frame 0",
     "hold": "levels changed since the frame before",
@@ -32,7 +32,7 @@ UNITS = {
     "sharpness": "p99 of Sobel",
     "flat": "flat share",
 }
-CURVE_OF = {
+CURVE_OF = {  # measures without a curve of their own, and the curve to draw for them
     "sharpness_ratio": "sharpness",
     "over_exposed_rise": "over_exposed",
     "texture_flicker": "flicker",
@@ -41,7 +41,10 @@ CURVE_OF = {
 
 
 def explain(file: Path, verdict: Verdict, curves: dict[str, np.ndarray], out: Path) -> None:
-    """Draw a PNG, one row a finding; a passing file shows how far it moves from its first frame.
+    """Draw a PNG with one row for each finding. Without findings, the only row is the distance from the first frame.
+
+    Args:
+        curves: measure to its value in each frame; empty for a still.
 
     Raises:
         InputError: `out` cannot be written.
@@ -82,7 +85,7 @@ def _curve(axes: Axes, finding: Finding | None, curves: dict[str, np.ndarray], f
 
 
 def _frames_of(finding: Finding | None, count: int) -> list[int]:
-    """The frames to show: around one that is named, or spread over a stretch."""
+    """Indices of the frames to show: around the one frame that a finding names, or evenly over its range or the whole clip."""
     if count == 0:
         return [0]
     if finding is not None and len(finding.frames) == 1:
@@ -102,5 +105,5 @@ def _pictures(file: Path, verdict: Verdict, wanted: list[int]) -> dict[int, np.n
                 if i in wanted:
                     found[i] = frame.small.copy()
     except Undecodable:
-        pass  # the verdict says so already; what could be read is shown
+        pass  # the verdict reports it; the frames that could be read are shown
     return found

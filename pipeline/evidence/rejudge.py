@@ -14,7 +14,10 @@ from pipeline.plan.verdicts import judge_again
 
 @dataclass(frozen=True)
 class Change:
-    """A take whose verdict is another under the profile. `row` is the judgement, ready for the catalog."""
+    """A take whose verdict changes.
+
+    was, now: outcomes. labels_were, labels_are: labels and warnings. row: the new judgement's row for the catalog.
+    """
 
     take: str
     was: str
@@ -30,7 +33,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Rejudged:
-    takes: int  # that were judged; takes that ended in an error have no measures
+    takes: int  # number of takes that were judged again
     changes: list[Change]
 
 
@@ -38,11 +41,13 @@ Declared = Mapping[str, Sequence[str]]  # shot -> what it declares
 
 
 def rejudge(catalog: Catalog, profile: Profile | None, episode: str | None = None, declared: Declared | None = None) -> Rejudged:
-    """Every stored take under `profile`, against the verdict that holds now.
+    """Judge stored takes again, and compare with the verdicts that hold now.
+
+    Takes that ended in an error have no measures, and takes that a person sent back stay rejected: both are left out.
 
     Args:
-        profile: each take's own, as its file is today, if not given.
-        declared: what shots declare now; what they declared when they were rendered, if not given.
+        profile: None: the profile that judged each take before, as its file is today.
+        declared: what shots declare now. None, or a shot that is missing: what it declared when it was judged.
     """
     rows = [row for row in all_takes(catalog, episode) if row["outcome"] != "error" and row["measures"] and row["review"] != "retake"]
     now = [row | {"declared": list((declared or {}).get(row["shot"], row["declared"] or ()))} for row in rows]
@@ -51,7 +56,7 @@ def rejudge(catalog: Catalog, profile: Profile | None, episode: str | None = Non
 
 
 def apply(catalog: Catalog, changes: list[Change]) -> None:
-    """From now on these judgements hold; the takes' own verdicts stay where they are."""
+    """Record the new judgements. They hold from then on; the rows of the takes do not change."""
     if changes:
         catalog.append("judgements", [c.row for c in changes])
 

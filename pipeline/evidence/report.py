@@ -13,7 +13,11 @@ from .pages import markdown_table
 
 
 def write_report(done: Benchmark, out: Path) -> tuple[Path, list[dict[str, Any]]]:
-    """Write DIR/benchmarks/<id>/report.md and figures.png. Gives the folder and the table's rows."""
+    """Write report.md and figures.png to `out`/benchmarks/<id>. Gives that folder, and the rows of the table.
+
+    Raises:
+        StorageError: the files cannot be written.
+    """
     folder = out / "benchmarks" / done.rows[0]["benchmark"]
     measured = [rows for rows in (done.rows, done.against) if rows]
     table = [summary_row(rows) for rows in measured]
@@ -27,7 +31,7 @@ def write_report(done: Benchmark, out: Path) -> tuple[Path, list[dict[str, Any]]
 
 
 def summary_row(rows: list[Row]) -> dict[str, Any]:
-    """A benchmark in one row, for people."""
+    """A benchmark's figures in one row, for people."""
     f: Figures = figures(rows)
     return {
         "workflow": name_of(rows[0]),

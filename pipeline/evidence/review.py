@@ -1,4 +1,4 @@
-"""Reviews: a person's word on a take."""
+"""Reviews: a person's decision on a take, or a note about it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from pipeline.story.stages import STAGES
 
 
 def add_review(catalog: Catalog, episode: str, shot: str, stage: str, retake: bool, approve: bool, note: str, by: str) -> Row:
-    """Record it for the shot's latest take that was accepted, or sent back by a person before.
+    """Record a review of the shot's latest take that was accepted, or that an earlier review sent back.
+
+    Args:
+        retake, approve: the decision; neither for a note alone. by: who decides; "" is the current user.
 
     Raises:
-        InputError: there is no such take, or nothing is said.
+        InputError: there is no such take or stage, or the review says nothing or two things.
     """
     if stage not in STAGES:
         raise InputError(f"--stage {stage!r} is neither {' nor '.join(STAGES)}")

@@ -1,4 +1,5 @@
-"""Plan: what each shot is made from, which takes hold, what is stale and why, and how long that will take.
+"""Plan: what each shot is made from, which takes are still valid, which shots are stale and why, and how long they will take to render.
 
-Reads the catalog and files; writes nothing and starts nothing. Everything that can be wrong with names and files is found here.
+The room reads the catalog and files. It starts nothing and writes nothing but the cache of file digests. Wrong names and missing files
+are reported here.
 """

@@ -1,4 +1,4 @@
-"""What a take will cost, from what takes have cost."""
+"""What an accepted take costs in device seconds, from earlier takes and benchmarks."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ FROM takes WHERE device_seconds IS NOT NULL GROUP BY ALL
 
 @dataclass(frozen=True)
 class Costs:
-    """Workflow `name@version` to seconds on a device for one accepted result, rejected takes included."""
+    """known: workflow `name@version` to device seconds for one accepted take. They include the rejected takes before it."""
 
     known: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, catalog: Catalog, registry: Registry) -> Costs:
-        """From the catalog's own takes; where a workflow has none, from its benchmarks, on whatever device they ran."""
+        """Costs from the catalog's takes; for a workflow without takes, from its latest benchmark, whatever device that ran on."""
         known: dict[str, float] = {}
         for rows in registry.cells.values():
             timed = [r["device_seconds"] for r in rows if r["device_seconds"] is not None]
@@ -35,4 +35,5 @@ class Costs:
         return cls(known | {row["name"]: row["seconds"] * row["takes"] for row in history})
 
     def seconds(self, ready: Ready) -> float | None:
+        """Device seconds for one accepted take; None if the workflow never ran."""
         return self.known.get(ready.name)

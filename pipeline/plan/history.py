@@ -1,4 +1,4 @@
-"""What the catalog knows of an episode's takes: only what a plan needs of each, so that a hundred thousand fit."""
+"""An episode's earlier takes. A plan reads only a few columns of each, so that the takes of 100,000 shots fit in memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from catalog.views import READ, VIEWS, view
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why a stage is rendered, or judged, again. code: for programs. text: for people."""
+    """Why a stage must be rendered, or why its verdict changed. code: for programs. text: for people."""
 
     stage: str
     code: str
@@ -24,7 +24,7 @@ class Reason:
 
 
 class Past(NamedTuple):
-    """A take, as its row and everything said of it since tell it. `at`: microseconds since 1970."""
+    """An earlier take, with the verdict that later judgements and reviews gave it. `at`: microseconds since 1970."""
 
     take: str
     shot: str
@@ -43,11 +43,12 @@ class Past(NamedTuple):
 
     @property
     def media(self) -> str:
-        """The digest, which is the file's name."""
+        """SHA-256 of the media file, taken from the file's name; "" if the take has no file."""
         return self.media_path.rsplit("/", 1)[-1].split(".", 1)[0]
 
     @property
     def committed(self) -> float:
+        """When the take was recorded, in seconds since 1970."""
         return self.at / 1e6
 
 
@@ -66,7 +67,7 @@ def past_takes(catalog: Catalog, episode: str) -> dict[tuple[str, str], list[Pas
     grouped: dict[tuple[str, str], list[Past]] = {}
     for batch in view(catalog, PAST, episode=episode).to_batches(max_chunksize=10_000):
         columns = batch.to_pydict()
-        for name in REPEATED:  # one string for all takes that say the same: of 200,000 takes it is a third of the memory
+        for name in REPEATED:  # equal strings share one object, which matters for the memory of 200,000 takes
             columns[name] = [None if value is None else intern(value) for value in columns[name]]
         for past in map(Past._make, zip(*(columns[name] for name in Past._fields), strict=True)):
             grouped.setdefault((past.shot, past.stage), []).append(past)
@@ -74,11 +75,15 @@ def past_takes(catalog: Catalog, episode: str) -> dict[tuple[str, str], list[Pas
 
 
 def rows_of(catalog: Catalog, takes: Sequence[str], columns: str = "*") -> dict[str, Row]:
-    """Rows of these takes by their ids, with the verdicts that hold."""
+    """Rows of these takes by take id, with the verdicts that hold now.
+
+    Args:
+        takes: ids of takes, all of one episode. columns: the SQL select list; it must contain `take`.
+    """
     if not takes:
         return {}
     ids = pa.table({"id": pa.array(sorted(set(takes)), pa.string())})
-    episode = takes[0].split("/")[0]  # all of one episode: the engine skips the files of others
+    episode = takes[0].split("/")[0]  # this filter lets the engine skip the data files of other episodes
     query = f"SELECT {columns} FROM verdicts WHERE episode = $episode AND take IN (SELECT id FROM ids)"
     found = catalog.sql(query, READ, VIEWS, {"ids": ids}, episode=episode).to_pylist(maps_as_pydicts="strict")
     return {row["take"]: row for row in found}
@@ -89,5 +94,5 @@ MADE_FROM = """take, workflow, workflow_version, workflow_digest, prompt, negati
 
 
 def latest_of_others(catalog: Catalog, takes: Sequence[str]) -> dict[str, Row]:
-    """What these takes were made from."""
+    """The columns that say what each of these takes was made from, by take id."""
     return rows_of(catalog, takes, MADE_FROM)

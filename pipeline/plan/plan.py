@@ -1,6 +1,6 @@
-"""The plan: which shots hold, which must be rendered, and why.
+"""The plan: which shots are finished, which must be rendered, and why.
 
-Everything that can be wrong with names and files is found here, before Ray starts.
+Wrong names and missing files are reported here, before Ray starts.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ class ShotPlan:
     """One shot: the stages that it goes through, and how far it is.
 
     Args:
-        stages: in order, as far as they are wanted: a benchmark of keyframes has no other.
-        history: stage to takes so far, oldest first.
-        accepted: the takes that hold, one each of the first stages.
-        fresh: takes of earlier runs count for nothing but their numbers; the same seeds give the same pictures again.
-        new_seeds: nor do their seeds come again, so that other pictures are made.
+        stages: in order. A benchmark of keyframes has only the keyframe.
+        history: stage to its earlier takes, oldest first.
+        accepted: one valid take for each of the first stages, up to the first stage that must be rendered.
+        reasons: why that stage must be rendered, or why the verdict of an accepted take changed.
+        fresh: the outcomes of earlier takes are ignored. The same seeds are used again, and give the same pictures.
+        new_seeds: no seed of an earlier take is used again, so that other pictures are made. Only together with `fresh`.
     """
 
     episode: str
@@ -54,11 +55,12 @@ class ShotPlan:
 
     @property
     def on_devices(self) -> tuple[StagePlan, ...]:
-        """Those of them that a model makes: what a person gave is only judged."""
+        """The stages of `todo` that a model makes. A picture that a person gave is only judged."""
         return tuple(stage for stage in self.todo if not stage.given)
 
     @property
     def stale(self) -> bool:
+        """Whether a stage still has no valid take."""
         return len(self.accepted) < len(self.stages)
 
     @property
@@ -72,7 +74,7 @@ class Plan:
     file: Path
     file_digest: str
     shots: list[ShotPlan]
-    judgements: list[Row] = field(default_factory=list)  # verdicts that changed with a profile or a declaration, to be recorded
+    judgements: list[Row] = field(default_factory=list)  # new verdicts, after a change of profile or declaration; the render records them
     costs: Costs = field(default_factory=Costs)
 
     @property
@@ -80,7 +82,7 @@ class Plan:
         return [s for s in self.shots if s.stale]
 
     def gpu_minutes(self, shot: ShotPlan) -> float | None:
-        """Expected minutes on a device, from what the same workflows took before; None where they never ran."""
+        """Expected minutes on a device, from earlier takes of the same workflows; None if one of them never ran."""
         if not shot.stale:
             return 0.0
         seconds = [self.costs.seconds(stage.ready) for stage in shot.on_devices]
@@ -88,13 +90,14 @@ class Plan:
 
 
 def make_plan(episode: Episode, file: Path, settings: Settings, catalog: Catalog, fresh: bool = False, new_seeds: bool = False) -> Plan:
-    """What holds and what must be rendered.
+    """Find the takes of each shot that are still valid, and the stages that must be rendered.
 
     Args:
-        fresh: take nothing from the catalog as accepted. new_seeds: the same, with seeds that no take has had.
+        file: the episode's file. Relative paths in the episode start from its folder.
+        fresh: treat no earlier take as accepted. new_seeds: as `fresh`, with seeds that no take has had.
 
     Raises:
-        InputError: a workflow, checkpoint, LoRA or picture is missing or cannot fit.
+        InputError: a workflow, checkpoint, LoRA or picture is missing or does not fit.
     """
     registry = Registry(catalog, settings)
     resolver = Resolver(episode, file, settings, registry)
@@ -112,7 +115,10 @@ def make_plan(episode: Episode, file: Path, settings: Settings, catalog: Catalog
 
 
 def _wanted(resolved: list[tuple[EpisodeSequence, Shot, tuple[StagePlan, ...]]]) -> dict[tuple[str, str], str | None]:
-    """(shot, stage) to the inputs whose verdicts matter; a later stage's depend on what it starts from, so all of them are looked at."""
+    """(shot, stage) to the inputs whose takes count; None: all takes count.
+
+    The inputs of a later stage depend on the take that it starts from, and that take is not chosen yet.
+    """
     every = ((shot.id, i, stage) for _, shot, stages in resolved for i, stage in enumerate(stages))
     return {(shot, stage.stage): None if i else stage.inputs for shot, i, stage in every}
 
@@ -139,7 +145,7 @@ def _shot_plan(
 
 
 def accepted_take(catalog: Catalog, takes: Sequence[Past], inputs: str) -> Past | None:
-    """The latest accepted take of exactly these inputs whose media is still there."""
+    """The latest accepted take with exactly these inputs whose media file still exists."""
     for take in reversed(takes):
         wanted = take.outcome == "accepted" and take.inputs == inputs
         if wanted and catalog.media.has(take.media_path, take.media, take.media_bytes, take.committed):
@@ -148,7 +154,7 @@ def accepted_take(catalog: Catalog, takes: Sequence[Past], inputs: str) -> Past 
 
 
 def _explained(catalog: Catalog, shots: list[ShotPlan], verdicts: Verdicts) -> list[ShotPlan]:
-    """The same shots with their reasons. Only stale shots need rows in full: what changed is told from them."""
+    """The same shots with their reasons. Only the latest takes of stale shots are read again, to find what changed."""
     stale = [s for s in shots if s.stale]
     rows = latest_of_others(catalog, [p.take for s in stale for takes in s.history.values() for p in takes[-1:]])
     explained = []
@@ -164,18 +170,18 @@ def _explained(catalog: Catalog, shots: list[ShotPlan], verdicts: Verdicts) -> l
 
 
 def _reasons(shot: ShotPlan, rows: dict[str, Row], verdicts: Verdicts) -> list[Reason]:
-    """Why the first stage that is not accepted is not."""
-    made = shot.todo[0]
-    stage, takes, start = made.stage, shot.history[made.stage], shot.accepted[-1].media if shot.accepted else None
+    """Why the first stage without a valid take must be rendered."""
+    missing = shot.todo[0]
+    stage, takes, start = missing.stage, shot.history[missing.stage], shot.accepted[-1].media if shot.accepted else None
     if shot.fresh:
         return [Reason(stage, "fresh", "takes with new seeds were asked for" if shot.new_seeds else "fresh takes were asked for")]
     if not takes:
         return [Reason(stage, "new", f"no {stage} yet")]
-    inputs = inputs_from(made, start)
+    inputs = inputs_from(missing, start)
     same = [p for p in takes if p.inputs == inputs]
     if not same:
         row = rows[takes[-1].take]
-        found = changes(row, made, shot.shot.variation)
+        found = changes(row, missing, shot.shot.variation)
         if start and row["keyframe_media"] != start:
             found.append(("upstream_changed", f"its {shot.stages[len(shot.accepted) - 1].stage} changed"))
         found = found or [("inputs_changed", f"what the {stage} is made from changed")]
@@ -190,7 +196,11 @@ def _reasons(shot: ShotPlan, rows: dict[str, Row], verdicts: Verdicts) -> list[R
 
 
 def select(plan: Plan, only: Iterable[str]) -> Plan:
-    """The plan with only these shots or sequences."""
+    """The plan, reduced to these shots and sequences; the whole plan if none is named.
+
+    Raises:
+        InputError: the plan has no shot or sequence of that name.
+    """
     wanted = {w for w in only if w}
     if not wanted:
         return plan
@@ -202,7 +212,7 @@ def select(plan: Plan, only: Iterable[str]) -> Plan:
 
 
 def as_rows(plan: Plan, shots: Iterable[ShotPlan]) -> list[dict[str, Any]]:
-    """One row a shot, for `tower plan`."""
+    """One row for each shot, for `tower plan`."""
     return [
         {
             "shot": s.shot.id,

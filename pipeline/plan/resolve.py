@@ -1,4 +1,4 @@
-"""What a shot is made from: prompts, workflows, files and their digests. Names that mean nothing stop here."""
+"""Resolve what a shot is made from: prompts, workflows, files and their digests. An unknown name or a missing file is an error here."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from pipeline.story.workflow import Workflow
 
 @dataclass(frozen=True, slots=True)
 class StagePlan:
-    """One stage of one shot: everything that decides its pixels, but the seed's variation.
+    """One stage of one shot: everything that decides its pixels but the take's variation, from which the seed derives.
 
-    parameters: what the shot sets in place of the workflow's own values. reference_files: files of the shot's
-    own that it is made from, with their digests. inputs: digest of it all, but for the take that it starts
-    from, which `inputs_from` adds when it is known. given: a picture of a person's, which is judged in place of a take.
+    parameters: values that the shot sets in place of the workflow's. reference_files: path and SHA-256 of the files that the shot itself
+    brings: its characters' LoRAs, or the given picture. inputs: digest of all of this. It lacks the take that the stage starts from,
+    which `inputs_from` adds. given: a person's picture, which is judged in place of a rendered keyframe.
     """
 
     stage: StageName
@@ -43,7 +43,7 @@ class StagePlan:
 
     @property
     def attempts(self) -> int:
-        """Takes that one run may spend on it; what a person gave is judged once."""
+        """Number of takes that one run may spend on this stage. A given picture is judged once."""
         return 1 if self.given else self.workflow.retry.max_attempts
 
     @property
@@ -64,12 +64,16 @@ class StagePlan:
 
 
 def inputs_from(stage: StagePlan, media: str | None) -> str:
-    """A stage's inputs with the digest of the file that it starts from; None for the first stage, which starts from nothing."""
+    """Digest of a stage's inputs and of the take that it starts from.
+
+    Args:
+        media: SHA-256 of that take's media file; None for the first stage, which starts from no take.
+    """
     return stage.inputs if media is None else text_digest(f"{stage.inputs}/{media}")
 
 
 class Resolver:
-    """Resolves one episode; each workflow and file is looked at once."""
+    """Resolves the shots of one episode. Each workflow and each model file is read once."""
 
     def __init__(self, episode: Episode, file: Path, settings: Settings, registry: Registry):
         self.episode, self.file, self.settings, self.registry = episode, file, settings, registry
@@ -77,22 +81,26 @@ class Resolver:
         self.name, self.everybodys = str(file), {episode.workflow_of(None, stage) for stage in STAGES}
         self.ready = cache(self._ready)
         self.negative = cache(lambda negative: compose_negative(episode, negative))
-        self.fixed = cache(lambda *parts: digest(parts))  # shots of one workflow share all but prompt and variation
+        self.fixed = cache(lambda *parts: digest(parts))  # cached: most shots of a workflow differ only in prompt and variation
         self.font = font_of(episode, file)
 
     def stages(self, sequence: Sequence, shot: Shot) -> tuple[StagePlan, ...]:
-        """The shot's stages, in the order of the chain."""
+        """The shot's stages, in the order of the chain.
+
+        Raises:
+            InputError: a workflow, file or parameter does not fit, or the shot is longer than its clip.
+        """
         where = f"{self.name}: shot {shot.id}"
         loras = tuple(self._lora(where, name) for name in shot.characters if self.episode.characters[name].lora)
         prompt = compose(self.episode, sequence, shot)
         if not prompt:
             raise InputError(f"{where}: the prompt is empty; give the shot an action, characters or a location")
         given = given_keyframe(self.file, shot.keyframe, where) if shot.keyframe else None
-        made = tuple(self._stage(name, where, shot, prompt, loras, given if i == 0 else None) for i, name in enumerate(STAGES))
-        self._check_length(where, shot, made[-1].workflow)
+        stages = tuple(self._stage(name, where, shot, prompt, loras, given if i == 0 else None) for i, name in enumerate(STAGES))
+        self._check_length(where, shot, stages[-1].workflow)
         if shot.title:
             check_title(shot.title, self.font, where)
-        return made
+        return stages
 
     def _stage(self, stage: StageName, where: str, shot: Shot, prompt: str, loras: tuple[Lora, ...], given: Path | None) -> StagePlan:
         ref = self.episode.workflow_of(shot, stage)
@@ -134,7 +142,11 @@ class Resolver:
 
 
 def given_keyframe(file: Path, name: str, where: str) -> Path:
-    """The still that a person gave in an episode file, proven to be a picture."""
+    """Path of the still that an episode file gives for a shot.
+
+    Raises:
+        InputError: the still is missing, lies outside the episode's folder, or is not a readable picture.
+    """
     from gates.still import Undecodable, read_still
 
     path = inside(file.absolute().parent, name, f"{where}: keyframe")
@@ -148,6 +160,11 @@ def given_keyframe(file: Path, name: str, where: str) -> Path:
 
 
 def font_of(episode: Episode, file: Path) -> Path | None:
+    """Path of the episode's title font; None for the built-in font.
+
+    Raises:
+        InputError: the font is missing, or lies outside the episode's folder.
+    """
     if episode.title_font is None:
         return None
     path = inside(file.absolute().parent, episode.title_font, f"{file}: title_font")
@@ -157,7 +174,11 @@ def font_of(episode: Episode, file: Path) -> Path | None:
 
 
 def changes(row: Row, stage: StagePlan, variation: int) -> list[tuple[str, str]]:
-    """What an old take was made from that is not so any more: (code, what to tell)."""
+    """What an earlier take was made from and is different now, as (code, text for people).
+
+    Args:
+        row: the take's columns, as `latest_of_others` gives them. variation: the shot's variation now.
+    """
     found = []
     flow = stage.workflow
     same = (row["workflow"], row["workflow_version"]) == (flow.name, flow.version)
@@ -183,7 +204,7 @@ def changes(row: Row, stage: StagePlan, variation: int) -> list[tuple[str, str]]
 
 
 def parameters_json(stage: StagePlan) -> str:
-    """The settings of a take as they were used."""
+    """The settings that a take of this stage uses, with the shot's parameters, as JSON."""
     return _settings_json(stage.workflow.settings(), stage.parameters)
 
 
@@ -194,6 +215,6 @@ def _settings_json(settings: KeyframeSettings | ClipSettings, parameters: tuple[
 
 def _word_difference(before: str, after: str) -> str:
     old, new = before.replace(",", "").split(), after.replace(",", "").split()
-    gone, come = [w for w in old if w not in new], [w for w in new if w not in old]
-    told = [f"{sign}{' '.join(words)[:60]!r}" for sign, words in (("-", gone), ("+", come)) if words]
-    return " ".join(told) or "order of words"
+    removed, added = [w for w in old if w not in new], [w for w in new if w not in old]
+    parts = [f"{sign}{' '.join(words)[:60]!r}" for sign, words in (("-", removed), ("+", added)) if words]
+    return " ".join(parts) or "order of words"

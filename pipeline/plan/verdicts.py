@@ -1,4 +1,4 @@
-"""Verdicts under today's profiles and declarations, from stored measures: no GPU, no media, nothing rendered."""
+"""Judge earlier takes again, by today's gate profiles and declarations. Stored measures suffice: no GPU and no media is needed."""
 
 from __future__ import annotations
 
@@ -20,22 +20,29 @@ from .history import Past, Reason, rows_of
 
 
 class Verdicts:
-    """Verdicts under today's profiles and declarations, from stored measures: nothing is rendered for them."""
+    """An episode's verdicts by today's gate profiles and declarations.
+
+    declared: shot id to what the shot declares now.
+    """
 
     def __init__(self, catalog: Catalog, episode: str, declared: Mapping[str, Sequence[str]]):
         self.catalog, self.episode, self.declared = catalog, episode, declared
-        self.changed: dict[str, Row] = {}  # take to its new judgement
-        self.was: dict[str, tuple[str, str | None]] = {}
+        self.changed: dict[str, Row] = {}  # take id to its new judgement
+        self.was: dict[str, tuple[str, str | None]] = {}  # take id to its outcome and profile before
 
     @property
     def judgements(self) -> list[Row]:
         return list(self.changed.values())
 
     def look(self, past: Mapping[tuple[str, str], Sequence[Past]], wanted: Mapping[tuple[str, str], str | None]) -> None:
-        """Judge again what was judged under another state of its own profile, or with other declarations."""
+        """Judge again the takes whose gate profile or declarations have changed since their verdict.
+
+        Args:
+            past: (shot, stage) to its earlier takes. wanted: (shot, stage) to the inputs whose takes count; None: all takes count.
+        """
         kinds = {(take.profile, take.declared) for takes in past.values() for take in takes}
         if not any(self.declared.values()) and all(not declared and (p is None or self._own(p) == p) for p, declared in kinds):
-            return  # as it nearly always is: no take need be looked at by itself
+            return  # the usual case: no profile and no declaration changed, so no take is checked by itself
         outdated = [
             take
             for key, inputs in wanted.items()
@@ -56,7 +63,7 @@ class Verdicts:
         return [t._replace(outcome=self.changed[t.take]["outcome"]) if t.take in self.changed else t for t in takes]
 
     def told(self, take: Past) -> list[Reason]:
-        """The reason that a judgement of this take changed, for the plan."""
+        """The plan's reason, if this take was judged again; else an empty list."""
         row = self.changed.get(take.take)
         if row is None:
             return []
@@ -74,22 +81,33 @@ class Verdicts:
     @staticmethod
     @cache
     def _own(profile: str) -> str:
-        """The profile's identity today; the recorded one where its file is not in configs/gates (a person applied it)."""
+        """Identity of the same profile as its file is today.
+
+        A profile that is not in configs/gates counts as unchanged: a person judged with a file of their own.
+        """
         try:
             return profile_identity(load_profile(profile.split("#")[0]))
         except InputError:
             return profile
 
 
-def _own(row: dict[str, Any]) -> Profile:
+def _profile_today(row: dict[str, Any]) -> Profile:
+    """The profile that judged this take, as its file is today."""
     if row["profile"] is None:
         raise InputError(f"take {row['take']} was judged before profiles were recorded; name one with --profile")
     return load_profile(row["profile"].split("#")[0], f"take {row['take']}")
 
 
 def judge_again(row: dict[str, Any], profile: Profile | None) -> dict[str, Any]:
-    """The judgement of a take's row under a profile, its own as it is today if none is given."""
-    profile = profile or _own(row)
+    """Judge a take again from its stored measures; gives a row for the table of judgements.
+
+    Args:
+        row: the take's row. profile: None: the profile that judged the take before, as its file is today.
+
+    Raises:
+        InputError: no profile is given, and the row names none that exists.
+    """
+    profile = profile or _profile_today(row)
     verdict = judge(GATES[row["stage"]], row["measures"], profile, row["declared"] or ())
     return {
         "take": row["take"],
@@ -101,7 +119,7 @@ def judge_again(row: dict[str, Any], profile: Profile | None) -> dict[str, Any]:
 
 
 def verdict_columns(verdict: Verdict) -> dict[str, Any]:
-    """A verdict as the tables of takes and of judgements hold it."""
+    """A verdict as columns of the tables of takes and of judgements."""
     return {
         "outcome": "rejected" if verdict.outcome == "fail" else "accepted",
         "labels": list(verdict.failures),

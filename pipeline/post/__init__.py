@@ -1,4 +1,4 @@
-"""Post: from accepted takes to what a person watches: the movie, the contact sheet, shots by name, the summary.
+"""Post: turns accepted takes into files for a person: the movie, the contact sheet, media files named by shot, the summary.
 
-`episode` is the whole way: plan, render, deliver. No command line here, and no evidence.
+`episode` runs all steps: plan, render, deliver.
 """

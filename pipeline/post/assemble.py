@@ -1,4 +1,4 @@
-"""Assemble: accepted clips to one episode, exact to the frame."""
+"""Assemble accepted clips into one episode, exact to the frame."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pipeline.story.errors import StorageError
 from pipeline.story.stages import CHAIN
 from pipeline.story.title import overlay, title_layer, title_opacity
 
-LONGEST_SECONDS = 24 * 3600.0  # that an assembly may take; an older part of one is nobody's
+LONGEST_SECONDS = 24 * 3600.0  # the longest assembly; an older temporary folder belongs to a killed process
 EPISODE_CRF = 16  # visually lossless for drawings; libx264's scale, 0..51
 
 
@@ -32,8 +32,13 @@ def assemble(episode: Episode, clips: dict[str, dict[str, Any]], store: MediaSto
     """Write the episode: every shot's accepted clip, scaled, resampled, titled and joined.
 
     Args:
-        clips: the accepted clip's row of each shot.
-        out: the file; it appears whole or not at all.
+        clips: shot id to the row of its accepted clip.
+        font: TrueType file for titles; None for the built-in font.
+        out: path of the movie. An error leaves no partial file there.
+
+    Raises:
+        MediaDamaged: a clip's file is missing or damaged.
+        StorageError: the movie cannot be written.
     """
     _sweep(out.parent)
     try:
@@ -49,14 +54,14 @@ def assemble(episode: Episode, clips: dict[str, dict[str, Any]], store: MediaSto
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what assemblies that were killed have left."""
+    """Remove the temporary folders that killed assemblies left behind."""
     for part in folder.glob(".part-*"):
         if time.time() - part.stat().st_mtime > LONGEST_SECONDS:
             shutil.rmtree(part, ignore_errors=True)
 
 
 def timeline(episode: Episode, clips: dict[str, dict[str, Any]], store: MediaStore, font: Path | None) -> Iterator[np.ndarray]:
-    """The episode's frames in order. Holds one clip and one dissolve at a time."""
+    """The episode's frames in order, uint8 RGB (height, width, 3). Memory holds one clip and one dissolve at a time."""
     shots = [shot for _, shot in episode.shots]
     held: deque[np.ndarray] = deque()  # the previous shot's last frames, kept for the dissolve
     for i, shot in enumerate(shots):
@@ -72,7 +77,7 @@ def timeline(episode: Episode, clips: dict[str, dict[str, Any]], store: MediaSto
 
 
 def shot_frames(episode: Episode, shot: Shot, clip: dict[str, Any], store: MediaStore, font: Path | None) -> Iterator[np.ndarray]:
-    """Exactly `shot.frames` frames at the episode's size and rate."""
+    """Exactly `shot.frames` frames, uint8 RGB, at the episode's size and fps, with the shot's title."""
     frames, fps = clip_frames(clip, store)
     layer = title_layer(shot.title, episode.width, episode.height, font) if shot.title else None
     last, scaled = -1, frames[0]
@@ -84,14 +89,18 @@ def shot_frames(episode: Episode, shot: Shot, clip: dict[str, Any], store: Media
 
 
 def _source_frame(n: int, shot: Shot, have: int, fps: Fraction, episode_fps: int) -> int:
-    """Which frame of the clip stands at frame n of the shot. Frames are held, never blended: drawings are held on twos."""
+    """Index of the clip's frame that frame n of the shot shows. Frames are repeated, never blended, as drawn animation does it."""
     if shot.fit == "stretch":
         return min(have - 1, n * have // shot.frames)
     return min(have - 1, int(n * fps / episode_fps))
 
 
 def clip_frames(clip: dict[str, Any], store: MediaStore) -> tuple[np.ndarray, Fraction]:
-    """A stored clip's frames, uint8 RGB (n, height, width, 3), and its rate; proven to be the bytes that were judged."""
+    """A stored clip's frames, uint8 RGB (n, height, width, 3), and its fps.
+
+    Raises:
+        MediaDamaged: the file is missing, or is not the file that was judged.
+    """
     data = store.read(clip["media_path"], clip["media"])
     with tempfile.TemporaryDirectory(prefix="tower-clip-") as folder:
         file = Path(folder) / "clip.mp4"
@@ -100,7 +109,11 @@ def clip_frames(clip: dict[str, Any], store: MediaStore) -> tuple[np.ndarray, Fr
 
 
 def _prove(path: Path, episode: Episode) -> None:
-    """Count what was written, by decoding it: an episode is what plays, not what was meant."""
+    """Decode the written movie, and check its frame count, size and fps.
+
+    Raises:
+        StorageError: they are not the episode's.
+    """
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         frames = sum(1 for _ in container.decode(stream))
@@ -113,9 +126,15 @@ def _prove(path: Path, episode: Episode) -> None:
 
 
 def link_takes(folder: Path, takes: dict[str, dict[str, dict[str, Any]]], store: MediaStore) -> None:
-    """Copies of the accepted media under their shots' names: `shots/SH0010.png`, `shots/SH0010.mp4`.
+    """Copy the accepted media to files that are named by shot: `shots/SH0010.png`, `shots/SH0010.mp4`.
 
-    What an earlier run left under these shots' names and is not accepted now goes away; other files stay.
+    If a stage of a shot is not accepted now, the file that an earlier run left for it is removed. Other files stay.
+
+    Args:
+        takes: shot id to stage to the row of the accepted take.
+
+    Raises:
+        MediaDamaged: a media file is missing or damaged.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for shot, stages in takes.items():

@@ -1,4 +1,4 @@
-"""The contact sheet: one row a shot, the keyframe and moments of its clip, and how it came about."""
+"""The contact sheet: one row for each shot, with its outcome, its keyframe and some frames of its clip."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .assemble import clip_frames
 from .result import Result
 
 PAPER, INK, QUIET, GOOD, BAD = (246, 243, 236), (40, 36, 52), (128, 122, 138), (58, 132, 96), (190, 64, 64)
-MOMENTS = 5
+MOMENTS = 5  # frames of each clip, evenly spaced
 CELL_WIDTH, GAP, MARGIN, TEXT_WIDTH = 216, 10, 28, 340
 
 
@@ -25,7 +25,7 @@ def contact_sheet(episode: Episode, outcomes: list[Result], takes: dict[str, int
     """Write the sheet as PNG.
 
     Args:
-        takes: how many takes each shot has had, both stages, over all runs.
+        outcomes: one for each row of the sheet. takes: shot id to its number of takes, of both stages, over all runs.
     """
     cell_height = round(CELL_WIDTH * episode.height / episode.width)
     row_height = cell_height + GAP + 4
@@ -89,5 +89,5 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def _plain(text: str) -> str:
-    """The sheet's built-in font knows ASCII; other letters are shown as their escapes rather than as empty boxes."""
+    """The text in ASCII, because the sheet's font has no other letters. Others become escapes such as \\xe9."""
     return text.encode("ascii", "backslashreplace").decode()

@@ -1,4 +1,4 @@
-"""Deliver: what a person looks at after a run - the movie, the contact sheet, the shots by name, the summary."""
+"""Write the files that a person looks at after a run: the movie, the contact sheet, media named by shot, the summary."""
 
 from __future__ import annotations
 
@@ -25,20 +25,21 @@ from .result import Result, Summary
 def deliver(
     episode: Episode, rendered: Rendered, outcomes: list[ShotOutcome], catalog: Catalog, folder: Path, run: str, partial: bool
 ) -> Summary:
-    """Write the movie where all shots are there, the sheet and the summary always.
+    """Write the contact sheet and the summary, and the movie if every shot of the episode is accepted.
 
     Args:
-        outcomes: of every shot of the plan. partial: only some of the episode's shots were asked for.
+        outcomes: one for each shot of the plan. run: the run's id. partial: whether the plan holds only some of the episode's shots.
 
     Raises:
-        MediaDamaged, StorageError.
+        MediaDamaged: a media file is missing or damaged.
+        StorageError: a file cannot be written.
     """
     results, counts = _with_rows(catalog, episode.id, outcomes), take_counts(catalog, episode.id)
     link_takes(folder / "shots", {o.shot: o.takes for o in results}, catalog.media)
     contact_sheet(episode, results, counts, catalog.media, folder / "contact_sheet.png")
     movie: Path | None = folder / "episode.mp4"
     if partial or any(o.outcome != "accepted" for o in results):
-        (folder / "episode.mp4").unlink(missing_ok=True)  # an older one would look like this run's
+        (folder / "episode.mp4").unlink(missing_ok=True)  # an older movie would look like this run's
         movie = None
     else:
         clips = {o.shot: o.takes[STAGES[-1]] for o in results}
@@ -86,6 +87,11 @@ def _with_rows(catalog: Catalog, episode: str, outcomes: list[ShotOutcome]) -> l
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Write a value as JSON. An error leaves no partial file.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
     part = path.with_suffix(".part")
     try:
         part.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The whole way of an episode: plan, render what is stale, deliver."""
+"""Render an episode: plan it, render its stale shots, deliver the results."""
 
 from __future__ import annotations
 
@@ -24,7 +24,11 @@ from .result import Summary
 
 @dataclass(frozen=True)
 class Order:
-    """What was asked for. fresh: also what is accepted, with the same seeds. new_seeds: the same, with others."""
+    """What to render.
+
+    out: the folder that gets the episode's folder. only: ids of shots or sequences; empty for all. fresh: render accepted shots
+    too, with the same seeds. new_seeds: as fresh, with seeds that no take has had.
+    """
 
     file: Path
     out: Path
@@ -35,13 +39,16 @@ class Order:
 
 
 def render_episode(order: Order, settings: Settings, console: Console, mended: tuple[str, ...] = ()) -> Summary:
-    """Render what is stale of an episode, then assemble it.
+    """Render the stale shots of an episode, then assemble it.
+
+    A damaged media file is set aside, and the episode is rendered once more, because its take can be made again.
 
     Args:
-        mended: files of the catalog that were found damaged on the way here, and set aside.
+        mended: media files that were set aside before. One that is damaged again is an error.
 
     Raises:
-        InputError, StorageError, ClusterError, CatalogError: each with one sentence; nothing half-written is left.
+        InputError, StorageError, ClusterError, CatalogError: the message is one sentence. No partial file is left.
+        MediaDamaged: a media file is damaged again after it was rendered again.
     """
     episode = load_episode(order.file)
     folder = writable(order.out / episode.id)
@@ -51,8 +58,8 @@ def render_episode(order: Order, settings: Settings, console: Console, mended: t
 
     def planned() -> Plan:
         try:
-            made = make_plan(episode, order.file, settings, here.catalog, order.fresh, order.new_seeds)
-            return select(made, order.only)
+            plan = make_plan(episode, order.file, settings, here.catalog, order.fresh, order.new_seeds)
+            return select(plan, order.only)
         except OSError as error:
             raise InputError(f"{error.filename or order.file} cannot be read: {error.strerror or error}") from error
 
@@ -63,7 +70,7 @@ def render_episode(order: Order, settings: Settings, console: Console, mended: t
     try:
         rendered = render_stale(planned, here, log) if plan.stale else already_rendered(plan, here)
         return deliver(episode, rendered, _all_outcomes(rendered), here.catalog, folder, log.run, partial=bool(order.only))
-    except MediaDamaged as damaged:  # found when its bytes were read: what it was made from is all there
+    except MediaDamaged as damaged:  # found when its bytes were read
         if damaged.path in mended:
             raise
         console.print(f"{damaged}; it is set aside, and its take renders again", highlight=False, soft_wrap=True)
@@ -74,7 +81,7 @@ def render_episode(order: Order, settings: Settings, console: Console, mended: t
 
 
 def _all_outcomes(rendered: Rendered) -> list[ShotOutcome]:
-    """Of every shot of the plan, in the story's order."""
+    """The outcome of every shot of the plan, in the episode's order. A shot that was not rendered was accepted before."""
     ended = {outcome.shot: outcome for outcome in rendered.outcomes}
     return [ended.get(shot.shot.id) or _accepted(shot) for shot in rendered.plan.shots]
 

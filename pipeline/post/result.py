@@ -1,4 +1,4 @@
-"""How an episode ended: what a run says at its end, and writes into `summary.json`."""
+"""The result of a run, which `summary.json` also holds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from pipeline.story.stages import STAGES
 
 @dataclass(frozen=True)
 class Result:
-    """How a shot ended, with the rows of the takes that decide it, by their stage."""
+    """How a shot ended.
+
+    outcome: accepted or exhausted. why: the reason, if exhausted. takes: stage to the row of its accepted take.
+    """
 
     shot: str
     outcome: str
@@ -20,13 +23,16 @@ class Result:
 
     @property
     def last(self) -> Row | None:
-        """Of the last stage that was accepted."""
+        """The row of the last stage that was accepted; None if no stage was."""
         return next((self.takes[stage] for stage in reversed(STAGES) if stage in self.takes), None)
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run did; `summary.json` holds the same."""
+    """What a run did.
+
+    rendered: number of shots that were stale. takes: number of takes that the run made. movie: None if not all shots are accepted.
+    """
 
     run: str
     episode: str

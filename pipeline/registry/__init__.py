@@ -1,4 +1,4 @@
-"""Registry: workflows as the catalog holds them: versions that never change, files and digests on this machine, standing, promotions.
+"""Registry: the workflows in the catalog. It knows their versions, their files and digests on this machine, their status and promotions.
 
-Nothing here plans or renders.
+A registered version never changes. Nothing here plans or renders.
 """

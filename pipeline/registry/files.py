@@ -1,4 +1,4 @@
-"""Names to files on this machine: model folders, LoRAs, pictures; and the cheap checks of them."""
+"""Find the files on this machine that workflows and episodes name, and check them without loading them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,22 @@ DEMO = PROJECT / "actors" / "demo"
 
 
 def files_of(workflow: Workflow, settings: Settings) -> ModelFiles:
-    """The workflow's paths on this machine."""
+    """Paths of the workflow's model files on this machine.
+
+    Raises:
+        InputError: a path leads outside its folder, or a LoRA is missing.
+    """
     loras = tuple(lora_file(f"workflow {workflow.name}: loras", settings, x.file, x.weight) for x in workflow.loras)
     adapter = str(model_path(settings, workflow.motion_adapter)) if workflow.motion_adapter else None
     return ModelFiles(str(model_path(settings, workflow.checkpoint)), adapter, loras, workflow.dtype)
 
 
 def model_path(settings: Settings, name: str) -> Path:
-    """`demo:NAME` is in actors/demo; anything else starts from the models folder, and stays in it."""
+    """Path of a model: `demo:NAME` lies in actors/demo, any other name in TOWER_MODELS_DIR.
+
+    Raises:
+        InputError: the name leads outside that folder.
+    """
     if name.startswith("demo:"):
         return inside(DEMO, name.removeprefix("demo:"), "model path")
     return inside(settings.models_dir, name, "model path")
@@ -38,7 +46,11 @@ def lora_file(where: str, settings: Settings, name: str, weight: float) -> Lora:
 
 
 def check_files(workflow: Workflow, files: ModelFiles) -> None:
-    """The cheap checks: folders, sizes and frame counts. Loading finds the rest, still before anything renders."""
+    """Check folders, sizes and frame counts without loading a model. A run loads all models before it renders, and finds other faults then.
+
+    Raises:
+        InputError: a check failed.
+    """
     field = "checkpoint"
     try:
         check_folder(files.checkpoint, "checkpoint")
@@ -55,7 +67,7 @@ def check_files(workflow: Workflow, files: ModelFiles) -> None:
 
 
 def state_of_files(workflow: Workflow, settings: Settings) -> str:
-    """`ready` and how large its models are, or what is missing; nothing is loaded."""
+    """`ready` and the size of the model files, or what is missing; text for people. Nothing is loaded."""
     try:
         files = files_of(workflow, settings)
         check_files(workflow, files)
@@ -67,6 +79,14 @@ def state_of_files(workflow: Workflow, settings: Settings) -> str:
 
 
 def inside(folder: Path, name: str, what: str) -> Path:
+    """The path that `name` means in `folder`.
+
+    Args:
+        what: what the path is for, for the error message.
+
+    Raises:
+        InputError: the path leads outside the folder.
+    """
     path = (folder / name).resolve()
     if not path.is_relative_to(folder.resolve()):
         raise InputError(f"{what} {name!r} leads outside {folder}; only paths inside it are read")

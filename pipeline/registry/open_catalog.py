@@ -1,4 +1,4 @@
-"""Open the catalog of the settings; a new one begins with the project's own workflows and the evidence for them."""
+"""Open the catalog that the settings name. A new catalog starts with the project's own workflows and the evidence for them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,15 @@ from .workflows import Registry, registry_row
 
 EVIDENCE = PROJECT / "configs" / "evidence"
 ALIASES = PROJECT / "configs" / "aliases.yaml"
-OURS = "the project"  # who registered and promoted what comes with it
+OURS = "the project"  # recorded as the person who registered and promoted these workflows
 
 
 def open_catalog(settings: Settings, evidence: bool = True) -> Catalog:
-    """Open, creating, upgrading and seeding what is there. evidence: False where it is being measured anew."""
+    """Open the catalog. A new one is created and seeded; an old version is upgraded and seeded.
+
+    Args:
+        evidence: False seeds no benchmarks and promotions, for a catalog that will measure them anew.
+    """
     catalog = Catalog.open(settings.place)
     if catalog.was_version < VERSION or not catalog.rows("workflows", columns=["workflow"]):
         seed(catalog, settings, evidence)
@@ -29,10 +33,10 @@ def open_catalog(settings: Settings, evidence: bool = True) -> Catalog:
 
 
 def seed(catalog: Catalog, settings: Settings, evidence: bool) -> None:
-    """The project's workflows, aliases, benchmarks and promotions, as far as the catalog lacks them.
+    """Add the project's workflows, aliases, benchmarks and promotions that the catalog lacks.
 
-    Benchmark rows name the digest that they were measured on: where model files or libraries differ
-    here, they prove nothing, and the status says so.
+    A benchmark row names the digest that it was measured on. If model files or libraries differ on this machine, the row
+    proves nothing here, and the workflow's status says so.
     """
     for table, key in (("benchmarks", "benchmark"), ("promotions", "at")) if evidence else ():
         _add_evidence(catalog, table, key)
@@ -43,7 +47,7 @@ def seed(catalog: Catalog, settings: Settings, evidence: bool) -> None:
         workflow = read_workflow(path)
         if workflow.version not in registry.versions.get(workflow.name, {}):
             missing.append(registry_row(registry, workflow, f"{path.parent.parent.name}/{path.parent.name}/{path.name}", OURS))
-    if missing:  # last: a catalog that has workflows has all the rest, wherever the process was killed
+    if missing:  # written last: a new catalog without workflows is seeded again, so a killed process leaves no gap
         catalog.append("workflows", missing)
     registry.digests.save()
 

@@ -1,4 +1,7 @@
-"""Decisions about workflows: promote, deprecate, archive, alias. Each is a row for ever; none goes without its ground."""
+"""Decisions about workflows: promote, deprecate, archive, alias. Each is a row that is never removed.
+
+A promotion needs a benchmark; a deprecation and an archival need a reason.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,14 @@ from .workflows import Registry
 
 
 def promote(registry: Registry, ref: str, evidence: str, by: str) -> Row:
-    """Call a version proven, by a benchmark of exactly what it is here and now.
+    """Promote a version to proven. The benchmark must be of the settings, model files and libraries that this machine has now.
+
+    Args:
+        ref: the version, as `Registry.resolve` takes it. evidence: the benchmark's id. by: who decides; "" is the current user.
 
     Raises:
-        InputError: the evidence is not there, is of something else, or does not reach what its suite demands; with the numbers.
+        InputError: the benchmark does not exist, is of something else, does not meet its suite's demands, or is worse than
+            the benchmark of a version that was promoted before. The message gives the numbers.
     """
     workflow = registry.resolve(ref, "promote")
     name = workflow.title
@@ -41,7 +48,7 @@ def promote(registry: Registry, ref: str, evidence: str, by: str) -> Row:
 
 
 def _not_worse(registry: Registry, workflow: Workflow, rows: list[Row]) -> None:
-    """A version must not take the place of a proven one that is better on the same cells."""
+    """Refuse a version that is worse on the same cells than a version that was promoted before."""
     for row in registry.ledger:
         if row["action"] != "promote" or row["workflow"] != workflow.name or row["version"] == workflow.version:
             continue
@@ -59,7 +66,7 @@ def retire(registry: Registry, action: str, ref: str, why: str, by: str, evidenc
     """Deprecate or archive a version, with the reason.
 
     Raises:
-        InputError: no reason is given, or the evidence is not there.
+        InputError: no reason is given, or the benchmark does not exist.
     """
     workflow = registry.resolve(ref, action)
     if not why.strip():
@@ -70,10 +77,10 @@ def retire(registry: Registry, action: str, ref: str, why: str, by: str, evidenc
 
 
 def alias(registry: Registry, other: str, ref: str, by: str) -> Row:
-    """Let a name stand for a workflow, or for one version of it, until it is moved.
+    """Let a name stand for a workflow, or for one version of it. A later alias of the same name replaces this one.
 
     Raises:
-        InputError: the name is a workflow's own.
+        InputError: a workflow has that name.
     """
     if other in registry.versions:
         raise InputError(f"alias {other}: a workflow has that name")

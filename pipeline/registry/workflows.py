@@ -1,4 +1,4 @@
-"""The registry: workflows as the catalog holds them, and what this machine can say of each."""
+"""The registry: the workflows in the catalog, and for each its files, digest and status on this machine."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from pipeline.story.workflow import Workflow
 
 from .files import check_files, files_of
 
-LIBRARIES = ("torch", "diffusers", "transformers", "peft", "av")  # those that decide pixels
-NO_PIXELS = {"description", "retry", "gates", "parameters"}  # settings that decide none: parameters only allow
+LIBRARIES = ("torch", "diffusers", "transformers", "peft", "av")  # the libraries that affect pixels
+NO_PIXELS = {"description", "retry", "gates", "parameters"}  # do not affect pixels; `parameters` only says what a shot may change
 MAX_NAMED = 5
 
 
 @dataclass(frozen=True)
 class Ready:
-    """A workflow whose files are here: what a render needs of it."""
+    """A workflow whose files are on this machine, with everything that a render needs."""
 
     workflow: Workflow
     digest: str  # of settings, model files and libraries
@@ -47,7 +47,7 @@ class Ready:
 
 
 class Registry:
-    """Reads the catalog once; every workflow and file is looked at once."""
+    """The workflows of one catalog. Each table and each file is read once, so later changes are not seen."""
 
     def __init__(self, catalog: Catalog, settings: Settings, digests: FileDigests | None = None):
         self.catalog, self.settings = catalog, settings
@@ -56,10 +56,10 @@ class Registry:
 
     @cached_property
     def versions(self) -> dict[str, dict[int, Row]]:
-        """Name to version to its row."""
+        """Workflow name to version to row."""
         found: dict[str, dict[int, Row]] = {}
         for row in self.catalog.rows("workflows"):
-            found.setdefault(row["workflow"], {}).setdefault(row["version"], row)  # the first holds: versions never change
+            found.setdefault(row["workflow"], {}).setdefault(row["version"], row)  # the first row counts, because a version never changes
         return found
 
     @cached_property
@@ -68,7 +68,7 @@ class Registry:
 
     @cached_property
     def cells(self) -> dict[str, list[Row]]:
-        """Benchmark to its cells, oldest benchmark first."""
+        """Benchmark id to the rows of its cells, oldest benchmark first."""
         found: dict[str, dict[str, Row]] = {}
         for row in self.catalog.rows("benchmarks"):
             found.setdefault(row["benchmark"], {})[row["shot"]] = row
@@ -91,7 +91,10 @@ class Registry:
         """The workflow that a name, name@version, alias or #digest means.
 
         Args:
-            asked_by: who wants it, for the sentence: a file, and a shot where there is one.
+            asked_by: who names the workflow, for the error message: a command or a file, and the shot if there is one.
+
+        Raises:
+            InputError: no workflow, or more than one, is meant.
         """
         if ref.startswith("#"):
             return self._by_digest(ref[1:], asked_by)
@@ -109,7 +112,7 @@ class Registry:
         """Find and hash the workflow's files.
 
         Raises:
-            InputError: something is missing or cannot fit.
+            InputError: a file or the gate profile is missing, or does not fit.
         """
         key = (workflow.name, workflow.version)
         if key not in self.prepared:
@@ -121,7 +124,7 @@ class Registry:
         return self.prepared[key]
 
     def models(self, workflow: Workflow) -> dict[str, str]:
-        """Path to digest of everything that the workflow loads, paths as they are written."""
+        """Digest of each checkpoint, adapter and LoRA that the workflow loads, by its path as the workflow file writes it."""
         files = files_of(workflow, self.settings)
         found = {workflow.checkpoint: self.digests.of(Path(files.checkpoint))}
         if workflow.motion_adapter and files.motion_adapter:
@@ -129,7 +132,7 @@ class Registry:
         return found | {written.file: self.digests.of(Path(lora.file)) for written, lora in zip(workflow.loras, files.loras, strict=True)}
 
     def standing(self, workflow: Workflow) -> Standing:
-        """Its status here and now."""
+        """The workflow's status on this machine now. It depends on files, libraries, suites and gate profiles."""
         try:
             current: str | None = self.prepare(workflow).digest
         except InputError:
@@ -162,7 +165,7 @@ class Registry:
 
 
 def pixel_settings(workflow: Workflow) -> dict[str, Any]:
-    """Those settings that decide pixels, with the name and the version that evidence cites."""
+    """The settings that affect pixels; and name and version, because benchmark rows cite them."""
     return workflow.model_dump(mode="json", exclude=NO_PIXELS)
 
 
@@ -172,12 +175,15 @@ def settings_digest(workflow: Workflow) -> str:
 
 @cache
 def libraries() -> dict[str, str]:
-    """Public versions: a build for CUDA and one for the CPU are the same library; the device is named beside them."""
+    """Versions of LIBRARIES without their local part, such as +cpu.
+
+    Builds for CUDA and for CPUs count as equal, because benchmark rows name the device.
+    """
     return {name: installed(name).split("+")[0] for name in LIBRARIES}
 
 
 def digest_memory(catalog: Catalog) -> Path:
-    """Where digests of model files are remembered: with a local catalog, or in the person's cache."""
+    """Path of the cache of model digests: in the folder of a local catalog, else in the user's cache folder, which is made."""
     if catalog.place.is_local:
         return catalog.place.folder / "model-digests.json"
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tower"
@@ -186,10 +192,10 @@ def digest_memory(catalog: Catalog) -> Path:
 
 
 def register(registry: Registry, workflow: Workflow, source: str, by: str = "") -> tuple[Row, bool]:
-    """Record a version for ever. Gives its row, and whether it is new.
+    """Register a version; it can never change afterwards. Gives its row, and whether the row is new.
 
     Raises:
-        InputError: that version is registered with other settings.
+        InputError: the version is already registered with other settings.
     """
     known = registry.versions.get(workflow.name, {})
     row = registry_row(registry, workflow, source, by or getuser())
@@ -209,7 +215,7 @@ def register(registry: Registry, workflow: Workflow, source: str, by: str = "") 
 def registry_row(registry: Registry, workflow: Workflow, source: str, by: str) -> Row:
     try:
         lock, models = registry.prepare(workflow).digest, registry.models(workflow)
-    except InputError:  # its files are not here: the settings are registered all the same
+    except InputError:  # without its files, a workflow is registered by its settings alone
         lock, models = None, {}
     return {
         "workflow": workflow.name,
@@ -229,8 +235,8 @@ def registry_row(registry: Registry, workflow: Workflow, source: str, by: str) -
 
 def _differences(before: dict[str, Any], after: dict[str, Any]) -> str:
     names = [k for k in before | after if before.get(k) != after.get(k) and k != "description"]
-    told = [f"{k} {before.get(k)} → {after.get(k)}" for k in names[:MAX_NAMED]]
-    return ", ".join(told) + (", …" if len(names) > MAX_NAMED else "")
+    shown = [f"{k} {before.get(k)} → {after.get(k)}" for k in names[:MAX_NAMED]]
+    return ", ".join(shown) + (", …" if len(names) > MAX_NAMED else "")
 
 
 def _workflow(row: Row) -> Workflow:

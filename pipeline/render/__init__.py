@@ -1,5 +1,5 @@
 """Render: one run over one episode, or over a benchmark's cells.
 
-`render` claims and begins, `drive` lets shots live beside each other, `shot` is one shot's life, `studio` makes its takes, `gate_tasks`
-are what runs on CPUs. What becomes of accepted takes is not known here: that is `post`.
+`render` claims the episode and starts the run, `drive` renders many shots at once, `shot` takes one shot through its stages, `studio`
+makes the takes, `gate_tasks` holds the tasks that run on CPUs. What happens to accepted takes afterwards is the work of the room `post`.
 """

@@ -1,4 +1,4 @@
-"""What every step of a run is given."""
+"""The context that every step of a run gets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline.story.settings import Settings
 
 @dataclass(frozen=True)
 class Context:
-    """Where things are, what has happened, and where to say what happens now."""
+    """settings: where things are. catalog: what has happened. console: where messages are printed."""
 
     settings: Settings
     catalog: Catalog

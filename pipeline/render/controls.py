@@ -1,4 +1,4 @@
-"""A person's word to a running render: pause, go on. It is a row, so it reaches a driver on whatever machine."""
+"""Pause and resume a running render. A person's request is a row in the catalog, so it reaches a driver on any machine."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ POLL_SECONDS = 2.0
 
 
 class Controls:
-    """The driver's side: follows what is said to its run."""
+    """The driver's side: reads the requests to its run."""
 
     def __init__(self, catalog: Catalog, run: str):
         self.catalog, self.run = catalog, run
 
     async def follow(self, pool: Pool, tell: Callable[[str], None]) -> None:
+        """Pause or resume the pool, as the latest request says, until cancelled. `tell` prints a line for each change."""
         while True:
             row = await asyncio.to_thread(self._latest)
             if row and (row["action"] == "pause") != pool.paused:
@@ -34,17 +35,20 @@ class Controls:
 
     def _latest(self) -> Row | None:
         try:
-            said = [r for r in self.catalog.rows("controls") if r["run"] == self.run]
+            requests = [r for r in self.catalog.rows("controls") if r["run"] == self.run]
         except CatalogError:
-            return None  # storage that does not answer just now stops no render
-        return said[-1] if said else None
+            return None  # a storage fault must not stop the render; the next poll tries again
+        return requests[-1] if requests else None
 
 
 def say(catalog: Catalog, episode: str, action: Literal["pause", "resume"], by: str = "") -> Row:
-    """Tell the driver that renders this episode.
+    """Record a request to the driver that renders this episode. Gives its row.
+
+    Args:
+        by: who asks; "" is the current user.
 
     Raises:
-        InputError: nobody renders it now.
+        InputError: no driver renders the episode now.
     """
     runs = living(catalog.rows("runs", episode))
     if not runs:

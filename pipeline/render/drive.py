@@ -1,4 +1,4 @@
-"""Many shots' lives beside each other, and what goes on beside them: models loaded, signs of life, the display, a person's words."""
+"""Render many shots at once. Beside them: load the models, record heartbeats, update the display, follow requests to pause and resume."""
 
 from __future__ import annotations
 
@@ -32,16 +32,19 @@ from .studio import Studio
 from .watcher import Display, Watcher
 
 LIVE_PER_DEVICE = 4  # shots in flight for each device: enough to fill a batch of stills, few enough to bound frames in memory
-LIVE_IN_TURNS = 64  # the same where models take turns: the longer a turn, the fewer the switches
-WARM_GATES = 16  # workers of gates that are started beforehand; more come as they are needed
-LOOK_SECONDS = 1.0  # between looks at the pool, for the display and the charts
+LIVE_IN_TURNS = 64  # the same where models take turns on a device: more shots give longer turns and fewer switches
+WARM_GATES = 16  # gate workers that start while models load; Ray starts more when they are needed
+LOOK_SECONDS = 1.0  # between updates of the display and of Ray's metrics
 
 
 async def drive(shots: Iterable[ShotPlan], studio: Studio, limit: Callable[[], int]) -> list[ShotOutcome]:
-    """Every shot's life, begun in order, at most `limit()` at once; gives how each ended. Once the pool stops, no other begins."""
+    """Render the shots, started in order, at most `limit()` of them at once. Gives the outcomes of the shots that ended.
+
+    Once the pool is stopping, no further shot is started.
+    """
     outcomes: list[ShotOutcome] = []
     room, alive = asyncio.Event(), 0
-    gc.freeze()  # what was imported stays: to look through it for garbage again and again takes 5 % of the driver's time
+    gc.freeze()  # imported modules are never garbage; scanning them would take 5 % of the driver's time
 
     async def one(plan: ShotPlan) -> None:
         nonlocal alive
@@ -62,18 +65,18 @@ async def drive(shots: Iterable[ShotPlan], studio: Studio, limit: Callable[[], i
                 alive += 1
                 group.create_task(one(plan))
     except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None  # the first fault is the cause; the others were cancelled for it
+        raise errors.exceptions[0] from None  # the first error is the cause: it cancelled the other tasks
     finally:
-        gc.unfreeze()  # C++ libraries complain where it is left behind at the end
+        gc.unfreeze()  # C++ libraries complain if objects are still frozen at exit
     return outcomes
 
 
 @asynccontextmanager
 async def studio_for(plan: Plan, here: Context, log: RunLog, pool: Pool, needs: ModelNeeds) -> AsyncIterator[Studio]:
-    """A studio with its models loaded, and all that goes on beside the shots for as long as it is open.
+    """A studio with its models loaded. While it is open, the tasks beside the shots run: heartbeats, display, pause and resume.
 
     Raises:
-        InputError: a model or a LoRA cannot be loaded; nothing is rendered then.
+        InputError: a model or a LoRA cannot be loaded. Nothing is rendered then.
     """
     _stop_at_once_on(signal.SIGINT, signal.SIGTERM)
     async with pool, Writer(here.catalog) as writer:
@@ -87,14 +90,14 @@ async def studio_for(plan: Plan, here: Context, log: RunLog, pool: Pool, needs: 
 
 
 def live_limit(pool: Pool, needs: ModelNeeds, profile: ClusterProfile) -> int:
-    """How many shots may be under way at once, with the devices that there are now."""
+    """How many shots may be in flight at once, with the devices of this moment."""
     each = profile.live_shots_per_device or (LIVE_IN_TURNS if pool.takes_turns(needs.models.values()) else LIVE_PER_DEVICE)
     return each * max(1, len(pool.fleet.posts))
 
 
 @contextmanager
 def _beside(*work: Any) -> Iterator[None]:
-    """Coroutines that run for as long as the `with` block does."""
+    """Run coroutines during a `with` block; cancel them at its end."""
     tasks = [asyncio.create_task(one) for one in work]
     try:
         yield
@@ -104,7 +107,11 @@ def _beside(*work: Any) -> Iterator[None]:
 
 
 async def _load(pool: Pool, needs: ModelNeeds, plan: Plan) -> None:
-    """Load every model and LoRA that the plan needs, before the first picture: a bad one stops the run here."""
+    """Load every model and LoRA that the plan needs, before the first take.
+
+    Raises:
+        InputError: a model or a LoRA cannot be loaded.
+    """
 
     async def load(spec: ModelSpec, calls: list[tuple[Any, ...]], name: str) -> None:
         try:
@@ -122,13 +129,13 @@ async def _load(pool: Pool, needs: ModelNeeds, plan: Plan) -> None:
 
 
 async def warm_gates(pool: Pool) -> None:
-    """Workers for the gates, started while models load."""
+    """Start CPU workers for the gates while models load, so that the first verdict does not wait for them."""
     with suppress(DeviceLost):
         await asyncio.gather(*(pool.cpu(warm, name="gates start") for _ in range(min(pool.info.cpus, WARM_GATES))))
 
 
 def _needed(needs: ModelNeeds, plan: Plan) -> list[tuple[ModelSpec, list[tuple[Any, ...]], str]]:
-    """Models with the LoRAs that each must prepare, and the workflow that is blamed if it cannot."""
+    """For each model: its spec, the LoRAs that it must prepare, and the workflow that an error message names."""
     needed: dict[str, tuple[ModelSpec, list[tuple[Any, ...]], str]] = {}
     for stage in (stage for shot in plan.stale for stage in shot.on_devices):
         encoder, spec = needs.encoder(stage), needs.model(stage)
@@ -153,26 +160,28 @@ def _progress(here: Context, plan: Plan) -> RenderProgress:
 
 
 def _known_keyframes(catalog: Catalog, plan: Plan) -> dict[str, int]:
+    """Shot id to the perceptual hash (64 bits) of its accepted keyframe."""
     kept = {s.accepted[0].take: s.shot.id for s in plan.shots if s.accepted}
     rows = rows_of(catalog, list(kept), "take, measures")
     return {kept[take]: keyframe_hash(row["measures"]) for take, row in rows.items()}
 
 
 async def _beat(writer: Writer, log: RunLog) -> None:
-    """Signs of life, for drivers on other machines."""
+    """Record heartbeats. Drivers on other machines see from them that this run has not died."""
     while True:
         await asyncio.sleep(BEAT_SECONDS)
         await writer.add("runs", log.row("alive"))
 
 
 async def _look(pool: Pool, watcher: Watcher) -> None:
+    """Pass the pool's statistics to the watcher, again and again."""
     while True:
         watcher.pool(pool.stats())
         await asyncio.sleep(LOOK_SECONDS)
 
 
 def _stop_at_once_on(*signals: signal.Signals) -> None:
-    """Devices are ended, nothing half-done is recorded. A scheduler's SIGTERM leaves seconds, less than a clip takes."""
+    """On these signals, cancel the run: takes in flight are lost. A scheduler kills seconds after SIGTERM, before a clip is finished."""
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
     assert task
     for number in signals:
@@ -180,7 +189,7 @@ def _stop_at_once_on(*signals: signal.Signals) -> None:
 
 
 def _stop_politely_on(number: signal.Signals, pool: Pool, progress: RenderProgress) -> None:
-    """The first time, finish what executes and commit it; the second time, stop at once."""
+    """On the first signal, finish and record the takes that are executing. On the second signal, cancel the run."""
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
     assert task
 

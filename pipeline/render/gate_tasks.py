@@ -1,4 +1,4 @@
-"""CPU tasks: write a take's media, decode it again, and let its gate judge what is really there."""
+"""CPU tasks: write a take's media file, decode the file again, and judge the decoded pictures with the take's gate."""
 
 from __future__ import annotations
 
@@ -28,37 +28,42 @@ from .video_file import write_clip
 
 @dataclass(frozen=True)
 class Standard:
-    """What a take is held to: a profile, and what its shot declares."""
+    """What a take is judged by: a gate profile, and what its shot declares."""
 
     profile: Profile
     declared: tuple[str, ...] = ()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """It goes with every task, with sixty rules in it: they are written once here, and read once by each worker."""
-        return _standard, (_written(self.profile), self.declared)
+        """Pickle the profile only once for all tasks. Every task carries a standard, and a profile has dozens of rules."""
+        return _standard, (_pickled(self.profile), self.declared)
 
 
-WRITTEN: dict[int, tuple[Profile, bytes]] = {}  # by identity; each is kept, so that its identity stays its own
+# id() of a profile to the profile and its pickle. The profile is kept, because Python could give its id to another object otherwise.
+WRITTEN: dict[int, tuple[Profile, bytes]] = {}
 
 
-def _written(profile: Profile) -> bytes:
+def _pickled(profile: Profile) -> bytes:
     if id(profile) not in WRITTEN:
         WRITTEN[id(profile)] = profile, pickle.dumps(profile)
     return WRITTEN[id(profile)][1]
 
 
-def _standard(written: bytes, declared: tuple[str, ...]) -> Standard:
-    return Standard(_profile(written), declared)
+def _standard(pickled: bytes, declared: tuple[str, ...]) -> Standard:
+    return Standard(_profile(pickled), declared)
 
 
 @lru_cache
-def _profile(written: bytes) -> Profile:
-    return pickle.loads(written)
+def _profile(pickled: bytes) -> Profile:
+    """Cached: each worker unpickles a profile once."""
+    return pickle.loads(pickled)
 
 
 @dataclass(frozen=True)
 class Judged:
-    """A verdict and where the judged bytes lie. Small: it passes through the driver."""
+    """A verdict, and where the judged file is stored. It holds no pixels, because it passes through the driver.
+
+    width, height: pixels. frames: 1 for a still. seconds: of the whole task.
+    """
 
     verdict: Verdict
     media: Media
@@ -66,26 +71,30 @@ class Judged:
     height: int
     frames: int
     seconds: float
-    encode_seconds: float  # of `seconds`, writing the file
+    encode_seconds: float  # the part of `seconds` in which the file was encoded
 
 
 def warm() -> None:
-    """Nothing but the imports of this module, which take a worker seconds: done while models load, not before the first verdict."""
+    """Do nothing. A worker that runs this task imports this module, which takes seconds, while models still load."""
 
 
 def judge_keyframe(image: np.ndarray, finite: bool, width: int, height: int, root: Place, standard: Standard) -> Judged:
     """Store a still as PNG and judge the stored bytes.
 
     Args:
-        image: uint8 RGB (height, width, 3). finite: what the model said before its cast to uint8.
-        width, height: what was asked for. root: where the catalog is.
+        image: uint8 RGB (height, width, 3). finite: whether all of the model's values were finite, before the cast to uint8.
+        width, height: the size that the workflow asks for. root: the catalog's place.
     """
     started = time.monotonic()
     return _judge_still(_png(image), finite, width, height, root, standard, started)
 
 
 def judge_given(path: Path, width: int, height: int, root: Place, standard: Standard) -> Judged:
-    """A still that a person gave, scaled to the workflow's size (the middle, if the shapes differ), then as a keyframe."""
+    """Judge a person's still as a keyframe. It is scaled and cropped to the workflow's (width, height) first.
+
+    Raises:
+        Undecodable: the file is not a readable picture.
+    """
     started = time.monotonic()
     return _judge_still(_png(fill(read_still(path).image, width, height)), True, width, height, root, standard, started)
 
@@ -108,8 +117,11 @@ def judge_clip(frames: np.ndarray, finite: bool, keyframe: Media, expect: Expect
     """Encode a clip, decode the file again, judge it against its keyframe, and store it.
 
     Args:
-        frames: uint8 RGB (frames, height, width, 3). keyframe: the still that it must start from.
-        expect: what the workflow promises; the file must hold exactly that.
+        frames: uint8 RGB (frames, height, width, 3). keyframe: the still that the clip must start from.
+        expect: frame count, fps, size and codec that the file must have.
+
+    Raises:
+        MediaDamaged: the keyframe's file is missing or damaged.
     """
     started = time.monotonic()
     fps = expect.fps
@@ -125,10 +137,14 @@ def judge_clip(frames: np.ndarray, finite: bool, keyframe: Media, expect: Expect
 
 
 def read_keyframe(media: Media, width: int, height: int, root: Place) -> np.ndarray:
-    """The stored keyframe, proven, scaled to the clip's size: uint8 RGB (height, width, 3)."""
+    """A stored keyframe, scaled and cropped to the clip's size: uint8 RGB (height, width, 3).
+
+    Raises:
+        MediaDamaged: the file is missing, or its digest is wrong.
+    """
     return fill(read_still(MediaStore(root).read(media.path, media.digest)).image, width, height)
 
 
 def keyframe_part(media: Media, width: int, height: int, root: Place) -> list[np.ndarray]:
-    """`read_keyframe` for the object store, which indexes lists."""
+    """As `read_keyframe`, in a list of one: `Stored` names an item of a list in the object store."""
     return [read_keyframe(media, width, height, root)]

@@ -1,4 +1,4 @@
-"""Hashes of accepted keyframes: eight bytes a shot, so that a hundred thousand are compared in a tenth of a millisecond."""
+"""Hashes of accepted keyframes, eight bytes for each shot. Comparing one with 100,000 others takes 0.1 ms."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 class KeyframeHashes:
-    """The latest accepted keyframe's perceptual hash (64 bits) of every shot."""
+    """The perceptual hash (64 bits) of each shot's latest accepted keyframe."""
 
     def __init__(self, known: Mapping[str, int]):
         self.places = {shot: i for i, shot in enumerate(known)}
@@ -21,6 +21,6 @@ class KeyframeHashes:
         self.bits[place] = bits
 
     def of_others(self, shot: str) -> np.ndarray:
-        """uint64, one a shot but this one."""
+        """The hashes of all shots but this one: uint64 (n,)."""
         bits, place = self.bits[: len(self.places)], self.places.get(shot)
         return bits if place is None else np.delete(bits, place)

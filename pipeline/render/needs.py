@@ -1,4 +1,4 @@
-"""Models as the pool knows them: what each needs of a device, from what it needed before."""
+"""Model specs for the pool: how to build each model, and how much device memory it needs."""
 
 from __future__ import annotations
 
@@ -16,15 +16,18 @@ from pipeline.story.cluster_profile import ClusterProfile
 from pipeline.story.errors import InputError
 from pipeline.story.workflow import Workflow
 
-FIRST_GUESS = 1.6  # times the size of its weights: activations of a clip at full size take about half of the weights again
+FIRST_GUESS = 1.6  # memory of an unmeasured model over the size of its weights: a full-size clip's activations take about half of that size
 PROMPTS = "prompts"  # what a cluster profile calls the text encoders
-TEXT_GUESS = 1.1  # a text is short: its encoder needs little beside its weights
+TEXT_GUESS = 1.1  # the same for text encoders: a prompt is short, so its activations are small
 
 MEASURED = "SELECT workflow_digest, max(model_memory_bytes) AS bytes FROM takes WHERE model_memory_bytes IS NOT NULL GROUP BY ALL"
 
 
 class ModelNeeds:
-    """The specs of one run; each is made once."""
+    """The model specs of one run; each spec is made once.
+
+    measured: workflow digest to the bytes of device memory that its model needed in earlier takes.
+    """
 
     def __init__(self, profile: ClusterProfile, measured: dict[str, int] | None = None):
         self.profile, self.measured = profile, measured or {}
@@ -32,10 +35,10 @@ class ModelNeeds:
 
     @classmethod
     def of(cls, catalog: Catalog, profile: ClusterProfile) -> ModelNeeds:
-        """With the memory that each workflow needed in takes of this catalog, by its digest.
+        """Model needs, with memory as measured in the takes of this catalog.
 
         Raises:
-            InputError: the profile places something that does not exist.
+            InputError: the profile's placement names neither a family nor a workflow.
         """
         known = {*FAMILIES, PROMPTS} | {row["workflow"] for row in catalog.rows("workflows", columns=["workflow"])}
         for name in profile.placement:
@@ -48,6 +51,7 @@ class ModelNeeds:
         return cls(profile, {row["workflow_digest"]: row["bytes"] for row in rows})
 
     def model(self, stage: StagePlan) -> ModelSpec:
+        """The spec of the model that makes this stage's takes."""
         identity = identity_of(stage)
         if identity not in self.models:
             flow, files = stage.workflow, stage.files
@@ -65,7 +69,7 @@ class ModelNeeds:
         return self.models[identity]
 
     def encoder(self, stage: StagePlan) -> ModelSpec:
-        """Workflows on the same checkpoint share its encoder."""
+        """The spec of the stage's text encoder. Workflows with the same checkpoint, dtype and token limit share it."""
         files, tokens = stage.files, stage.workflow.max_tokens
         key = f"{Path(files.checkpoint).name}#{files.checkpoint}:{tokens}:{files.dtype}"
         if key not in self.models:
@@ -77,29 +81,30 @@ class ModelNeeds:
 
 
 def identity_of(stage: StagePlan) -> str:
-    """What the model calls itself on its receipts: workflow, version and the digest of settings and files."""
+    """The name that the model writes on its receipts: workflow, version, and 12 characters of the workflow's digest."""
     return f"{stage.workflow.title}#{stage.workflow_digest[:12]}"
 
 
 def frame_bytes(flow: Workflow) -> int:
-    """Of one clip as it lies in the object store, uint8 RGB; 0 for stills, which are small."""
+    """Bytes of one clip in the object store, uint8 RGB. 0 for stills: they are small, and the pool does not count them."""
     return flow.width * flow.height * 3 * flow.num_frames if flow.num_frames else 0
 
 
 def weights(folders: list[str], text: bool, dtype: str) -> int:
-    """Bytes that safetensors files take once they are loaded; of the text encoders' folders, or of all others.
+    """Bytes that the safetensors files in these folders take on a device.
 
     Args:
-        dtype: as in a workflow. On a GPU "auto" has two bytes a number, however the file stores them.
+        text: True counts only the subfolders of text encoders, False only the others.
+        dtype: as in a workflow. float32 takes four bytes for a number, all others two: on a GPU, "auto" loads 16 bits.
     """
     files = [(p.relative_to(f).parts[0].startswith("text_encoder"), p) for f in folders for p in Path(f).rglob("*.safetensors")]
     return sum(_numbers(p) for is_text, p in files if is_text == text) * (4 if dtype == "float32" else 2)
 
 
 def _numbers(file: Path) -> int:
-    """Only the file's head is read."""
+    """How many numbers a safetensors file holds. Only its header is read."""
     try:
         with safe_open(file, "np") as tensors:
-            return sum(prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118 - it is no dictionary
+            return sum(prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118 - not a dictionary
     except (OSError, SafetensorError):
-        return file.stat().st_size // 2  # whoever loads it will say what is wrong
+        return file.stat().st_size // 2  # a guess: loading the model will report the damaged file

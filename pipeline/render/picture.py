@@ -1,4 +1,4 @@
-"""Fit a picture into a size."""
+"""Scale pictures."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from PIL import Image
 
 
 def fill(image: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Scaled to fill, the middle kept: never stretched, never with bars. uint8 RGB in and out."""
+    """Scale a picture to cover (width, height), and crop its middle: no distortion and no bars. uint8 RGB (height, width, 3) in and out."""
     if image.shape[:2] == (height, width):
         return image
     factor = max(width / image.shape[1], height / image.shape[0])

@@ -1,4 +1,4 @@
-"""Progress: what a person sees of a render. A live table on a terminal, a line now and then elsewhere."""
+"""Progress: what a person sees of a render. A table that updates itself on a terminal; log lines elsewhere."""
 
 from __future__ import annotations
 
@@ -18,17 +18,22 @@ from rich.text import Text
 
 from pipeline.story.stages import STAGES
 
-LINES = 20  # rejections and cut prompts that one log interval tells one by one
-SHOWN = 5  # rejections on the terminal
-SHORT = 55  # characters of findings that fit beside a take's id into 80 columns
-TRUSTED = 5  # accepted results after which this run's own pace counts as much as history
-SETTLING = 60.0  # seconds of work, and
-SETTLING_RESULTS = 5  # results' time, after which the devices' real use counts as much as the hope that all are busy
-SMOOTHING = 15.0  # seconds in which the shown estimate follows a new one about two thirds of the way
+LINES = 20  # messages in one log interval (rejections, cut prompts); more are only counted
+SHOWN = 5  # latest rejections in the table
+SHORT = 55  # characters of findings that fit into 80 columns beside a take's id
+TRUSTED = 5  # earlier runs' costs weigh as much as this many accepted results of this run
+# The estimate first assumes that all devices are busy. The devices' measured use weighs as much as this assumption after
+# SETTLING seconds, plus the time of SETTLING_RESULTS results.
+SETTLING = 60.0
+SETTLING_RESULTS = 5
+SMOOTHING = 15.0  # time constant in seconds: after this time, the shown estimate has gone 63 % of the way to a new one
 
 
 class Eta:
-    """A guess at the seconds left, from what results have cost before and cost now. It never jumps."""
+    """Estimates the seconds left, from the device seconds of results in earlier runs and in this run.
+
+    The shown estimate is smoothed, so that it does not jump.
+    """
 
     def __init__(self, seconds: Mapping[str, float]):
         self.history = dict(seconds)
@@ -37,13 +42,20 @@ class Eta:
         self.shown: float | None = None
 
     def cost(self, stage: str, accepted: int) -> float | None:
-        """Device seconds for one accepted result; None while nobody knows."""
+        """Device seconds for one accepted result; None if no run, this one included, has had a result."""
         if stage in self.history:
             return (self.history[stage] * TRUSTED + self.spent[stage]) / (TRUSTED + accepted)
         return self.spent[stage] / accepted if accepted else None
 
     def left(self, wanted: Mapping[str, int], accepted: Mapping[str, int]) -> float | None:
-        """Seconds, as of now: the work over the number of devices that it really keeps busy."""
+        """Seconds left, not smoothed: the work left in device seconds, over the average number of busy devices.
+
+        Args:
+            wanted: stage to results still to come. accepted: stage to accepted results of this run.
+
+        Returns:
+            None if there is no device yet, or if the cost of a stage is unknown.
+        """
         costs: dict[str, float | None] = {stage: self.cost(stage, accepted[stage]) for stage in STAGES if wanted[stage]}
         known = {stage: cost for stage, cost in costs.items() if cost is not None}
         if not self.devices or len(known) < len(costs):
@@ -53,13 +65,17 @@ class Eta:
         return sum(wanted[stage] * cost for stage, cost in known.items()) / used
 
     def step(self, seconds: float, now: float | None) -> None:
-        """So many seconds of work went by, and this is the newest guess."""
+        """Update the shown estimate.
+
+        Args:
+            seconds: time since the last step. now: the latest result of `left`.
+        """
         self.worked += seconds
         if now is None or self.shown is None:
             self.shown = now if now is not None else self.shown
             return
         expected = max(0.0, self.shown - seconds)
-        slow = min(SMOOTHING, max(1.0, expected / 4))  # the nearer the end, the quicker
+        slow = min(SMOOTHING, max(1.0, expected / 4))  # near the end, new estimates are followed faster
         self.shown = expected + (now - expected) * -math.expm1(-seconds / slow)
 
 
@@ -67,10 +83,10 @@ class RenderProgress:
     """Follows a render; to be used as a context manager.
 
     Args:
-        wanted: stage to the shots that go through it.
-        seconds: stage to device seconds that one accepted result has cost before, where the catalog knows.
+        wanted: stage to the number of shots that must go through it.
+        seconds: stage to device seconds for one accepted result, from earlier runs; without stages that never ran.
         log_seconds: without a terminal, seconds between lines; 0 is a line for every take.
-        clock: seconds that only grow.
+        clock: monotonic time in seconds.
     """
 
     def __init__(
@@ -108,7 +124,7 @@ class RenderProgress:
         elif self.log_seconds and (self.untold or self.stats is not None):
             self._log()
 
-    # --- what happens ----------------------------------------------------------------------------------------------
+    # --- events ----------------------------------------------------------------------------------------------------
 
     def take(self, row: dict[str, Any]) -> None:
         """A take was recorded."""
@@ -129,13 +145,13 @@ class RenderProgress:
             self._tell(f"{row['take']} {outcome}: {why}")
 
     def shot(self, outcome: str) -> None:
-        """A shot ended: accepted or exhausted. Its last take was the latest that was told."""
+        """A shot ended: accepted or exhausted. Must be called directly after `take` with the shot's last take."""
         self.shots[outcome] += 1
         if outcome == "exhausted":
-            self.lost.update(STAGES[STAGES.index(self.last_stage) :])  # the one that it was at, and all after it
+            self.lost.update(STAGES[STAGES.index(self.last_stage) :])  # the shot's last stage, and all stages after it
 
     def pool(self, stats: Any) -> None:
-        """How the devices stand; every second or so."""
+        """The pool's new statistics; about once a second."""
         now = self.clock()
         passed, self.looked = now - self.looked, now
         if not stats.paused:
@@ -146,10 +162,10 @@ class RenderProgress:
             self._log()
 
     def line(self, text: str) -> None:
-        """Say something, above the table where there is one."""
+        """Print a line; above the table, if there is one."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    # --- how it looks ----------------------------------------------------------------------------------------------
+    # --- output ----------------------------------------------------------------------------------------------------
 
     def _wanted(self) -> dict[str, int]:
         """Results still to come."""
@@ -159,7 +175,7 @@ class RenderProgress:
         return ", ".join(f"{self.done[stage]}/{self.totals[stage]} {stage}s" for stage in STAGES)
 
     def _tell(self, text: str) -> None:
-        """A line at once; past a few in an interval they are only counted, for a log must stay readable."""
+        """Print a line. After LINES lines in one log interval, lines are only counted, so that a log stays readable."""
         self.told += 1
         if self.log_seconds and self.told > LINES:
             self.untold += 1
@@ -167,7 +183,7 @@ class RenderProgress:
             self.line(text)
 
     def _log(self) -> None:
-        """One line of how it stands, and a new interval."""
+        """Print the state of the render in one line, and begin a new log interval."""
         stages = ", ".join(self._stage(stage) for stage in STAGES)
         untold = f"; {self.untold} more not accepted (or their prompts cut) than told here" if self.untold else ""
         self.line(f"{stages}; {self._devices()}; {self._time()}{untold}")
@@ -175,8 +191,8 @@ class RenderProgress:
 
     def _stage(self, stage: str) -> str:
         counts = {"running": self._of("running", stage), "rejected": self.rejected[stage], "failed": self.failed[stage]}
-        told = ", ".join(f"{n} {what}" for what, n in counts.items() if n or what != "failed")
-        return f"{self.done[stage]}/{self.totals[stage]} {stage}s ({told})"
+        text = ", ".join(f"{n} {what}" for what, n in counts.items() if n or what != "failed")
+        return f"{self.done[stage]}/{self.totals[stage]} {stage}s ({text})"
 
     def _of(self, what: str, stage: str) -> int:
         return getattr(self.stats, what).get(stage, 0) if self.stats else 0
@@ -221,7 +237,7 @@ class RenderProgress:
         facts.add_row(Text("devices", "bold"), self._devices().replace(" devices", "", 1))
         time_, paused = self._time(), bool(self.stats and self.stats.paused)
         facts.add_row(Text("time", "bold"), Text(time_, "bold reverse" if paused else ""))
-        for i, (take, why) in enumerate(list(self.last_rejected)):  # drawn in a thread of its own
+        for i, (take, why) in enumerate(list(self.last_rejected)):  # a copy, because rich draws in a thread of its own
             facts.add_row(Text("" if i else "rejected", "bold"), Text.assemble(f"{take}  ", (why, "red")))
         return facts
 
@@ -232,10 +248,10 @@ class RenderProgress:
 
 
 def _findings(row: dict[str, Any]) -> str:
-    """What failed, with its number against its threshold: frozen (motion 0.02, threshold 0.1); "" where that is long."""
+    """The failed findings, each with value and threshold: `frozen (motion 0.02, threshold 0.1)`. "" if longer than SHORT."""
     found = [f for f in json.loads(row.get("findings") or "[]") if f["outcome"] == "fail"]
-    told = ", ".join(f"{f['label']} ({f['text'] or _number(f)})" for f in found)
-    return told if len(told) <= SHORT else ""
+    text = ", ".join(f"{f['label']} ({f['text'] or _number(f)})" for f in found)
+    return text if len(text) <= SHORT else ""
 
 
 def _number(finding: dict[str, Any]) -> str:
@@ -243,7 +259,7 @@ def _number(finding: dict[str, Any]) -> str:
 
 
 def _span(seconds: float) -> str:
-    """In the two largest units: 45 s, 12 min 5 s, 1 h 20 min, 3 d 4 h."""
+    """A duration in its two largest units: 45 s, 12 min 5 s, 1 h 20 min, 3 d 4 h."""
     whole = max(0, round(seconds))
     if whole < 60:
         return f"{whole} s"

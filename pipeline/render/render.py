@@ -1,4 +1,4 @@
-"""One run: claim what is to be rendered, let every stale shot live on the cluster's devices, and record how it ended."""
+"""One run: claim the episode, render every stale shot on the cluster's devices, and record how the run ended."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from .needs import ModelNeeds
 from .run_log import RunLog
 from .shot import ShotOutcome
 
-SPARE_BYTES = 8 * 2**20  # room on the disk for tables and logs, beside the media
-MANY_FILES = 256  # live data files of the table of takes: every run adds some, and every reader opens all of them
+SPARE_BYTES = 8 * 2**20  # free disk space for tables and logs, in addition to the media
+MANY_FILES = 256  # data files of a table, above which they are joined: every run adds some, and every reader opens all
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """The plan that was followed, how each of its stale shots ended, and how many takes were made."""
+    """plan: the plan that was rendered. outcomes: how each of its stale shots ended. takes: number of takes that were made."""
 
     plan: Plan
     outcomes: list[ShotOutcome] = field(default_factory=list)
@@ -42,14 +42,14 @@ class Rendered:
 
 
 def render_stale(planned: Callable[[], Plan], here: Context, log: RunLog) -> Rendered:
-    """Claim the episode and let every stale shot live, until it is accepted or exhausted.
+    """Claim the episode, and render every stale shot until it is accepted or exhausted.
 
     Args:
-        planned: makes the plan. It is made once the episode is ours: until then another driver may have rendered.
+        planned: makes the plan. It is called after the claim, because another driver may have rendered the episode until then.
 
     Raises:
-        InputError, ClusterError, NothingCanRun: nothing that was asked for could be rendered; each one sentence.
-        KeyboardInterrupt: stopped, by a signal or a person; what was committed stays.
+        InputError, ClusterError, NothingCanRun: nothing could be rendered. Each message is one sentence.
+        KeyboardInterrupt: a signal or a person stopped the run. The takes that were recorded stay.
     """
     with log.claimed():
         plan = log.plan = planned()
@@ -59,14 +59,14 @@ def render_stale(planned: Callable[[], Plan], here: Context, log: RunLog) -> Ren
             needs = ModelNeeds.of(here.catalog, profile)
             with _devices(here, profile, log) as pool:
 
-                async def live() -> Rendered:
+                async def render_shots() -> Rendered:
                     async with studio_for(plan, here, log, pool, needs) as studio:
                         urgent_first = sorted(plan.stale, key=lambda s: -s.shot.priority)
                         outcomes = await drive(urgent_first, studio, lambda: live_limit(pool, needs, profile))
                     return Rendered(plan, outcomes, studio.watcher.takes)
 
-                rendered = _run(live())
-        if len(rendered.outcomes) < len(plan.stale):  # a person stopped it before every shot had ended
+                rendered = _run(render_shots())
+        if len(rendered.outcomes) < len(plan.stale):  # a person stopped the run before every shot had ended
             raise KeyboardInterrupt
     done = sum(o.outcome == "accepted" for o in rendered.outcomes)
     here.catalog.append("runs", [log.row("finished", accepted=done, exhausted=len(rendered.outcomes) - done)])
@@ -75,7 +75,7 @@ def render_stale(planned: Callable[[], Plan], here: Context, log: RunLog) -> Ren
 
 
 def already_rendered(plan: Plan, here: Context) -> Rendered:
-    """Where nothing is rendered, verdicts may have changed all the same, with a profile or a declaration: they are recorded."""
+    """The result of a run that renders nothing. Verdicts that changed with a gate profile or a declaration are recorded."""
     if plan.judgements:
         here.catalog.append("judgements", plan.judgements)
     return Rendered(plan)
@@ -83,11 +83,11 @@ def already_rendered(plan: Plan, here: Context) -> Rendered:
 
 @contextmanager
 def _devices(here: Context, profile: ClusterProfile, log: RunLog) -> Iterator[Pool]:
-    """The cluster, joined or started, and a pool over its devices."""
+    """Join or start a cluster; gives a pool over its devices."""
     settings = here.settings
     with cluster(settings.devices, settings.dashboard_port, waits=bool(profile.wait_minutes)) as info:
-        told = "logical devices" if info.logical else "GPUs"
-        here.console.print(f"Ray: {info.devices} {told}, {info.cpus} CPUs, dashboard {info.dashboard_url or 'off'}", highlight=False)
+        kind = "logical devices" if info.logical else "GPUs"
+        here.console.print(f"Ray: {info.devices} {kind}, {info.cpus} CPUs, dashboard {info.dashboard_url or 'off'}", highlight=False)
         log.devices = info.devices
         yield Pool(info, profile.options(settings))
 
@@ -98,14 +98,14 @@ def _run(work: Coroutine[Any, Any, Rendered]) -> Rendered:
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
     finally:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # the loop has taken its handlers away
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # asyncio.run has reset SIGTERM: let it raise KeyboardInterrupt again
 
 
 def statuses(plan: Plan, here: Context, allow_experimental: bool) -> dict[str, str]:
     """Status of every workflow that is about to render, by name@version.
 
     Raises:
-        InputError: one of them is not proven, and that was not allowed.
+        InputError: a workflow is not proven, and `allow_experimental` is False.
     """
     registry = Registry(here.catalog, here.settings)
     found: dict[str, str] = {}
@@ -121,7 +121,7 @@ def statuses(plan: Plan, here: Context, allow_experimental: bool) -> dict[str, s
 
 
 def _tidy(catalog: Catalog) -> None:
-    """Join small files of the tables that grow with every commit, once there are many. Nothing depends on it."""
+    """Join the small data files of the tables that grow with every commit. It only saves time, so a failure is ignored."""
     for name in ("takes", "runs", "judgements"):
         try:
             if len(catalog.dataset(name).files) > MANY_FILES:  # type: ignore[attr-defined]
@@ -131,6 +131,11 @@ def _tidy(catalog: Catalog) -> None:
 
 
 def writable(folder: Path) -> Path:
+    """The folder, made if it does not exist.
+
+    Raises:
+        InputError: no file can be written in it.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".write-{os.getpid()}"
@@ -142,7 +147,13 @@ def writable(folder: Path) -> Path:
 
 
 def room_for(plan: Plan, place: Place) -> None:
-    """Ask for the room that one take of everything stale may need: H.264 and PNG of drawings stay under a fifth of raw."""
+    """Check that a local disk has room for one take of every stage of the stale shots.
+
+    A still counts as 3/5 of its raw size (uint8 RGB), a clip as 1/20.
+
+    Raises:
+        StorageError: the disk has less room.
+    """
     if not place.is_local:
         return
 

@@ -1,4 +1,4 @@
-"""The log of a run: its rows in the catalog, and the claim on its episode that they are."""
+"""The log of a run: rows in the catalog's table of runs. The rows of a run that has not ended are also its claim on the episode."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from catalog.store import Catalog
 from pipeline.plan.plan import Plan
 from pipeline.story.errors import InputError
 
-BEAT_SECONDS = 60.0  # between signs of life
-DEAD_AFTER = timedelta(seconds=4 * BEAT_SECONDS)  # without one; only for drivers on other machines, whose process cannot be looked at
-OVER = ("finished", "interrupted", "failed", "refused")
+BEAT_SECONDS = 60.0  # between heartbeats
+DEAD_AFTER = timedelta(seconds=4 * BEAT_SECONDS)  # without a heartbeat; for drivers on other machines: their processes are not visible
+OVER = ("finished", "interrupted", "failed", "refused")  # events that end a run
 
 
 @dataclass
@@ -39,7 +39,7 @@ class RunLog:
     devices: int | None = None
 
     def claim(self) -> None:
-        """Begin. Of two drivers on one episode, the one whose row was committed first goes on.
+        """Claim the episode by recording that the run started. If two drivers try, the driver whose row was committed first goes on.
 
         Raises:
             InputError: another driver renders this episode now.
@@ -52,7 +52,7 @@ class RunLog:
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
-        """The episode is ours for the length of a `with` block. If that ends in an error, the log says which.
+        """Claim the episode for the length of a `with` block. An error that ends the block is recorded.
 
         Raises:
             InputError: another driver renders this episode now.
@@ -67,6 +67,7 @@ class RunLog:
             raise
 
     def row(self, event: str, **more: Any) -> Row:
+        """A row of the table of runs; `more` adds or replaces columns."""
         versions = {name: version(name) for name in ("tower", "torch", "diffusers", "ray")} | {"python": platform.python_version()}
         return (
             {
@@ -83,29 +84,30 @@ class RunLog:
                 "allow_experimental": self.allow_experimental,
                 "workflows": self.statuses,
             }
-            | _me()
+            | _this_process()
             | more
         )
 
 
 def living(rows: Sequence[Row]) -> list[Row]:
-    """The latest row of every run that has not ended and whose driver may still be at work."""
+    """The latest row of every run that has not ended and whose driver may still be running."""
     latest: dict[str, Row] = {}
     for row in rows:
         latest[row["run"]] = row
     over = {row["run"] for row in rows if row["event"] in OVER}
-    return [row for run, row in latest.items() if run not in over and _may_live(row)]
+    return [row for run, row in latest.items() if run not in over and _may_be_running(row)]
 
 
-def _may_live(row: Row) -> bool:
-    me = _me()
-    if row["pid"] is None:  # written before runs told their process
+def _may_be_running(row: Row) -> bool:
+    me = _this_process()
+    if row["pid"] is None:  # rows of old versions do not name their process
         return False
     if (row["host"], row["pid_space"]) != (me["host"], me["pid_space"]):
         return datetime.now(UTC) - row["at"] < DEAD_AFTER
     try:
         process = psutil.Process(row["pid"])
-        gone = process.status() == psutil.STATUS_ZOMBIE  # dead, and nobody has asked how it ended
+        gone = process.status() == psutil.STATUS_ZOMBIE  # it has ended, but its parent has not read its exit code
+        # The start time, in seconds, tells whether another process has got the same pid since.
         return not gone and abs(process.create_time() - row["process_started"]) < 1.0
     except psutil.Error:
         return False
@@ -117,12 +119,14 @@ def _taken(episode: str, row: Row) -> str:
     return f"episode {episode} is being rendered by run {row['run']} ({where}, last sign of life {since}); wait for it, or stop it"
 
 
-def _me() -> dict[str, Any]:
+def _this_process() -> dict[str, Any]:
+    """Columns that identify this process, also among other machines and containers."""
     process = psutil.Process()
     return {"host": socket.gethostname(), "pid": process.pid, "pid_space": _pid_space(), "process_started": process.create_time()}
 
 
 def _pid_space() -> str:
+    """The PID namespace: in different containers, one pid means different processes. "" where there are no namespaces."""
     try:
         return os.readlink("/proc/self/ns/pid")
     except OSError:

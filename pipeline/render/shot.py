@@ -1,4 +1,4 @@
-"""One shot's life: stage after stage, each made, judged and made again until it is accepted or its attempts are spent."""
+"""Render one shot, stage after stage. A stage gets takes until one is accepted or its attempts are spent."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from pipeline.plan.resolve import StagePlan, inputs_from
 
 from .take import Start, Take
 
-MAX_ERRORS = 3  # failures that are not the picture's fault (a lost device, a model that raises), a stage and run
+MAX_ERRORS = 3  # errors of one stage in one run (a lost device, a model that raises), after which the shot is exhausted
 
 
 @dataclass(frozen=True, slots=True)
 class ShotOutcome:
-    """How a shot ended: exactly one of accepted or exhausted, with the ids of the takes that decide it, by their stage."""
+    """How a shot ended.
+
+    outcome: accepted or exhausted. takes: stage to the id of its accepted take. why: the reason, if exhausted.
+    """
 
     shot: str
     outcome: str
@@ -26,7 +29,7 @@ class ShotOutcome:
 
 
 class Takes(Protocol):
-    """What a shot's life asks for; the studio makes it."""
+    """Makes takes, as the studio does."""
 
     async def take(self, plan: ShotPlan, stage: StagePlan, attempt: int, variation: int, start: Start | None) -> Take: ...
 
@@ -34,21 +37,24 @@ class Takes(Protocol):
 async def render_shot(plan: ShotPlan, studio: Takes) -> ShotOutcome:
     """Render until the last stage is accepted, or a stage has spent its attempts.
 
-    A rejected take goes round again as its workflow's retry policy says for its labels: with a new seed,
-    or with a new keyframe. An error goes round with the same seed, so that a crash changes nothing in
-    the result.
+    After a rejected take, the workflow's retry policy decides by the take's labels: a new seed, a new keyframe, or give up.
+    After an error, the same seed is tried again, so that a crash does not change the result.
+
+    Raises:
+        Stopped: the pool begins nothing more.
+        StorageError: a media file cannot be written.
     """
-    made = [Start.of_past(take) for take in plan.accepted]
+    accepted = [Start.of_past(take) for take in plan.accepted]  # one for each stage that is done
     spent: Counter[str] = Counter()
     errors: Counter[str] = Counter()
     numbers = _Numbers(plan)
     why = ""
 
     def ended(outcome: str, why: str = "") -> ShotOutcome:
-        return ShotOutcome(plan.shot.id, outcome, {s.stage: m.take for s, m in zip(plan.stages, made, strict=False)}, why)
+        return ShotOutcome(plan.shot.id, outcome, {s.stage: m.take for s, m in zip(plan.stages, accepted, strict=False)}, why)
 
-    while len(made) < len(plan.stages):
-        stage, start = plan.stages[len(made)], made[-1] if made else None
+    while len(accepted) < len(plan.stages):
+        stage, start = plan.stages[len(accepted)], accepted[-1] if accepted else None
         if spent[stage.stage] >= stage.attempts:
             return ended("exhausted", f"{stage.stage} rejected {spent[stage.stage]} times, last for {why}")
 
@@ -59,7 +65,7 @@ async def render_shot(plan: ShotPlan, studio: Takes) -> ShotOutcome:
             return ended("exhausted", take.row["error"])
         if take.outcome == "error":
             errors[stage.stage] += 1
-            made[-1:] = [start.from_file()] if start else []
+            accepted[-1:] = [start.from_file()] if start else []
             if errors[stage.stage] >= MAX_ERRORS:
                 return ended("exhausted", f"{stage.stage} failed {MAX_ERRORS} times: {take.row['error']}")
         elif take.outcome == "rejected":
@@ -69,19 +75,19 @@ async def render_shot(plan: ShotPlan, studio: Takes) -> ShotOutcome:
             if action == "give_up":
                 return ended("exhausted", f"{stage.stage} rejected for {why}, which another seed cannot mend")
             if action == "new_keyframe" and not plan.stages[0].given:
-                made.clear()
+                accepted.clear()
                 numbers.give_up(plan.stages[0].inputs)
         else:
-            made.append(Start.of(take))
+            accepted.append(Start.of(take))
     return ended("accepted")
 
 
 class _Numbers:
-    """Attempt numbers, which never repeat, and variations, which seeds derive from.
+    """Chooses attempt numbers, which never repeat, and variations, from which seeds derive.
 
-    The variation is the smallest that is not used up, so a crash, a lost file or --fresh gives the very
-    same takes again. Used up are those that a gate rejected, those that were given up for a new keyframe, and, where new
-    seeds were asked for, all that any take has had.
+    The next variation is the smallest unused one. So after a crash, a lost file or with --fresh, the same takes are made again.
+    A variation is used if a gate rejected its take, or if its keyframe was given up for a new one. With --new-seeds, the
+    variation of every earlier take is used.
     """
 
     def __init__(self, plan: ShotPlan):
@@ -92,6 +98,7 @@ class _Numbers:
             self._note("rejected" if plan.new_seeds else past.outcome, past.inputs, past.variation)
 
     def of(self, stage: str, inputs: str) -> tuple[int, int]:
+        """(attempt, from 1; variation, from 0) of the stage's next take with these inputs."""
         return self.attempts[stage] + 1, next(v for v in itertools.count() if v not in self.used[inputs])
 
     def add(self, take: Take) -> None:
@@ -99,6 +106,7 @@ class _Numbers:
         self._note(take.outcome, take.row["inputs"], take.row["variation"])
 
     def give_up(self, inputs: str) -> None:
+        """Mark the accepted variations of these inputs as used: the next take gets another seed."""
         self.used[inputs] |= self.accepted[inputs]
 
     def _note(self, outcome: str, inputs: str, variation: int) -> None:

@@ -32,15 +32,19 @@ from .needs import ModelNeeds, identity_of
 from .take import Start, Take
 from .watcher import Watcher
 
-# What a device does first when several things wait: texts are short and everything needs them; then what
-# is nearest to being finished, so that few shots are half-done at any time.
+# Order of the requests that wait for a device; higher first. Prompts are first: they are short, and every take needs them.
+# Clips are before keyframes, so that few shots are unfinished at any time.
 PRIORITY = {stage: i for i, stage in enumerate((*STAGES, "prompt"), 1)}
-REMEMBERED_PROMPTS = 512  # embeddings kept in the object store: negatives and retries hit, memory stays bounded
+REMEMBERED_PROMPTS = 512  # embeddings cached in the object store: enough for negative prompts and retries, and bounded in memory
 
 
 @dataclass
 class Work:
-    """One take while it is made. row: filled as it goes. picture: a still that was drawn, as it lies in the object store."""
+    """A take while it is made.
+
+    start: the accepted take of the stage before; None for the first stage. row: the take's row, filled step by step.
+    picture: the rendered still in the object store; None before it is rendered, and for clips.
+    """
 
     plan: ShotPlan
     stage: StagePlan
@@ -56,7 +60,7 @@ class Work:
 
 @dataclass
 class Studio:
-    """Everything a shot needs, and of other shots nothing but 64 bits of each accepted keyframe."""
+    """Makes takes. Of other shots it knows only the 64-bit hashes of their accepted keyframes."""
 
     run: str
     pool: Pool
@@ -68,10 +72,15 @@ class Studio:
     prompts: OrderedDict[tuple[str, str], asyncio.Future[tuple[Stored, str | None]]] = field(default_factory=OrderedDict)
 
     async def take(self, plan: ShotPlan, stage: StagePlan, attempt: int, variation: int, start: Start | None) -> Take:
-        """One take of a stage: made, stored, judged, recorded.
+        """Make, store, judge and record one take of a stage. An error of a device or a model is recorded, not raised.
 
         Args:
-            start: the accepted take of the stage before, None for the first.
+            attempt: number of the take, from 1. variation: what the seed derives from, from 0.
+            start: the accepted take of the stage before; None for the first stage.
+
+        Raises:
+            Stopped, NothingCanRun: as `Pool.submit`.
+            StorageError: the media file cannot be written.
         """
         makers: dict[str, Callable[[Work], Awaitable[Judged]]] = {"keyframe": self._keyframe, "clip": self._clip}
         make = self._given if stage.given else makers[stage.stage]
@@ -79,24 +88,24 @@ class Studio:
         row = _row(self.run, plan, stage, attempt, variation, start)
         return await self._recorded(Work(plan, stage, seed, start, row), make)
 
-    # --- what each stage is made by ---------------------------------------------------------------------------------
+    # --- one method for each stage ----------------------------------------------------------------------------------
 
     async def _given(self, work: Work) -> Judged:
-        """A person's picture, in place of a keyframe that is drawn."""
+        """Judge a person's picture in place of a rendered keyframe."""
         wanted = work.stage.workflow
-        given = work.stage.given, wanted.width, wanted.height, self.catalog.place, work.standard
-        return self._compared(work.plan, work.stage, await self.pool.cpu(judge_given, *given, name="gate 1"))
+        to_judge = work.stage.given, wanted.width, wanted.height, self.catalog.place, work.standard
+        return self._compared(work.plan, work.stage, await self.pool.cpu(judge_given, *to_judge, name="gate 1"))
 
     async def _keyframe(self, work: Work) -> Judged:
         stage, wanted = work.stage, work.stage.workflow
         work.row["seed"] = work.seed
         request = KeyframeRequest(work.row["take"], work.seed, stage.loras, stage.parameters)
         receipt, work.picture = await self._generate(work, request, {}, together=(stage.loras, stage.parameters))
-        made = work.picture, receipt.finite, wanted.width, wanted.height, self.catalog.place, work.standard
-        return self._compared(work.plan, stage, await self.pool.cpu(judge_keyframe, *made, name="gate 1"))
+        to_judge = work.picture, receipt.finite, wanted.width, wanted.height, self.catalog.place, work.standard
+        return self._compared(work.plan, stage, await self.pool.cpu(judge_keyframe, *to_judge, name="gate 1"))
 
     async def _clip(self, work: Work) -> Judged:
-        """From this keyframe, encoded, and judged against it."""
+        """Render a clip from the accepted keyframe, encode it, and judge it against the keyframe."""
         stage, wanted, start = work.stage, work.stage.workflow, work.start
         assert start and wanted.num_frames and wanted.fps
         fps = Fraction(wanted.fps).limit_denominator(1001)
@@ -108,14 +117,14 @@ class Studio:
             still = await self.pool.cpu_part(keyframe_part, *start_of, name="still for a clip")
         request = ClipRequest(work.row["take"], work.seed, stage.loras, stage.parameters)
         receipt, frames = await self._generate(work, request, {"keyframe": still}, together=request.take)
-        made = frames, receipt.finite, start.media, expect, self.catalog.place, work.standard
+        to_judge = frames, receipt.finite, start.media, expect, self.catalog.place, work.standard
         try:
-            return await self.pool.cpu(judge_clip, *made, name="gate 2")
+            return await self.pool.cpu(judge_clip, *to_judge, name="gate 2")
         finally:
             self.pool.release(frames)
 
     def _compared(self, plan: ShotPlan, stage: StagePlan, judged: Judged) -> Judged:
-        """The verdict with what only the driver knows: whether another shot has this very keyframe."""
+        """Judge again with a measure that needs all shots: how similar the keyframe is to those of other shots."""
         measures = judged.verdict.measures
         others = self.keyframes.of_others(plan.shot.id)
         verdict = judge("image", measures | nearest(measures, others), stage.profile, plan.shot.declares)
@@ -123,16 +132,24 @@ class Studio:
             self.keyframes.set(plan.shot.id, keyframe_hash(measures))
         return replace(judged, verdict=verdict)
 
-    # --- what all of them need --------------------------------------------------------------------------------------
+    # --- steps that the stages share --------------------------------------------------------------------------------
 
     async def _generate(self, work: Work, request: Any, stored: dict[str, Stored], together: Any) -> tuple[Receipt, Stored]:
-        """Run the model; its receipt must name this take, this seed and this workflow."""
+        """Run the model.
+
+        Args:
+            stored: fields of the request that are in the object store. together: only requests with equal values share a batch.
+
+        Raises:
+            RequestFailed: the model raised, or its receipt names another take, seed or workflow.
+            DeviceLost, ModelBroken, Stopped: as `Pool.submit`.
+        """
         stage, row, first = work.stage, work.row, work.plan.shot.priority
         prompt, row["prompt_cut"] = await self._prompt(stage, stage.prompt, first)
         negative, _ = await self._prompt(stage, stage.negative_prompt, first)
-        asked, spec = time.monotonic(), self.needs.model(stage)
+        submitted, spec = time.monotonic(), self.needs.model(stage)
         given = {"prompt": prompt, "negative": negative, **stored}
-        # What was rejected before goes before what was not, so that the end of an episode is not one long chain of retries.
+        # Retries go before first attempts: otherwise an episode would end in one long chain of retries.
         priority = first, PRIORITY[stage.stage], row["attempt"]
         receipt, result = await self.pool.submit(spec, request, given, priority, together, work.plan.shot.id)
         if (receipt.take, receipt.model, receipt.seed) != (request.take, identity_of(stage), request.seed):
@@ -140,13 +157,13 @@ class Studio:
             raise RequestFailed(
                 "WrongResult", f"asked for {request.take} from {identity_of(stage)}, got {receipt.take} from {receipt.model}"
             )
-        row["queue_seconds"] = max(0.0, time.monotonic() - asked - receipt.seconds)
+        row["queue_seconds"] = max(0.0, time.monotonic() - submitted - receipt.seconds)
         row["device_seconds"], row["device"], row["peak_memory_bytes"] = receipt.seconds, receipt.device, receipt.peak_memory_bytes
         row["node"], row["model_memory_bytes"] = receipt.node, self.pool.learned.memory.get(spec.key)
         return receipt, result
 
     async def _prompt(self, stage: StagePlan, text: str, first: int) -> tuple[Stored, str | None]:
-        """Each text is encoded once, for as long as it is remembered; whoever asks meanwhile waits for the same."""
+        """A text's embedding, and the part of the text that the encoder cut off. Cached; concurrent callers share one request."""
         spec = self.needs.encoder(stage)
         key = spec.key, text
         if key not in self.prompts or self.prompts[key].cancelled():
@@ -160,7 +177,7 @@ class Studio:
         try:
             return await asyncio.shield(known)
         except Exception:
-            self.prompts.pop(key, None)  # the next one tries anew
+            self.prompts.pop(key, None)  # the next caller tries again
             raise
 
     async def _encode(self, spec: ModelSpec, text: str, first: int) -> tuple[Stored, str | None]:
@@ -168,14 +185,14 @@ class Studio:
         return stored, receipt.cut
 
     async def _recorded(self, work: Work, make: Callable[[Work], Awaitable[Judged]]) -> Take:
-        """Make the take, and record what came of it. Media is on disk before its row is written."""
+        """Make the take, and record its outcome. The media file is stored before the row is written."""
         row, broken = work.row, False
         try:
             row.update(_judged_columns(await make(work)))
         except (DeviceLost, RequestFailed, ModelBroken) as error:
             broken = isinstance(error, ModelBroken)
             if isinstance(error, DeviceLost):
-                self.prompts.clear()  # what lay on a lost node is gone; texts are cheap to encode again
+                self.prompts.clear()  # embeddings on the lost node are gone; encoding again is cheap
             row.update(outcome="error", error=f"{type(error).__name__}: {error}")
         except OSError as error:
             raise StorageError(f"media cannot be written to {self.catalog.place}: {error.strerror or error}") from error
@@ -187,7 +204,7 @@ class Studio:
 
 
 def _row(run: str, plan: ShotPlan, stage: StagePlan, attempt: int, variation: int, start: Start | None) -> dict[str, Any]:
-    """What is known of a take before it is made."""
+    """The columns of a take that are known before it is made."""
     return {
         "take": f"{plan.episode}/{plan.shot.id}/{stage.stage}/v{attempt:03d}",
         "run": run,

@@ -1,4 +1,4 @@
-"""A take, and what the next stage starts from: what passes between a shot's life and the studio."""
+"""A take, and the start of the next stage: the values that pass between `render_shot` and the studio."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from pipeline.plan.history import Past
 
 @dataclass(frozen=True)
 class Take:
-    """One attempt, as its row tells it.
+    """One recorded attempt.
 
     Args:
-        picture: a still's pixels, where they still lie in the object store.
-        model_broken: the attempt ended in an error, and another would end the same way: its model killed device after device.
+        row: its row in the table of takes.
+        picture: a rendered still's pixels in the object store; None for clips, and for stills that a person gave.
+        model_broken: the model killed device after device, so another attempt would end in the same error.
     """
 
     row: dict[str, Any]
@@ -45,7 +46,7 @@ class Start:
     """The accepted take of one stage, from which the next one starts.
 
     Args:
-        picture, size: its pixels in the object store and their (width, height), where it was made just now.
+        picture, size: the pixels in the object store and their (width, height); None if an earlier run made the take.
     """
 
     take: str
@@ -63,5 +64,5 @@ class Start:
         return cls(take.take, Media(take.media, take.media_path, take.media_bytes))
 
     def from_file(self) -> Start:
-        """The same without its pixels: they may be what was lost with a device; the stored file is not."""
+        """The same start, read from its stored file: after an error, the pixels may be lost with their device."""
         return replace(self, picture=None)

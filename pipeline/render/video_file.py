@@ -1,4 +1,4 @@
-"""Write H.264 files: one frame after another, the same bytes for the same frames."""
+"""Write H.264 files, frame by frame. Equal frames give equal bytes."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ import cv2
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 
-# OpenCV marks what it was built for and the machine lacks with a question mark.
+# OpenCV lists the CPU features that it was built for. A question mark follows those that this machine lacks.
 HAS_AVX512 = any("AVX512" in name and not name.endswith("?") for name in cv2.getCPUFeaturesLine().split())
 
 
 class VideoFile:
     """An MP4 being written: libx264 High, yuv420p, bt709, constant frame rate, moov at the front.
 
-    Use as a context manager. Width and height must be even. One encoder thread: with more, x264's
-    output depends on how many cores there are. No AVX-512: there x264's macroblock tree reads memory that
-    nobody has written, and equal frames give other bytes now and then.
+    Use as a context manager. Width and height, in pixels, must be even. crf: libx264's scale, 0 (lossless) to 51.
+
+    One encoder thread: with more, x264's output depends on the number of cores. No AVX-512: with it, x264's macroblock
+    tree reads uninitialised memory, so that equal frames sometimes give different bytes.
     """
 
     def __init__(self, path: Path, width: int, height: int, fps: Fraction, crf: int):
@@ -55,7 +56,7 @@ class VideoFile:
 
 
 def write_clip(path: Path, frames: np.ndarray, fps: Fraction, crf: int = 12) -> None:
-    """All frames, uint8 RGB (n, height, width, 3), near-lossless: clips are encoded again for the episode."""
+    """Write frames, uint8 RGB (n, height, width, 3), as a clip. Near-lossless, because clips are encoded again for the episode."""
     with VideoFile(path, frames.shape[2], frames.shape[1], fps, crf) as out:
         for frame in frames:
             out.write(frame)

@@ -1,4 +1,4 @@
-"""What is told of a render while it runs: to the display, to the charts, and to whoever counts."""
+"""Watchers of a running render: one only counts takes, one also shows progress and feeds Ray's metrics."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Watcher:
-    """Counts takes. The base of those that show something too."""
+    """Counts takes; the base class of watchers that do more."""
 
     def __init__(self) -> None:
         self.takes = 0
@@ -29,11 +29,11 @@ class Watcher:
         """A shot ended: accepted or exhausted."""
 
     def pool(self, stats: Any) -> None:
-        """How the devices stand; every second or so."""
+        """The pool's new statistics; about once a second."""
 
 
 class Display(Watcher):
-    """Shows it on the terminal, or in a log, and in Ray's metrics."""
+    """Shows progress on the terminal or in a log, and feeds Ray's metrics."""
 
     def __init__(self, progress: RenderProgress, metrics: Metrics):
         super().__init__()

@@ -1,5 +1,5 @@
-"""Story: what people write, read and checked: episodes, workflows, suites, gate and cluster profiles, settings.
+"""Story: reads and checks the files that people write: episodes, workflows, suites, gate profiles, cluster profiles, settings.
 
-Here live pydantic types, the YAML reader that knows every line, JSON Schemas, how a prompt is composed, and what identifies it all
-(digests, seeds). Nothing here looks at a catalog, a model file or a device.
+The room holds the pydantic types, the YAML reader that reports line numbers, the JSON Schemas, the composition of prompts, and the
+digests and seeds that identify inputs. Nothing here opens a catalog or a device; model files are only hashed.
 """

@@ -1,4 +1,4 @@
-"""Cluster profiles: what a person knows of the devices and Tower cannot find out, in configs/cluster/*.yaml."""
+"""Cluster profiles, in configs/cluster/*.yaml: facts about the devices that a person knows and Tower cannot measure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline import PROJECT
 from .episode import Name, Written
 from .yaml_file import named_file, read_yaml
 
-if TYPE_CHECKING:  # a profile can be read where nothing is set
+if TYPE_CHECKING:  # only for annotations: a profile is read without any settings
     from .settings import Settings
 
 PROFILES = PROJECT / "configs" / "cluster"
@@ -39,20 +39,24 @@ class ClusterProfile(Written):
     )
 
     def labels(self, family: str, workflow: str) -> tuple[tuple[str, str], ...]:
-        """What the nodes of a workflow's devices must say; its own word counts, else its family's."""
+        """The labels, as sorted (name, value) pairs, that a node must have to run this workflow.
+
+        A placement of the workflow itself replaces the placement of its family.
+        """
         return tuple(sorted((self.placement.get(workflow) or self.placement.get(family) or {}).items()))
 
     def options(self, settings: Settings) -> PoolOptions:
+        """The pool's options: GB become bytes, minutes become seconds. TOWER_RESIDENT_MODELS overrides the profile."""
         memory = {("" if kind == "other" else kind): int(gb * 1e9) for kind, gb in self.device_memory_gb.items()}
         resident = settings.resident_models or self.resident_models
         return PoolOptions(settings.devices, resident, memory, self.call_minutes * 60, self.wait_minutes * 60)
 
 
 def cluster_profile(settings: Settings) -> ClusterProfile:
-    """The profile that TOWER_CLUSTER_PROFILE names, or the defaults.
+    """The profile that TOWER_CLUSTER_PROFILE names; the defaults if the setting is not given.
 
     Raises:
-        InputError: there is none of that name, or it does not fit.
+        InputError: no profile has that name, or its file does not fit the type.
     """
     if settings.cluster_profile is None:
         return ClusterProfile(name="defaults")

@@ -1,4 +1,4 @@
-"""Episode files: what people write."""
+"""Episode files: the types, and the checks across their parts."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ WorkflowRef = Annotated[
 ]
 
 
+# Base of all types that people write: an unknown field is an error, and spaces around text are removed.
 class Written(BaseModel):
     model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
 
@@ -91,7 +92,7 @@ class Shot(Written):
     priority: int = Field(0, ge=-100, le=100, description="shots with more are rendered before others; what they look like does not change")
 
     def parameters_of(self, stage: StageName) -> dict[str, float]:
-        """What the shot changes of that stage's workflow."""
+        """The parameters that the shot sets in place of the values of that stage's workflow."""
         return getattr(self, f"{stage}_parameters")
 
 
@@ -129,26 +130,27 @@ class Episode(Written):
         return [(sequence, shot) for sequence in self.sequences for shot in sequence.shots]
 
     def workflow_of(self, shot: Shot | None, stage: StageName) -> str:
-        """The workflow that makes this stage: the shot's own, else the episode's; the latter where no shot is given."""
+        """Reference to the workflow of this stage: the shot's own, else the episode's. Without a shot: the episode's."""
         name = f"{stage}_workflow"
         return (getattr(shot, name) if shot else None) or getattr(self, name)
 
     @property
     def total_frames(self) -> int:
+        """Length of the finished episode, in frames. A dissolve of n frames makes two shots overlap by n frames."""
         return sum(shot.frames - shot.transition.frames for _, shot in self.shots)
 
 
 def load_episode(path: Path) -> Episode:
-    """Read an episode file and check that all it names is defined.
+    """Read an episode file, and check it across its parts.
 
     Raises:
-        InputError: one sentence with file, line and shot.
+        InputError: the file does not fit. The message is one sentence with file, line and shot.
     """
     return read_yaml(path, CheckedEpisode)
 
 
 class CheckedEpisode(Episode):
-    """An episode whose parts agree with each other."""
+    """An episode with unique ids, only defined characters and locations, and dissolves that fit their shots."""
 
     @model_validator(mode="after")
     def _parts_agree(self) -> CheckedEpisode:

@@ -1,11 +1,11 @@
-"""Errors that a person sees: one sentence each."""
+"""Errors whose message a person sees. Each message is one sentence."""
 
 from __future__ import annotations
 
 
 class InputError(ValueError):
-    """What was given cannot work. The sentence says what is wrong, where, and what would be right."""
+    """An input that cannot work. The message says what is wrong, where, and what would be right."""
 
 
 class StorageError(RuntimeError):
-    """The disk or the store refused; nothing half-written is left."""
+    """The disk or the bucket refused a write, or has too little room. No partial file is left behind."""

@@ -1,4 +1,4 @@
-"""Digests: what identifies inputs, settings and model files."""
+"""Digests that identify inputs, settings and model files; and seeds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-canonical = json.JSONEncoder(sort_keys=True, ensure_ascii=False, allow_nan=False).encode  # made once: it is called for every shot
+canonical = json.JSONEncoder(sort_keys=True, ensure_ascii=False, allow_nan=False).encode  # built once, because it is called for every shot
 
 
 def digest(value: Any) -> str:
@@ -26,12 +26,15 @@ def file_digest(path: Path) -> str:
 
 
 def seed_for(*parts: str | int) -> int:
-    """A seed of 32 bits from ids, never from the clock: the same words give the same seed for ever."""
+    """A seed, 0 to 2**32 - 1, derived from ids and never from the clock: equal parts give the same seed in every run."""
     return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:4], "big")
 
 
 class FileDigests:
-    """SHA-256 of model files, remembered by path, size and time of change: a 10 GB checkpoint is read once."""
+    """SHA-256 of model files, cached by path, size and modification time: a 10 GB checkpoint is read only once.
+
+    memory: the JSON file that holds the cache between runs.
+    """
 
     def __init__(self, memory: Path):
         self.memory = memory
@@ -41,7 +44,7 @@ class FileDigests:
             self.known = _remembered(memory)
 
     def of(self, path: Path) -> str:
-        """The digest of a file, or of a folder's files with their relative names."""
+        """Digest of a file; or of a folder: of all its files with MODEL_SUFFIXES, and their relative names."""
         if path.is_dir():
             return digest(
                 {str(p.relative_to(path)): self._file(p) for p in sorted(path.rglob("*")) if p.is_file() and p.suffix in MODEL_SUFFIXES}
@@ -56,7 +59,7 @@ class FileDigests:
             part.write_text(json.dumps(self.known))
             os.replace(part, self.memory)
         except OSError:
-            part.unlink(missing_ok=True)  # only a memory: it costs time to lose it, and nothing else
+            part.unlink(missing_ok=True)  # the file is only a cache: without it, the digests are computed again
 
     def _file(self, path: Path) -> str:
         stat, key = path.stat(), str(path.resolve())
@@ -70,7 +73,7 @@ class FileDigests:
 
 
 def _remembered(memory: Path) -> dict[str, list[Any]]:
-    """What the file remembers; nothing where it is damaged, since everything in it can be computed again."""
+    """The cached digests. Damaged entries are left out, because every digest can be computed again."""
     try:
         known = json.loads(memory.read_text())
         return {k: v for k, v in known.items() if isinstance(v, list) and len(v) == 3}

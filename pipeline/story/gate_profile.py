@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -25,7 +26,7 @@ THRESHOLDS = ("below", "above", "differs_from")
 
 
 class RuleLine(Written):
-    """A rule, as `gates.rules.Rule` explains it; in a profile that extends another, only what differs."""
+    """A rule, as `gates.rules.Rule` explains it; in a profile that extends another, only the fields that differ."""
 
     label: str
     measure: str
@@ -37,23 +38,24 @@ class RuleLine(Written):
     evidence: str = ""
 
     def said(self) -> dict[str, Any]:
+        """The fields that the line sets, without defaults."""
         return {name: getattr(self, name) for name in self.model_fields_set}
 
     def over(self, base: Rule | None) -> Rule:
-        """The rule that this line makes of a base's; of nothing, where there is none."""
-        said = self.said()
+        """The rule that this line stands for: `base` with the fields that the line sets, or a new rule if there is no base."""
+        fields = self.said()
         if base is None:
-            return Rule(**said)
-        if any(name in said for name in THRESHOLDS):
-            said = dict.fromkeys(THRESHOLDS) | said
-        return replace(base, **said)
+            return Rule(**fields)
+        if any(name in fields for name in THRESHOLDS):  # a threshold replaces the thresholds of the base, of whatever kind
+            fields = dict.fromkeys(THRESHOLDS) | fields
+        return replace(base, **fields)
 
 
 class GateProfile(Written):
     """Rules of both gates. A label may have several rules; any of them finds it.
 
-    A profile that extends another has that one's rules. A line of its own stands in place of the base's rules with the same label
-    and measure, and what it does not say is as in the first of them; a line with another label or measure is a rule more.
+    A profile that extends another starts with its rules. A line replaces the base's rules with the same label and measure; fields that
+    the line leaves out come from the first of them. A line with a new label or measure adds a rule.
     """
 
     name: Name
@@ -72,14 +74,15 @@ class GateProfile(Written):
                 for measure in filter(None, (line.measure, line.differs_from)):
                     if measure not in known:
                         near = difflib.get_close_matches(measure, known, n=1)
-                        told = f"did you mean {near[0]!r}?" if near else ", ".join(known)
-                        raise Misfit(f"unknown measure {measure!r}; {told}", gate, i, "measure")
+                        hint = f"did you mean {near[0]!r}?" if near else ", ".join(known)
+                        raise Misfit(f"unknown measure {measure!r}; {hint}", gate, i, "measure")
                 if self.extends is None:
                     _tried(lambda line=line: line.over(None), gate, i)  # type: ignore[misc]
         return self
 
 
 def _tried(make: Any, *loc: int | str) -> Any:
+    """Call `make`. A ValueError from it is reported at this place in the file."""
     try:
         return make()
     except ValueError as error:
@@ -88,40 +91,57 @@ def _tried(make: Any, *loc: int | str) -> Any:
 
 @cache
 def load_profile(name: str, where: str = "profile") -> Profile:
-    """A profile by its name in configs/gates, or by its file.
+    """Load a gate profile, with the rules of the profiles that it extends.
+
+    Args:
+        name: a name in configs/gates, or a path of a YAML file. where: who names the profile, for the error message.
 
     Raises:
-        InputError: there is none, or it does not fit.
+        InputError: there is no such profile, or it does not fit the type.
     """
-    file = named_file(name, PROFILES, "gate profile", where)
-    written = read_yaml(file, GateProfile)
-    if written.extends == written.name:
-        raise InputError(f"{file}: profile {written.name} extends itself")
-    base = load_profile(written.extends, f"{file}: extends") if written.extends else Profile("", (), ())
-    try:
-        return Profile(written.name, _merged(base.image, written.image), _merged(base.video, written.video))
-    except ValueError as error:
-        raise InputError(f"{file}: {error}") from error
+    chain: list[tuple[Path, GateProfile]] = []
+    wanted: str | None = name
+    while wanted:
+        file = named_file(wanted, PROFILES, "gate profile", where)
+        written = read_yaml(file, GateProfile)
+        names = [*(profile.name for _, profile in chain), written.name]
+        if written.name in names[:-1]:
+            raise InputError(f"{file}: profiles extend each other in a circle: {', '.join(names)}")
+        chain.append((file, written))
+        wanted, where = written.extends, f"{file}: extends"
+    made = Profile("", (), ())
+    for file, written in reversed(chain):
+        try:
+            made = Profile(written.name, _merged(made.image, written.image), _merged(made.video, written.video))
+        except ValueError as error:
+            raise InputError(f"{file}: {error}") from error
+    return made
 
 
 def _merged(base: Sequence[Rule], lines: Sequence[RuleLine]) -> tuple[Rule, ...]:
-    """The base's rules in their order, the lines' in place of those that they replace, and what is new at the end."""
-    first: dict[tuple[str, str], Rule] = {}
+    """Merge a profile's lines into the rules of its base.
+
+    The base's order stays. Lines stand in the place of the first rule that they replace; new rules stand at the end.
+    """
+    first: dict[tuple[str, str], Rule] = {}  # (label, measure) to the base's first rule with them
     for rule in base:
         first.setdefault((rule.label, rule.measure), rule)
-    mine: dict[tuple[str, str], list[Rule]] = {}
+    own: dict[tuple[str, str], list[Rule]] = {}  # (label, measure) to the rules of the profile's own lines
     for line in lines:
         key = (line.label, line.measure)
-        mine.setdefault(key, []).append(line.over(first.get(key)))
+        own.setdefault(key, []).append(line.over(first.get(key)))
     rules: list[Rule] = []
     for rule in base:
         key = (rule.label, rule.measure)
-        rules += [rule] if key not in mine else mine[key] if rule is first[key] else []
-    return (*rules, *(rule for key, made in mine.items() if key not in first for rule in made))
+        rules += [rule] if key not in own else own[key] if rule is first[key] else []
+    return (*rules, *(rule for key, added in own.items() if key not in first for rule in added))
 
 
 def profile_identity(profile: Profile) -> str:
-    """`anime#0123456789ab`: name and digest of everything that decides; evidence decides nothing."""
+    """Name and digest of a profile, such as `anime#0123456789ab`.
+
+    The digest covers every field of the rules but `evidence`, which does not affect verdicts.
+    """
     rules = [
         [r.label, r.measure, r.below, r.above, r.differs_from, r.outcome, sorted(r.declared.items())]
         for r in (*profile.image, *profile.video)

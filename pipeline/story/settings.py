@@ -15,7 +15,7 @@ from .errors import InputError
 
 
 class Settings(BaseSettings):
-    """Where things are, and how many devices to use. RAY_ADDRESS is Ray's own."""
+    """Where files and the catalog are, and how many devices to use. RAY_ADDRESS is not among them: Ray reads it itself."""
 
     model_config = SettingsConfigDict(env_prefix="TOWER_", env_file=".env", extra="ignore")
 
@@ -29,7 +29,11 @@ class Settings(BaseSettings):
 
     @property
     def place(self) -> Place:
-        """Where the catalog is."""
+        """Where the catalog is.
+
+        Raises:
+            InputError: TOWER_CATALOG_URI is neither a folder nor s3://bucket/prefix.
+        """
         scheme, separator, rest = self.catalog_uri.partition("://")
         if separator and (scheme != "s3" or not rest.strip("/")):
             raise InputError(f"TOWER_CATALOG_URI {self.catalog_uri} is neither a folder nor s3://bucket/prefix")
@@ -42,10 +46,10 @@ class Settings(BaseSettings):
 
 
 def load_settings() -> Settings:
-    """The settings that hold here.
+    """Read the settings.
 
     Raises:
-        InputError: one of them cannot be, or has a name that it had once.
+        InputError: a setting has an invalid value, or is set under its former name.
     """
     if "TOWER_PROFILE" in os.environ:
         raise InputError("setting TOWER_PROFILE is called TOWER_CLUSTER_PROFILE; gates have profiles too")

@@ -1,6 +1,6 @@
 """The chain that every shot goes through. Each stage has a workflow, a family of models, a gate and a retry policy of its own.
 
-A stage more is a row here, its families in `actors/families.py`, its workflow fields in the episode, and its maker in `render/studio.py`.
+To add a stage: add a row to CHAIN, its families to `actors/families.py`, its fields to the episode, and its method to `render/studio.py`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ StageName = Literal["keyframe", "clip"]
 
 @dataclass(frozen=True)
 class Stage:
-    """gate: which of the two judges its takes. suffix: of their files."""
+    """gate: the gate that judges the stage's takes. suffix: suffix of their media files."""
 
     name: StageName
     gate: Literal["image", "video"]

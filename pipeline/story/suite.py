@@ -40,7 +40,7 @@ class Required(Written):
 
 
 class Suite(Written):
-    """A change of anything here is another digest, and makes what was proven by it stale."""
+    """A change of anything but the description is another digest, and makes what was proven by it stale."""
 
     name: Name
     description: str = ""
@@ -82,7 +82,7 @@ class Suite(Written):
 
 
 class SuiteEpisode(Episode):
-    """A suite as the pipeline renders it: one shot a cell."""
+    """The episode that stands for a suite in the pipeline: one shot for each cell."""
 
     id: str = Field(pattern=r"^suite-")
 
@@ -91,7 +91,7 @@ def load_suite(path: Path) -> Suite:
     """Read a suite file.
 
     Raises:
-        InputError: one sentence with file and line.
+        InputError: the file does not fit. The message is one sentence with file and line.
     """
     return read_yaml(path, Suite)
 
@@ -103,7 +103,10 @@ def known_suites() -> dict[str, tuple[str, Demands]]:
 
 
 def as_episode(suite: Suite, clip_workflow: str, keyframe_workflow: str) -> Episode:
-    """The episode whose first takes are the suite's cells."""
+    """The episode whose first takes are the suite's cells.
+
+    Its length, size and fps are placeholders: a benchmark assembles no movie.
+    """
     shots = [
         Shot(id=shot, frames=1, variation=seed, **case.model_dump(exclude={"name"}))  # type: ignore[arg-type]
         for shot, case, seed in suite.cells()

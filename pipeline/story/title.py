@@ -12,7 +12,11 @@ from .errors import InputError
 
 
 def check_title(text: str, font: Path | None, where: str) -> None:
-    """Every letter must have a shape in the font: a row of empty boxes is no title."""
+    """Check that the font has a glyph for every letter of a title; a missing glyph would show as an empty box.
+
+    Raises:
+        InputError: a letter has no glyph, or the font cannot be read.
+    """
     missing = _missing_letters(text, font)
     if missing:
         have = font.name if font else "the built-in font"
@@ -21,7 +25,7 @@ def check_title(text: str, font: Path | None, where: str) -> None:
 
 def _missing_letters(text: str, font: Path | None) -> list[str]:
     face = _font(font, 32)
-    nothing = _shape(face, "\U000f1ffe")  # a private code point: what the font draws for letters it lacks
+    nothing = _shape(face, "\U000f1ffe")  # a private-use code point: the font draws its box for missing glyphs
     return [c for c in dict.fromkeys(text) if not c.isspace() and _shape(face, c) == nothing]
 
 
@@ -57,11 +61,12 @@ def title_layer(text: str, width: int, height: int, font: Path | None) -> np.nda
 
 
 def title_opacity(frame: int, frames: int, fps: int) -> float:
-    """Half a second in, half a second out, at most a third of the shot each."""
+    """Opacity of the title at a frame, 0..1. It fades in and out over half a second each, at most a third of the shot each."""
     ramp = max(1.0, min(fps / 2, frames / 3))
     return float(min(1.0, (frame + 1) / ramp, (frames - frame) / ramp))
 
 
 def overlay(frame: np.ndarray, layer: np.ndarray, opacity: float) -> np.ndarray:
+    """Blend a layer, RGBA 0..1, over a frame, uint8 RGB of the same size. `opacity`, 0..1, scales the layer's alpha."""
     alpha = layer[..., 3:] * opacity
     return (frame * (1 - alpha) + layer[..., :3] * 255 * alpha).round().astype(np.uint8)

@@ -19,7 +19,7 @@ from .yaml_file import read_yaml
 WORKFLOWS = PROJECT / "configs" / "workflows"
 RETIRED = PROJECT / "archive" / "workflows"
 Action = Literal["new_seed", "new_keyframe", "give_up"]
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # mypy cannot read a Literal that is built at run time
     FamilyName = str
 else:
     FamilyName = Literal[tuple(FAMILIES)]
@@ -29,7 +29,7 @@ class Retry(Written):
     """What happens after a rejection. Errors that are not the take's fault are retried with the same seed."""
 
     max_attempts: int = Field(4, ge=1, le=100, description="takes of one stage that one run may spend on a shot")
-    # A seed cannot mend what the settings decide.
+    # Another seed cannot change frame count, fps or size: the settings decide them.
     on: dict[str, Action] = Field(
         default={"wrong_frame_count": "give_up", "wrong_fps": "give_up", "wrong_size": "give_up"},
         description="what to change for a label; new_seed if not given",
@@ -43,7 +43,7 @@ class Retry(Written):
         return self
 
     def action(self, labels: tuple[str, ...]) -> Action:
-        """The most far-reaching change that any of the labels calls for."""
+        """The strongest action that any of the labels calls for: give_up, then new_keyframe, then new_seed."""
         wanted = {self.on.get(label, "new_seed") for label in labels}
         return "give_up" if "give_up" in wanted else "new_keyframe" if "new_keyframe" in wanted else "new_seed"
 
@@ -51,7 +51,7 @@ class Retry(Written):
 Parameter = Literal[
     "num_inference_steps", "guidance_scale", "strength", "image_cond_noise_scale", "decode_timestep", "decode_noise_scale", "keyframe_crf"
 ]
-WHOLE = ("num_inference_steps", "keyframe_crf")
+WHOLE = ("num_inference_steps", "keyframe_crf")  # parameters that take only whole numbers
 
 
 class Range(Written):
@@ -62,7 +62,7 @@ class Range(Written):
 
 
 class Workflow(Written):
-    """Model files, sampler, sizes and retry policy. A change of any of them is another digest."""
+    """Model files, sampler, sizes and retry policy. What decides pixels belongs to the digest of a take's workflow."""
 
     name: Name
     version: int = Field(ge=1)
@@ -130,12 +130,12 @@ class Workflow(Written):
 
     @property
     def title(self) -> str:
-        """name@version: what it is called wherever one version of it is meant."""
+        """`name@version`, the name of this one version."""
         return f"{self.name}@{self.version}"
 
     @property
     def makes(self) -> str:
-        """Sizes and lengths, for people."""
+        """Size, and length of clips, as text for people: `768x512, 121 frames at 24 fps`."""
         size = f"{self.width}x{self.height}"
         return size + (f", {self.num_frames} frames at {self.fps:g} fps" if self.num_frames else "")
 
@@ -148,7 +148,14 @@ class Workflow(Written):
         return self.kind.stage
 
     def with_parameters(self, given: dict[str, float], where: str) -> dict[str, float | int]:
-        """A shot's own settings, proven to be declared here, in range and of the right type."""
+        """A shot's parameters, with whole numbers as int.
+
+        Args:
+            given: parameter to value. where: file and shot, for the error message.
+
+        Raises:
+            InputError: the workflow does not declare a parameter, or its value is out of range or not whole.
+        """
         for name, value in given.items():
             span = self.parameters.get(name)  # type: ignore[call-overload]
             if span is None:
@@ -165,9 +172,9 @@ class Workflow(Written):
 
 
 def read_workflow(path: Path) -> Workflow:
-    """A workflow file.
+    """Read a workflow file.
 
     Raises:
-        InputError: one sentence with file and line.
+        InputError: the file does not fit. The message is one sentence with file and line.
     """
     return read_yaml(path, Workflow)

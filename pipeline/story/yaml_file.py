@@ -1,6 +1,6 @@
-"""Read a YAML file into a pydantic type; every fault is one sentence with file, line and shot.
+"""Read a YAML file into a pydantic type. Every fault is one sentence with file, line and shot.
 
-JSON is read too, for what programs write: an episode of a hundred thousand shots is parsed in seconds.
+JSON is read too, for files that programs write: an episode of 100,000 shots is parsed in seconds.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ MAX_BYTES = 4_000_000  # a feature film's worth of shots is under 1 MB
 MAX_JSON_BYTES = 100_000_000
 MAX_DEPTH = 40
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-MAX_NODES = 500_000  # after anchors are expanded; a few lines of aliases can mean billions
+MAX_NODES = 500_000  # values after aliases are expanded: a few lines of nested aliases can expand to billions
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
 class Misfit(ValueError):
-    """Raised by a model's validator where the fault lies deeper than the model: `loc` is the place in the file."""
+    """A validator's error about a part of its model. `loc` is the path from the model to that part: field names and indices."""
 
     def __init__(self, message: str, *loc: int | str):
         super().__init__(message)
@@ -56,10 +56,13 @@ def read_yaml(path: Path, model: type[Model]) -> Model:
 
 
 def named_file(name: str, folder: Path, what: str, where: str) -> Path:
-    """The YAML file that a name means in a folder, or the file itself.
+    """Path of a YAML file: `name` itself if it ends in .yaml or .yml, else the file of that name in `folder`.
+
+    Args:
+        what: the kind of file. where: who names it. Both are for the error message.
 
     Raises:
-        InputError: there is none, or it cannot be reached.
+        InputError: there is no such file, or it cannot be reached.
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
     try:
@@ -73,7 +76,7 @@ def named_file(name: str, folder: Path, what: str, where: str) -> Path:
 
 
 def _read_json(path: Path, model: type[Model]) -> Model:
-    """As `read_yaml`. The lines of faults are looked up only when there are any, and the file is not too large for it."""
+    """As `read_yaml`. Line numbers need a second, slow parse as YAML: only after a fault, and only up to MAX_BYTES."""
     text = _text(path, MAX_JSON_BYTES)
     try:
         plain = json.loads(text, object_pairs_hook=lambda pairs: _unique(path, pairs))
@@ -135,7 +138,7 @@ def _parse(path: Path, text: str) -> yaml.Node:
 
 
 def _check_depth(path: Path, text: str) -> None:
-    """Events first: composing a file of a hundred thousand brackets would overflow the parser's stack."""
+    """Reject deep nesting before the file is composed: composing 100,000 nested brackets would overflow the stack."""
     depth = 0
     for event in yaml.parse(text, Loader=LOADER):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
@@ -144,7 +147,7 @@ def _check_depth(path: Path, text: str) -> None:
 
 
 class _Plain:
-    """Nodes to plain values, with a limit on how many there may be and no duplicate keys."""
+    """Turns YAML nodes into plain values. Limits the number of values, and rejects duplicate keys."""
 
     def __init__(self, path: Path):
         self.path, self.count = path, 0
@@ -187,7 +190,7 @@ def _sentence(path: Path, root: yaml.Node, plain: Any, model: type[BaseModel], e
 
     errors = sorted(
         error.errors(), key=lambda e: (e["type"] == "missing", _line(root, place(e)))
-    )  # a misspelt field before the one it left missing
+    )  # a misspelt field also leaves one missing: report the misspelling
     first, loc = errors[0], place(errors[0])
     field = str(loc[-1]) if loc else "the file"
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
@@ -207,7 +210,7 @@ def _sentence(path: Path, root: yaml.Node, plain: Any, model: type[BaseModel], e
 
 
 def _who(plain: Any, loc: Sequence[int | str]) -> str:
-    """`shot SH0010: ` where the fault lies in a shot; the innermost thing with an id otherwise."""
+    """The innermost shot, sequence, character or location with the fault, such as `shot SH0010: `; "" if there is none."""
     who, kinds = "", {"shots": "shot", "sequences": "sequence", "characters": "character", "locations": "location"}
     previous: Any = None
     for part in loc:
@@ -224,7 +227,7 @@ def _who(plain: Any, loc: Sequence[int | str]) -> str:
 
 
 def _line(node: yaml.Node, loc: Sequence[int | str]) -> int:
-    """The line of the deepest part of `loc` that the file has."""
+    """Line, from 1, of the deepest part of `loc` that exists in the file."""
     line = node.start_mark.line + 1
     for part in loc:
         if isinstance(node, yaml.MappingNode):
