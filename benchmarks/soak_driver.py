@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 
+import cluster.code
 import pipeline.render.needs
 from actors.families import FAMILIES
 from pipeline.cli.main import main
@@ -12,6 +13,7 @@ from pipeline.cli.main import main
 from .stand_ins import CLIPS, KEYFRAMES, PROMPTS
 
 if __name__ == "__main__":
+    cluster.code.FOLDERS = (*cluster.code.FOLDERS, "benchmarks")  # the stand-ins travel too
     FAMILIES.update({name: replace(f, model=KEYFRAMES if f.stage == "keyframe" else CLIPS) for name, f in FAMILIES.items()})
     pipeline.render.needs.ENCODER = PROMPTS
     sys.argv[1:1] = ["render"]

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from .start import ClusterError  # before Ray: it sets the environment that Ray reads when it is imported
 
@@ -69,12 +70,25 @@ def connect(address: str) -> JobSubmissionClient:
     Raises:
         ClusterError: the job API does not answer within ANSWER_SECONDS, or refuses the token.
     """
+    _no_proxy_on_loopback(address)
     headers = _headers(address)
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.ERROR)
     os.environ["RAY_API_SERVER_ADDRESS"] = address  # Ray prefers its variables to the address that is passed
     with _one_sentence(address):
         return JobSubmissionClient(address, headers=headers)
+
+
+def _no_proxy_on_loopback(address: str) -> None:
+    """A cluster on this machine is asked directly. A proxy would get its token, and the proxy's answer is not the cluster's.
+
+    The exception is set in the environment, since Ray's own client reads it there.
+    """
+    host = urlsplit(address).hostname or ""
+    if host == "localhost" or host.startswith("127.") or host == "::1":
+        for name in ("no_proxy", "NO_PROXY"):
+            known = [x for x in os.environ.get(name, "").split(",") if x]
+            os.environ[name] = ",".join(dict.fromkeys([*known, host]))
 
 
 def submit(

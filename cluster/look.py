@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 # Before Ray: `start` sets the environment that Ray reads when it is imported.
-from .start import ClusterError, check_reachable, cores, first_line, local_devices, project
+from .code import project
+from .start import ClusterError, check_reachable, cores, first_line, local_devices
 
 # isort: split
 import ray

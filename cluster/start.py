@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +21,8 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_DEDUP_LOGS", "0")
 
 import ray
+
+from .code import copy_code, project
 
 
 class ClusterError(RuntimeError):
@@ -63,24 +67,25 @@ def cluster(
     try:
         if address:
             check_reachable(address)
-            # A Ray job has its code on the cluster already, and Ray allows no second working directory.
-            runtime_env = {} if IN_A_JOB in os.environ else {"working_dir": str(project()), "excludes": EXCLUDES}
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=runtime_env)
+            with _code_for_a_cluster() as runtime_env:
+                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=runtime_env)
         else:
             devices, logical = local_devices(devices)
             _check_port(dashboard_port)
-            ray.init(
-                address="local",  # never a cluster that happens to run on this machine
-                num_cpus=cores(),
-                num_gpus=devices,
-                include_dashboard=True,
-                dashboard_host="127.0.0.1",
-                dashboard_port=dashboard_port,
-                _node_ip_address="127.0.0.1",
-                _temp_dir=str(temp_dir) if temp_dir else None,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
+            # Ray puts the folder in which it is started first on its workers' path. In a person's folder, `catalog` may be theirs.
+            with contextlib.chdir(project()):
+                ray.init(
+                    address="local",  # never a cluster that happens to run on this machine
+                    num_cpus=cores(),
+                    num_gpus=devices,
+                    include_dashboard=True,
+                    dashboard_host="127.0.0.1",
+                    dashboard_port=dashboard_port,
+                    _node_ip_address="127.0.0.1",
+                    _temp_dir=str(temp_dir) if temp_dir else None,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                )
     except ClusterError:
         raise
     except Exception as error:
@@ -93,7 +98,20 @@ def cluster(
 
 
 IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray's job supervisor sets it for the entrypoint
-EXCLUDES = [".venv", ".git", "out", "catalog-data", "train-work", "tests", "models"]
+
+
+@contextmanager
+def _code_for_a_cluster() -> Iterator[dict[str, str]]:
+    """The runtime environment that brings the code to a cluster, for the time in which Ray uploads it.
+
+    A Ray job has its code on the cluster already, and Ray allows no second working directory.
+    """
+    if IN_A_JOB in os.environ:
+        yield {}
+        return
+    with tempfile.TemporaryDirectory(prefix="tower-code-") as folder:
+        copy_code(Path(folder))
+        yield {"working_dir": folder}
 
 
 def _info(logical: bool, wanted: int | None, waits: bool) -> ClusterInfo:
@@ -166,10 +184,6 @@ def check_reachable(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=10).close()
     except (OSError, OverflowError) as error:
         raise ClusterError(f"could not join the Ray cluster at RAY_ADDRESS {address}: {error}") from error
-
-
-def project() -> Path:
-    return Path(__file__).resolve().parent.parent
 
 
 def first_line(error: BaseException) -> str:

@@ -14,6 +14,11 @@ It may import the rooms gates, actors, catalog and cluster; none of them may imp
 | `cli/` | the command line |
 """
 
+import sys
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent  # the folder that holds configs/ and the rooms
+
+# First on the path, before the folder in which a person calls Tower: that one may hold a folder called `catalog`.
+if (PROJECT / "pyproject.toml").is_file() and sys.path[0] != str(PROJECT):
+    sys.path.insert(0, str(PROJECT))

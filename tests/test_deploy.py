@@ -21,7 +21,8 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.scripts import scripts as ray_cli
 from ray.util import accelerators
 
-from pipeline.cli.jobs import PREFIX, ROOMS
+from cluster.code import FOLDERS
+from pipeline.cli.jobs import PREFIX
 from pipeline.cli.main import app
 from pipeline.story.settings import Settings
 
@@ -111,7 +112,7 @@ def test_image_and_versions_are_those_that_tower_is_tested_with(name):
 def test_the_image_has_what_a_render_reads_and_nobody_elses_weights():
     copied = [(parts[1:-1], parts[-1]) for line in DOCKERFILE.splitlines() if (parts := line.split())[:1] == ["COPY"]]
     sources = [source for names, _ in copied for source in names]
-    assert all((PROJECT / source).exists() for source in sources) and set(ROOMS) <= set(sources)
+    assert all((PROJECT / source).exists() for source in sources) and set(FOLDERS) <= set(sources)
     assert not {".", "models", "out", "catalog-data"} & set(sources)
     assert [line for line in DOCKERFILE.splitlines() if line.startswith("USER")] == ["USER 1000:1000"]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cluster import jobs
+from cluster import code, jobs
 from pipeline.cli import jobs as cli_jobs
 from pipeline.story.episode import load_episode
 from pipeline.story.errors import InputError
@@ -152,4 +152,4 @@ def test_a_submitters_settings_travel_and_its_keys_do_not(tmp_path, monkeypatch)
 
 
 def test_what_travels_is_named_as_the_project_names_its_folders():
-    assert all((PROJECT / room).is_dir() for room in cli_jobs.ROOMS)
+    assert all((PROJECT / room).is_dir() for room in code.FOLDERS)

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from pipeline.story.settings import Settings
 
 PREFIX = "tower-"  # of the id of every job that Tower submits
-ROOMS = ("gates", "actors", "catalog", "cluster", "pipeline", "configs", "archive")  # folders of the project that a render reads
-LEFT_HERE = ("__pycache__", "train", "deploy")  # subfolders of ROOMS that no render reads
 PROFILE = ".tower-profile.yaml"  # the file name, in the job's folder, of a cluster profile that is copied there
 STORAGE = ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ALLOW_HTTP")  # where a bucket is; nodes have their own keys
 
@@ -145,10 +143,9 @@ def named_files(episode: Episode, file: Path) -> dict[str, Path]:
 
 def stage(folder: Path, episode: Path, named: dict[str, Path]) -> None:
     """Copy all that a render reads into a folder: the project, the episode file, and the files that the episode names."""
-    from pipeline import PROJECT
+    from cluster.code import copy_code
 
-    for room in ROOMS:
-        shutil.copytree(PROJECT / room, folder / room, ignore=shutil.ignore_patterns(*LEFT_HERE))
+    copy_code(folder)
     for name, path in {episode.name: episode, **named}.items():
         target = folder / "episode" / name
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -58,7 +58,7 @@ def rejudge(catalog: Catalog, profile: Profile | None, episode: str | None = Non
 def apply(catalog: Catalog, changes: list[Change]) -> None:
     """Record the new judgements. They hold from then on; the rows of the takes do not change."""
     if changes:
-        catalog.append("judgements", [c.row for c in changes])
+        catalog.append_later("judgements", [c.row for c in changes])
 
 
 def _change(row: dict[str, Any], profile: Profile | None) -> Change | None:

@@ -31,5 +31,5 @@ def add_review(catalog: Catalog, episode: str, shot: str, stage: str, retake: bo
     verdict = "retake" if retake else "approved" if approve else "note"
     take = takes[-1]["take"]
     row = {"take": take, "at": datetime.now(UTC), "episode": episode, "verdict": verdict, "note": note or None, "by": by or getuser()}
-    catalog.append("reviews", [row])
+    catalog.append_later("reviews", [row])
     return row

@@ -90,5 +90,5 @@ def alias(registry: Registry, other: str, ref: str, by: str) -> Row:
 
 def _record(registry: Registry, action: str, workflow: Workflow, by: str, **more: Any) -> Row:
     row = {"at": datetime.now(UTC), "action": action, "workflow": workflow.name, "version": workflow.version, "by": by or getuser()} | more
-    registry.catalog.append("promotions", [row])
+    registry.catalog.append_later("promotions", [row])
     return row

@@ -54,5 +54,5 @@ def say(catalog: Catalog, episode: str, action: Literal["pause", "resume"], by: 
     if not runs:
         raise InputError(f"nobody renders episode {episode} now; `tower render` begins, and goes on where it was")
     row = {"at": datetime.now(UTC), "run": runs[-1]["run"], "episode": episode, "action": action, "by": by or getuser()}
-    catalog.append("controls", [row])
+    catalog.append_later("controls", [row])
     return row

@@ -77,7 +77,7 @@ def render_stale(planned: Callable[[], Plan], here: Context, log: RunLog) -> Ren
 def already_rendered(plan: Plan, here: Context) -> Rendered:
     """The result of a run that renders nothing. Verdicts that changed with a gate profile or a declaration are recorded."""
     if plan.judgements:
-        here.catalog.append("judgements", plan.judgements)
+        here.catalog.append_later("judgements", plan.judgements)
     return Rendered(plan)
 
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -24,6 +25,7 @@ from pipeline.story.errors import InputError
 
 BEAT_SECONDS = 60.0  # between heartbeats
 DEAD_AFTER = timedelta(seconds=4 * BEAT_SECONDS)  # without a heartbeat; for drivers on other machines: their processes are not visible
+BOOT = " boot "  # between the PID namespace and the boot's id, in the column `pid_space`
 OVER = ("finished", "interrupted", "failed", "refused")  # events that end a run
 
 
@@ -102,14 +104,17 @@ def _may_be_running(row: Row) -> bool:
     me = _this_process()
     if row["pid"] is None:  # rows of old versions do not name their process
         return False
-    if (row["host"], row["pid_space"]) != (me["host"], me["pid_space"]):
+    space, _, boot = row["pid_space"].partition(BOOT)
+    my_space, _, my_boot = me["pid_space"].partition(BOOT)
+    if (row["host"], space) != (me["host"], my_space) or not boot:
         return datetime.now(UTC) - row["at"] < DEAD_AFTER
+    if boot != my_boot:
+        return False  # the machine was started anew since
     try:
         process = psutil.Process(row["pid"])
         gone = process.status() == psutil.STATUS_ZOMBIE  # it has ended, but its parent has not read its exit code
-        # The start time, in seconds, tells whether another process has got the same pid since.
-        return not gone and abs(process.create_time() - row["process_started"]) < 1.0
-    except psutil.Error:
+        return not gone and _started(row["pid"]) == row["process_started"]  # else another process has got the same pid since
+    except (psutil.Error, OSError):
         return False
 
 
@@ -120,9 +125,29 @@ def _taken(episode: str, row: Row) -> str:
 
 
 def _this_process() -> dict[str, Any]:
-    """Columns that identify this process, also among other machines and containers."""
-    process = psutil.Process()
-    return {"host": socket.gethostname(), "pid": process.pid, "pid_space": _pid_space(), "process_started": process.create_time()}
+    """Columns that identify this process, also among other machines, containers and boots."""
+    pid = os.getpid()
+    return {"host": socket.gethostname(), "pid": pid, "pid_space": f"{_pid_space()}{BOOT}{_boot()}", "process_started": _started(pid)}
+
+
+def _started(pid: int) -> float:
+    """When the process began: seconds since the machine's boot, which no setting of the clock changes.
+
+    psutil computes a time of day from it and the clock, so that a living process seems to be another one once the clock is set.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return psutil.Process(pid).create_time()  # no Linux, or no such process
+    return int(stat.rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+
+
+def _boot() -> str:
+    """Changes with every boot of the machine."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return str(round(psutil.boot_time()))
 
 
 def _pid_space() -> str:
