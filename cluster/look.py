@@ -14,7 +14,8 @@ from typing import Any
 
 # Before Ray: `start` sets the environment that Ray reads when it is imported.
 from .code import project
-from .start import ClusterError, check_reachable, cores, first_line, local_devices
+from .machine import MachineError, cores, visible_gpus
+from .start import ClusterError, in_one_line, joined, local_devices, ray_temp_dir
 
 # isort: split
 import ray
@@ -74,9 +75,7 @@ def look(devices: int | None = None) -> Sight:
 
 def _cluster(address: str) -> Sight:
     """Look at a cluster from a process of its own: joining a server that is no Ray, or another version, may hang or end a process."""
-    if address == "local":
-        raise ClusterError("RAY_ADDRESS is local, which starts a Ray without devices for every render; unset it")
-    check_reachable(address)
+    joined()
     where = f"the Ray cluster at RAY_ADDRESS {address}"
     try:
         done = subprocess.run(
@@ -102,14 +101,14 @@ def _this_machine(devices: int | None) -> Sight:
     try:
         number, logical = (devices or min(2, cores()), True) if fault and not gpus else local_devices(devices)
     except (OSError, subprocess.SubprocessError) as error:
-        number, logical, fault = devices or min(2, cores()), True, f"nvidia-smi fails: {first_line(error)}"
+        number, logical, fault = devices or min(2, cores()), True, f"nvidia-smi fails: {in_one_line(error)}"
     kind = "" if logical or not gpus else NvidiaGPUAcceleratorManager._gpu_name_to_accelerator_type(gpus[0][3])
     labels = ((ACCELERATOR, kind),) if kind else ()
     node = Node(id="", name="this machine", gpus=number, cpus=cores(), labels=labels, leaving=False)
     memory = None if logical else _smallest(gpus)
     store = ray._private.utils.resolve_object_store_memory(ray._private.utils.estimate_available_memory())
     machine = Machine(node, gpu_memory=memory, store=store, shm=_shm(free=True))
-    return Sight((machine,), logical, fault, Path(ray._common.utils.get_default_ray_temp_dir()))
+    return Sight((machine,), logical, fault, ray_temp_dir())
 
 
 Gpu = tuple[str, str, int, str]  # index, unique id, bytes of memory (0 where the GPU shares the machine's memory), name
@@ -138,10 +137,13 @@ def _smallest(gpus: list[Gpu]) -> int | None:
 
 def _visible(gpus: list[Gpu], fault: str) -> tuple[list[Gpu], str]:
     """The GPUs that CUDA_VISIBLE_DEVICES allows, and the fault; the fault is new where the variable names unknown GPUs."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is None or fault:
+    try:
+        wanted = visible_gpus()
+    except MachineError as error:
+        return [], str(error)
+    if wanted is None or fault:
         return gpus, fault
-    wanted = [name.strip() for name in named.split(",") if name.strip() not in ("", "-1")]
+    named = os.environ["CUDA_VISIBLE_DEVICES"]
     found = [gpu for gpu in gpus if any(name == gpu[0] or (not name.isdigit() and gpu[1].startswith(name)) for name in wanted)]
     mig = any(name.startswith("MIG-") for name in wanted)  # nvidia-smi's list has no MIG instances
     missing = "" if mig or len(found) == len(wanted) else f"CUDA_VISIBLE_DEVICES names {named}, and nvidia-smi knows {len(found)} of these"
@@ -167,7 +169,7 @@ def _probe() -> tuple[int | None, int | None]:
 
 
 def _ask_cluster() -> dict[str, Any]:
-    ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False, logging_level=logging.ERROR)
+    ray.init(address=joined(), log_to_driver=False, logging_level=logging.ERROR)
     found = nodes()
     stores = {n["NodeID"]: int(n["Resources"].get("object_store_memory", 0)) for n in ray.nodes()}
     # A probe reserves no CPU and no GPU, so it runs beside any other work. This file is the main module here, so Ray sends

@@ -6,9 +6,11 @@ import contextlib
 import logging
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,8 +23,11 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_DEDUP_LOGS", "0")
 
 import ray
+import ray._common.utils
 
+from .address import AddressError, cluster_address
 from .code import copy_code, project
+from .machine import MachineError, cores, visible_gpus
 
 
 class ClusterError(RuntimeError):
@@ -62,11 +67,10 @@ def cluster(
     """
     if ray.is_initialized():
         raise ClusterError("Ray is already running in this process; Tower starts or joins its own")
-    address = os.environ.get("RAY_ADDRESS")
+    address, before = joined(), signal.getsignal(signal.SIGTERM)
     logical = False
     try:
         if address:
-            check_reachable(address)
             with _code_for_a_cluster() as runtime_env:
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=runtime_env)
         else:
@@ -90,7 +94,9 @@ def cluster(
         raise
     except Exception as error:
         where = f"join the Ray cluster at {address}" if address else "start Ray on this machine"
-        raise ClusterError(f"could not {where}: {first_line(error)}") from error
+        raise ClusterError(f"could not {where}: {in_one_line(error)}") from error
+    if before is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)  # Ray has set its own, which ends the process with exit code 15
     try:
         yield _info(logical, devices, waits)
     finally:
@@ -128,10 +134,6 @@ def _info(logical: bool, wanted: int | None, waits: bool) -> ClusterInfo:
     return ClusterInfo(devices=devices, cpus=cpus, logical=logical, dashboard_url=dashboard_url, threads_per_device=threads)
 
 
-def cores() -> int:
-    return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-
-
 def local_devices(wanted: int | None) -> tuple[int, bool]:
     """Number of devices on this machine, and whether they are logical. GPUs are used if there are any.
 
@@ -150,9 +152,12 @@ def local_devices(wanted: int | None) -> tuple[int, bool]:
 
 
 def _gpus() -> int:
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    try:
+        visible = visible_gpus()
+    except MachineError as error:
+        raise ClusterError(str(error)) from error
     if visible is not None:
-        return len([x for x in visible.split(",") if x.strip() not in ("", "-1")])
+        return len(visible)
     if not shutil.which("nvidia-smi"):
         return 0
     try:
@@ -160,6 +165,11 @@ def _gpus() -> int:
     except subprocess.TimeoutExpired as error:
         raise ClusterError("nvidia-smi did not answer within 30 s: the GPU's driver hangs; `tower doctor` tells more") from error
     return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
+
+
+def ray_temp_dir() -> Path:
+    """Where Ray keeps its session files unless it is told otherwise."""
+    return Path(ray._common.utils.get_default_ray_temp_dir())
 
 
 def _check_port(port: int | None) -> None:
@@ -175,17 +185,21 @@ def _check_port(port: int | None) -> None:
             ) from error
 
 
-def check_reachable(address: str) -> None:
-    """Raise ClusterError where nothing listens at the address. Ray itself would keep trying for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdigit():
-        return  # such as "auto": Ray finds the address itself
+def joined() -> str | None:
+    """The address of the cluster that RAY_ADDRESS names, asked now; None where Ray is started on this machine.
+
+    Raises:
+        ClusterError: nobody answers there, or it is no address that can be joined.
+    """
+    given = os.environ.get("RAY_ADDRESS")
+    if not given or IN_A_JOB in os.environ:
+        return given or None  # a job runs in the cluster itself
     try:
-        socket.create_connection((host, int(port)), timeout=10).close()
-    except (OSError, OverflowError) as error:
-        raise ClusterError(f"could not join the Ray cluster at RAY_ADDRESS {address}: {error}") from error
+        return cluster_address(given)
+    except AddressError as error:
+        raise ClusterError(str(error)) from error
 
 
-def first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:300]
+def in_one_line(error: BaseException) -> str:
+    """The error's own words. Ray often gives the reason in its second line, so all of them are kept, as far as 300 characters go."""
+    return " ".join(str(error).split())[:300] or type(error).__name__

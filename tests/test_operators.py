@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import http.server
+import signal
 import subprocess
 import sys
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,14 +16,16 @@ import pytest
 
 from catalog.store import Catalog
 from catalog.views import all_takes
-from cluster import code, start
-from cluster.start import ClusterError
+from cluster import code, machine, start
+from cluster.address import AddressError, cluster_address
 from pipeline.evidence.review import add_review
 from pipeline.render.run_log import living
 
 from .conftest import EPISODE, environment, refused, tower
 from .test_catalog import row
 from .test_drivers import log
+from .test_faults import read_until
+from .test_faults import start as start_render
 from .test_jobs import free_ports
 
 ONE_SHOT = EPISODE[: EPISODE.index("      - {id: SH0020")].replace("clip_workflow: ltx_video_2b_demo", "clip_workflow: animatediff_16_demo")
@@ -122,6 +126,99 @@ def test_a_cluster_on_this_machine_is_asked_through_no_proxy(tmp_path, host):
     assert Proxy.asked == [], "a proxy would have seen the token, and its 403 is not the cluster's"
 
 
-def test_what_cannot_be_a_cluster_is_an_error_of_ours():
-    with pytest.raises(ClusterError):
-        start.check_reachable("127.0.0.1:1")
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("127.0.0.1:1", ["127.0.0.1:1", "refused"]),
+        ("[::1]:1", ["[::1]:1"]),
+        ("ray://head:10001", ["Ray Client", "head:6379"]),
+        ("http://127.0.0.1:8265", ["job API", "head:6379"]),
+        ("head", ["no host:port"]),
+        ("local", ["unset it"]),
+        ("auto", ["auto", "no Ray cluster was started on this machine"]),
+    ],
+)
+def test_an_address_that_cannot_be_joined_is_one_sentence_before_a_run_is_recorded(tmp_path, episode, address, words):
+    done = tower("render", episode, cwd=tmp_path, RAY_ADDRESS=address, RAY_TMPDIR=str(tmp_path))
+    refused(done, *words)
+    assert Catalog.open(tmp_path / "catalog-data").rows("runs") == []
+
+
+def test_a_cluster_that_was_here_once_is_told_within_seconds(tmp_path, monkeypatch):
+    (tmp_path / "ray").mkdir()
+    (port,) = free_ports(1)
+    (tmp_path / "ray" / "ray_current_cluster").write_text(f"127.0.0.1:{port}")
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    with pytest.raises(AddressError, match=f"auto, which is 127.0.0.1:{port}.*refused"):
+        cluster_address("auto")
+
+
+def test_a_port_where_no_ray_answers_is_told(monkeypatch):
+    server = http.server.HTTPServer(("127.0.0.1", 0), Proxy)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        with pytest.raises(AddressError, match="could not join"):
+            cluster_address(f"127.0.0.1:{server.server_address[1]}")
+    finally:
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"cpu.max": "50000 100000"}, 0.5),
+        ({"cpu.max": "max 100000"}, None),
+        ({"cpu/cpu.cfs_quota_us": "150000", "cpu/cpu.cfs_period_us": "100000"}, 1.5),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
+        ({}, None),
+    ],
+)
+def test_a_containers_quota_of_cpu_is_what_counts(tmp_path, files, cores):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    assert machine._quota(tmp_path) == cores
+
+
+@pytest.mark.parametrize(
+    ("named", "gpus"),
+    [(None, None), ("", []), ("-1", []), ("NoDevFiles", []), ("none", []), ("0,1", ["0", "1"]), ("0,-1,1", ["0"]), ("GPU-1, 3", ["GPU-1", "3"])],
+)
+def test_visible_gpus_are_those_that_cuda_would_show(monkeypatch, named, gpus):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if named is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    assert machine.visible_gpus() == gpus
+
+
+def test_a_gpu_that_is_named_twice_is_told_by_a_render(tmp_path, episode):
+    refused(tower("render", episode, cwd=tmp_path, CUDA_VISIBLE_DEVICES="0,0"), "CUDA_VISIBLE_DEVICES 0,0", "twice")
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("reader", ["head", "full disk"])
+def test_a_display_that_is_lost_ends_no_render(tmp_path, reader):
+    file = tmp_path / "episode.yaml"
+    file.write_text(ONE_SHOT.replace("frames: 60", "frames: 24"))
+    into = "| head -1" if reader == "head" else "> /dev/full"
+    command = f"{sys.executable} -m pipeline.cli render {file} --out {tmp_path / 'out'} {into}; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, timeout=300)
+    assert done.stdout.split()[-1] == "0" and "Traceback" not in done.stderr, done.stdout + done.stderr
+    assert (tmp_path / "out" / "E90" / "episode.mp4").exists()
+    assert [r["event"] for r in Catalog.open(tmp_path / "catalog-data").rows("runs")] == ["started", "finished"]
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(("number", "moment"), [(signal.SIGTERM, "0"), (signal.SIGHUP, "0"), (signal.SIGTERM, "Ray: "), (signal.SIGHUP, "Ray: ")])
+def test_a_signal_means_the_same_whenever_it_comes(episode, number, moment):
+    process = start_render(episode)
+    try:
+        read_until(process, "to render" if moment == "0" else moment)
+        time.sleep(1.0)
+        process.send_signal(number)
+        assert process.wait(60) == 130
+    finally:
+        process.kill()
+        process.wait()
+    events = [r["event"] for r in Catalog.open(episode.parent / "catalog-data").rows("runs")]
+    assert events[-1:] == ["interrupted"], events

@@ -9,6 +9,7 @@ import sys
 import typer
 
 from pipeline.story.errors import InputError, StorageError
+from pipeline.story.yaml_values import shortened
 
 from .catalog import catalog_app
 from .doctor import doctor
@@ -17,6 +18,7 @@ from .jobs import cancel, list_jobs, logs, submit
 from .render import plan, render
 from .table import err
 from .takes import pause, rejudge, resume, review, status, takes
+from .terminal import MayBeLost
 from .workflows import benchmark, docs, workflows_app
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help="Render whole anime episodes in batch.")
@@ -30,6 +32,7 @@ app.add_typer(catalog_app, name="catalog")
 
 def main() -> None:
     """The console script. A failure that is no bug gives one sentence and an exit code; a bug keeps its traceback."""
+    sys.stdout, sys.stderr = MayBeLost(sys.stdout), MayBeLost(sys.stderr)  # type: ignore[assignment]
     code = _run()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -38,13 +41,21 @@ def main() -> None:
 
 
 def _run() -> int:
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's SIGTERM counts as Ctrl-C
+    # A scheduler's SIGTERM and a terminal that is closed (SIGHUP, unless nohup has it ignored) count as Ctrl-C.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a file's name may hold bytes that are no text
     try:
+        _check_words(sys.argv[1:])
         code = app(standalone_mode=False) or 0
     except typer.Exit as stop:
         code = stop.exit_code
     except (typer.Abort, KeyboardInterrupt):
         code = 130
+    except SystemExit as stop:  # while Ray starts, its handler exits with the signal's number
+        code = 130 if stop.code == signal.SIGTERM else int(stop.code or 0)
     except Exception as error:
         sentence = _sentence(error)
         if sentence is None:
@@ -56,9 +67,22 @@ def _run() -> int:
     return code
 
 
+def _check_words(words: list[str]) -> None:
+    """Raises InputError where a word of the command line can be neither text nor a file's name."""
+    for word in words:
+        try:
+            os.fsencode(word).index(0)
+        except UnicodeEncodeError as error:
+            raise InputError(f"{shortened(word)!r} on the command line holds half a character; give it whole") from error
+        except ValueError:
+            continue
+        raise InputError(f"{shortened(word)!r} on the command line holds a NUL; no file's name and no text has one")
+
+
 def _sentence(error: Exception) -> str | None:
     """The sentence of an error that a person can act on; None for a bug, which keeps its traceback."""
     from catalog.media import MediaDamaged
+    from catalog.place import PlaceError
     from catalog.store import CatalogError
     from cluster.specs import ModelBroken, NothingCanRun
     from cluster.start import ClusterError
@@ -66,5 +90,9 @@ def _sentence(error: Exception) -> str | None:
 
     if hasattr(error, "format_message"):  # typer's usage errors; their class is private to it
         return " ".join(error.format_message().split()) or "a command is missing; see tower --help"
+    if isinstance(error, PlaceError):
+        return f"TOWER_CATALOG_URI: {error}"
+    if isinstance(error, UnicodeEncodeError):  # bytes that are no UTF-8, where the catalog or a model wants text
+        return f"{shortened(error.object)!r} is not text in UTF-8"
     expected = InputError | StorageError | CatalogError | ClusterError | MediaDamaged | ModelBroken | NothingCanRun | Undecodable
     return str(error) if isinstance(error, expected) else None

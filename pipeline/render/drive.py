@@ -78,7 +78,8 @@ async def studio_for(plan: Plan, here: Context, log: RunLog, pool: Pool, needs: 
     Raises:
         InputError: a model or a LoRA cannot be loaded. Nothing is rendered then.
     """
-    _stop_at_once_on(signal.SIGINT, signal.SIGTERM)
+    hangup = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)  # nohup has told it to be ignored
+    _stop_at_once_on(signal.SIGINT, signal.SIGTERM, *hangup)
     async with pool, Writer(here.catalog) as writer:
         await _load(pool, needs, plan)
         with _progress(here, plan) as progress:

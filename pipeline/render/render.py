@@ -16,7 +16,7 @@ from catalog.care import compact
 from catalog.place import Place
 from catalog.store import Catalog, CatalogError
 from cluster.pool import Pool
-from cluster.start import cluster
+from cluster.start import cluster, joined
 from pipeline.plan.plan import Plan, ShotPlan
 from pipeline.registry.workflows import Registry
 from pipeline.story.cluster_profile import ClusterProfile, cluster_profile
@@ -51,6 +51,7 @@ def render_stale(planned: Callable[[], Plan], here: Context, log: RunLog) -> Ren
         InputError, ClusterError, NothingCanRun: nothing could be rendered. Each message is one sentence.
         KeyboardInterrupt: a signal or a person stopped the run. The takes that were recorded stay.
     """
+    joined()  # nobody there is told before a run is recorded
     with log.claimed():
         plan = log.plan = planned()
         rendered = already_rendered(plan, here)
@@ -98,7 +99,9 @@ def _run(work: Coroutine[Any, Any, Rendered]) -> Rendered:
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
     finally:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # asyncio.run has reset SIGTERM: let it raise KeyboardInterrupt again
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, signal.default_int_handler)  # asyncio.run has reset SIGTERM: let it raise KeyboardInterrupt again
 
 
 def statuses(plan: Plan, here: Context, allow_experimental: bool) -> dict[str, str]:

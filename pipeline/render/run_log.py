@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import platform
+import signal
 import socket
 import uuid
 from collections.abc import Iterator, Sequence
@@ -63,7 +64,7 @@ class RunLog:
         try:
             yield
         except BaseException as error:
-            event = "interrupted" if isinstance(error, asyncio.CancelledError | KeyboardInterrupt) else "failed"
+            event = "interrupted" if _is_an_interruption(error) else "failed"
             with suppress(Exception):  # the run is failing already; its own error matters more than this row
                 self.catalog.append("runs", [self.row(event, error=str(error) or None)])
             raise
@@ -89,6 +90,12 @@ class RunLog:
             | _this_process()
             | more
         )
+
+
+def _is_an_interruption(error: BaseException) -> bool:
+    """Whether a person or a scheduler ended the run. While Ray starts, its own handler turns SIGTERM into an exit."""
+    stopped = isinstance(error, SystemExit) and error.code == signal.SIGTERM
+    return stopped or isinstance(error, asyncio.CancelledError | KeyboardInterrupt)
 
 
 def living(rows: Sequence[Row]) -> list[Row]:
