@@ -22,6 +22,7 @@
 | test_judges.py | learned judges measure, decide nothing, and say when they did not look |
 | test_metrics.py | what Prometheus sees is right, and every chart has its series |
 | test_migrations.py | old catalogs are upgraded, newer ones refused |
+| test_operators.py | folders named like ours, secrets, clocks, proxies, signals, lost displays |
 | test_nodes.py | machines that come, leave, differ and fall silent |
 | test_plan.py | what is stale and why; a render does exactly that |
 | test_pool.py | devices without models: order, batches, deaths |
