@@ -9,13 +9,15 @@ import shlex
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.story.errors import InputError
+from pipeline.story.errors import InputError, StorageError
 
 from .common import AllowExperimental, Fresh, NewSeeds, shots_named
 from .table import out, show
@@ -64,9 +66,8 @@ def submit(
     command = _command(episode, [*options, "--out", folder_out], here)
     name = job_id(written.id, episode, named, [*options, folder_out, settings.place.uri])
     metadata = {"episode": written.id, "file": str(episode.absolute())}
-    with tempfile.TemporaryDirectory(prefix="tower-") as folder:
-        stage(Path(folder), episode, named)
-        job, new = jobs.submit(client, name, command, Path(folder), job_env(settings, profile), metadata)
+    with _staged(episode, named) as folder:
+        job, new = jobs.submit(client, name, command, folder, job_env(settings, profile), metadata)
     out.print(f"{'submitted' if new else 'already submitted'} as {job.id}, {job.state}", highlight=False, soft_wrap=True)
     if wait:
         _end_as(_followed(client, job))
@@ -134,11 +135,33 @@ def named_files(episode: Episode, file: Path) -> dict[str, Path]:
     for _, shot in episode.shots:
         where = f"{file}: shot {shot.id}"
         if shot.title:
-            check_title(shot.title, font, where)
+            check_title(shot.title, font, where, (episode.width, episode.height))
         if shot.keyframe is None:
             continue
         found[_relative(shot.keyframe, f"{where}: keyframe")] = given_keyframe(file, shot.keyframe, where)
     return found
+
+
+@contextmanager
+def _staged(episode: Path, named: dict[str, Path]) -> Iterator[Path]:
+    """A temporary folder with all that a render reads.
+
+    Raises:
+        StorageError: it cannot be written, mostly because the disk is full.
+    """
+    try:
+        folder = tempfile.mkdtemp(prefix="tower-")
+    except OSError as error:
+        raise StorageError(f"no temporary folder can be made: {error.strerror or error}; make room, or set TMPDIR") from error
+    try:
+        try:
+            stage(Path(folder), episode, named)
+        except (OSError, shutil.Error) as error:
+            why = getattr(error, "strerror", None) or error
+            raise StorageError(f"{folder} cannot be written: {str(why)[:200]}; make room, or set TMPDIR to another disk") from error
+        yield Path(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def stage(folder: Path, episode: Path, named: dict[str, Path]) -> None:
@@ -268,11 +291,11 @@ def _end_as(job: Job) -> None:
 
 
 def _why(job: Job) -> str:
-    """Why a job failed: the last error message of its command, else Ray's message. "" for any other job."""
+    """Why a job failed: its command's last error, or the last shot that is exhausted, else Ray's message. "" for any other job."""
     if job.state != "FAILED":
         return ""
     lines = [line.strip() for line in job.message.splitlines() if line.strip()] or [""]
-    return next((line for line in reversed(lines) if line.startswith("error: ")), lines[0])
+    return next((line for line in reversed(lines) if line.startswith("error: ") or " exhausted: " in line), lines[0])
 
 
 def _tell(text: str) -> None:
