@@ -21,7 +21,7 @@ from pipeline.plan.resolve import inputs_from
 from pipeline.registry.open_catalog import open_catalog
 from pipeline.registry.workflows import Registry, libraries
 from pipeline.render.context import Context
-from pipeline.render.render import render_stale, room_for, writable
+from pipeline.render.render import check_disk_room, render_stale, writable
 from pipeline.render.run_log import RunLog
 from pipeline.story.settings import Settings
 from pipeline.story.stages import STAGES, StageName
@@ -78,7 +78,7 @@ def _measure(workflow: Workflow, suite: Suite, file: Path, fresh: bool, here: Co
     todo, name = planned(), workflow.title
     here.console.print(f"{name} on suite {suite.name}: {len(suite.cells())} cells, {len(todo.shots)} to render", highlight=False)
     if todo.shots:
-        room_for(todo, here.catalog.place)
+        check_disk_room(todo, here.catalog.place)
         render_stale(planned, here, RunLog(here.catalog, todo, True, {name: "benchmark"}))
     rows = _rows(workflow, suite, _plan(workflow, suite, file, here, False), here.catalog)
     here.catalog.append("benchmarks", rows)

@@ -11,7 +11,7 @@ from catalog.media import MediaDamaged
 from pipeline.plan.plan import Plan, ShotPlan, make_plan, select
 from pipeline.registry.open_catalog import open_catalog
 from pipeline.render.context import Context
-from pipeline.render.render import Rendered, already_rendered, render_stale, room_for, statuses, writable
+from pipeline.render.render import Rendered, check_disk_room, record_judgements, render_stale, require_proven, writable
 from pipeline.render.run_log import RunLog
 from pipeline.render.shot import ShotOutcome
 from pipeline.story.episode import load_episode
@@ -26,6 +26,7 @@ from .result import Summary
 class Order:
     """What to render.
 
+    file: the episode. allow_experimental: also render with workflows that are not proven.
     out: the folder that gets the episode's folder. only: ids of shots or sequences; empty for all. fresh: render accepted shots
     too, with the same seeds. new_seeds: as fresh, with seeds that no take has had.
     """
@@ -38,13 +39,13 @@ class Order:
     allow_experimental: bool = False
 
 
-def render_episode(order: Order, settings: Settings, console: Console, mended: tuple[str, ...] = ()) -> Summary:
+def render_episode(order: Order, settings: Settings, console: Console, set_aside: tuple[str, ...] = ()) -> Summary:
     """Render the stale shots of an episode, then assemble it.
 
     A damaged media file is set aside, and the episode is rendered once more, because its take can be made again.
 
     Args:
-        mended: media files that were set aside before. One that is damaged again is an error.
+        set_aside: media files that were set aside before. One that is damaged again is an error.
 
     Raises:
         InputError, StorageError, ClusterError, CatalogError: the message is one sentence. No partial file is left.
@@ -65,18 +66,25 @@ def render_episode(order: Order, settings: Settings, console: Console, mended: t
 
     plan = planned()
     console.print(f"{episode.id}: {len(plan.shots)} shots, {len(plan.stale)} to render", highlight=False)
-    log = RunLog(here.catalog, plan, order.allow_experimental, statuses(plan, here, order.allow_experimental))
-    room_for(plan, here.catalog.place)
+    statuses = require_proven(plan, here, order.allow_experimental)
+    check_disk_room(plan, here.catalog.place)
+    log = RunLog(here.catalog, plan, order.allow_experimental, statuses)
     try:
-        rendered = render_stale(planned, here, log) if plan.stale else already_rendered(plan, here)
+        if plan.stale:
+            rendered = render_stale(planned, here, log)  # makes the plan again, once it holds the claim
+        else:
+            record_judgements(plan, here.catalog)
+            rendered = Rendered(plan)
         return deliver(episode, rendered, _all_outcomes(rendered), here.catalog, folder, log.run, partial=bool(order.only))
     except MediaDamaged as damaged:  # found when its bytes were read
-        if damaged.path in mended:
+        if damaged.path in set_aside:
             raise
         console.print(f"{damaged}; it is set aside, and its take renders again", highlight=False, soft_wrap=True)
         here.catalog.media.set_aside(damaged.path)
-        return render_episode(replace(order, fresh=False, new_seeds=False), settings, console, (*mended, damaged.path))
-    except OSError as error:
+        # Not fresh again: what this run has rendered stays.
+        again = replace(order, fresh=False, new_seeds=False)
+        return render_episode(again, settings, console, (*set_aside, damaged.path))
+    except OSError as error:  # of the episode's folder
         raise StorageError(f"{folder} cannot be written: {error.strerror or error}") from error
 
 

@@ -1,4 +1,4 @@
-"""Render many shots at once. Beside them: load the models, record heartbeats, update the display, follow requests to pause and resume."""
+"""Load the models, then render many shots at once. Beside the shots: heartbeats, the display, requests to pause and resume."""
 
 from __future__ import annotations
 
@@ -78,6 +78,7 @@ async def studio_for(plan: Plan, here: Context, log: RunLog, pool: Pool, needs: 
     Raises:
         InputError: a model or a LoRA cannot be loaded. Nothing is rendered then.
     """
+    # Until the models are loaded there is nothing that is worth finishing.
     hangup = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)  # nohup has told it to be ignored
     _stop_at_once_on(signal.SIGINT, signal.SIGTERM, *hangup)
     async with pool, Writer(here.catalog) as writer:
@@ -182,7 +183,10 @@ async def _look(pool: Pool, watcher: Watcher) -> None:
 
 
 def _stop_at_once_on(*signals: signal.Signals) -> None:
-    """On these signals, cancel the run: takes in flight are lost. A scheduler kills seconds after SIGTERM, before a clip is finished."""
+    """On these signals, cancel the run. Takes in flight end without a row, and the next render makes them again.
+
+    A scheduler kills the process seconds after SIGTERM: too soon for a clip to be finished.
+    """
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
     assert task
     for number in signals:

@@ -17,10 +17,11 @@ from catalog.place import Place
 from catalog.store import Catalog, CatalogError
 from cluster.pool import Pool
 from cluster.start import cluster, joined
-from pipeline.plan.plan import Plan, ShotPlan
+from pipeline.plan.plan import Plan
 from pipeline.registry.workflows import Registry
 from pipeline.story.cluster_profile import ClusterProfile, cluster_profile
 from pipeline.story.errors import InputError, StorageError
+from pipeline.story.workflow import Workflow
 
 from .context import Context
 from .drive import drive, live_limit, studio_for
@@ -29,7 +30,7 @@ from .run_log import RunLog
 from .shot import ShotOutcome
 
 SPARE_BYTES = 8 * 2**20  # free disk space for tables and logs, in addition to the media
-MANY_FILES = 256  # data files of a table, above which they are joined: every run adds some, and every reader opens all
+MANY_FILES = 256  # A table with more data files is compacted: every run adds files, and readers open all of them.
 
 
 @dataclass(frozen=True)
@@ -45,16 +46,20 @@ def render_stale(planned: Callable[[], Plan], here: Context, log: RunLog) -> Ren
     """Claim the episode, and render every stale shot until it is accepted or exhausted.
 
     Args:
-        planned: makes the plan. It is called after the claim, because another driver may have rendered the episode until then.
+        planned: makes the plan. It is called after the claim, because another driver may have rendered the episode meanwhile.
 
     Raises:
         InputError, ClusterError, NothingCanRun: nothing could be rendered. Each message is one sentence.
-        KeyboardInterrupt: a signal or a person stopped the run. The takes that were recorded stay.
+        StorageError, CatalogError: media or rows cannot be written.
+        MediaDamaged: a stored file is not what its name promises.
+        KeyboardInterrupt: the run was stopped, by Ctrl-C, a signal or `tower cancel`. The takes that were recorded stay.
     """
-    joined()  # nobody there is told before a run is recorded
+    joined()  # a cluster that does not answer is an error before a run is recorded
     with log.claimed():
-        plan = log.plan = planned()
-        rendered = already_rendered(plan, here)
+        plan = planned()
+        log.plan = plan
+        record_judgements(plan, here.catalog)
+        rendered = Rendered(plan)
         if plan.stale:
             profile = cluster_profile(here.settings)
             needs = ModelNeeds.of(here.catalog, profile)
@@ -67,7 +72,7 @@ def render_stale(planned: Callable[[], Plan], here: Context, log: RunLog) -> Ren
                     return Rendered(plan, outcomes, studio.watcher.takes)
 
                 rendered = _run(render_shots())
-        if len(rendered.outcomes) < len(plan.stale):  # a person stopped the run before every shot had ended
+        if len(rendered.outcomes) < len(plan.stale):  # stopped: `drive` gives no outcome for the shots that were left
             raise KeyboardInterrupt
     done = sum(o.outcome == "accepted" for o in rendered.outcomes)
     here.catalog.append("runs", [log.row("finished", accepted=done, exhausted=len(rendered.outcomes) - done)])
@@ -75,11 +80,10 @@ def render_stale(planned: Callable[[], Plan], here: Context, log: RunLog) -> Ren
     return rendered
 
 
-def already_rendered(plan: Plan, here: Context) -> Rendered:
-    """The result of a run that renders nothing. Verdicts that changed with a gate profile or a declaration are recorded."""
+def record_judgements(plan: Plan, catalog: Catalog) -> None:
+    """Record the verdicts that changed with a gate profile or a declaration since the takes were judged."""
     if plan.judgements:
-        here.catalog.append_later("judgements", plan.judgements)
-    return Rendered(plan)
+        catalog.append_later("judgements", plan.judgements)
 
 
 @contextmanager
@@ -101,11 +105,11 @@ def _run(work: Coroutine[Any, Any, Rendered]) -> Rendered:
     finally:
         for number in (signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, signal.default_int_handler)  # asyncio.run has reset SIGTERM: let it raise KeyboardInterrupt again
+                signal.signal(number, signal.default_int_handler)  # the event loop has removed its own handlers
 
 
-def statuses(plan: Plan, here: Context, allow_experimental: bool) -> dict[str, str]:
-    """Status of every workflow that is about to render, by name@version.
+def require_proven(plan: Plan, here: Context, allow_experimental: bool) -> dict[str, str]:
+    """Refuse workflows that are not proven. Returns the status of every workflow that is about to render, by name@version.
 
     Raises:
         InputError: a workflow is not proven, and `allow_experimental` is False.
@@ -149,7 +153,7 @@ def writable(folder: Path) -> Path:
     return folder
 
 
-def room_for(plan: Plan, place: Place) -> None:
+def check_disk_room(plan: Plan, place: Place) -> None:
     """Check that a local disk has room for one take of every stage of the stale shots.
 
     A still counts as 3/5 of its raw size (uint8 RGB), a clip as 1/20.
@@ -160,11 +164,14 @@ def room_for(plan: Plan, place: Place) -> None:
     if not place.is_local:
         return
 
-    def likely(shot: ShotPlan) -> int:
-        flows = [stage.workflow for stage in shot.stages]
-        return sum(w.width * w.height * (w.num_frames // 4 if w.num_frames else 3) for w in flows) * 3 // 5
+    def likely(flow: Workflow) -> int:
+        raw = flow.width * flow.height * 3 * (flow.num_frames or 1)
+        return raw // 20 if flow.num_frames else raw * 3 // 5
 
-    needed, free = sum(likely(s) for s in plan.stale) + SPARE_BYTES * bool(plan.stale), shutil.disk_usage(place.uri).free
+    needed, free = (
+        sum(likely(stage.workflow) for s in plan.stale for stage in s.stages) + SPARE_BYTES * bool(plan.stale),
+        shutil.disk_usage(place.uri).free,
+    )
     if free < needed:
         raise StorageError(
             f"the disk of {place} has {free / 1e6:.0f} MB free; about {needed / 1e6:.0f} MB are needed for {len(plan.stale)} shots"

@@ -1,4 +1,4 @@
-"""Render one shot, stage after stage. A stage gets takes until one is accepted or its attempts are spent."""
+"""Render one shot, stage after stage. A stage gets takes until one is accepted, or the shot is exhausted."""
 
 from __future__ import annotations
 
@@ -35,7 +35,10 @@ class Takes(Protocol):
 
 
 async def render_shot(plan: ShotPlan, studio: Takes) -> ShotOutcome:
-    """Render until the last stage is accepted, or a stage has spent its attempts.
+    """Render until the last stage is accepted, or the shot is exhausted.
+
+    A shot is exhausted when a stage has spent its attempts, when the retry policy gives up, after MAX_ERRORS errors of a stage, or
+    when a model has killed device after device.
 
     After a rejected take, the workflow's retry policy decides by the take's labels: a new seed, a new keyframe, or give up.
     After an error, the same seed is tried again, so that a crash does not change the result.
@@ -44,28 +47,31 @@ async def render_shot(plan: ShotPlan, studio: Takes) -> ShotOutcome:
         Stopped: the pool begins nothing more.
         StorageError: a media file cannot be written.
     """
-    accepted = [Start.of_past(take) for take in plan.accepted]  # one for each stage that is done
+    done = [Start.of_past(take) for take in plan.accepted]  # the accepted take of each stage that is done
     spent: Counter[str] = Counter()
     errors: Counter[str] = Counter()
     numbers = _Numbers(plan)
     why = ""
 
-    def ended(outcome: str, why: str = "") -> ShotOutcome:
-        return ShotOutcome(plan.shot.id, outcome, {s.stage: m.take for s, m in zip(plan.stages, accepted, strict=False)}, why)
+    def ended(outcome: str, reason: str = "") -> ShotOutcome:
+        takes: dict[str, str] = {stage.stage: start.take for stage, start in zip(plan.stages, done, strict=False)}
+        return ShotOutcome(plan.shot.id, outcome, takes, reason)
 
-    while len(accepted) < len(plan.stages):
-        stage, start = plan.stages[len(accepted)], accepted[-1] if accepted else None
+    while len(done) < len(plan.stages):
+        stage, start = plan.stages[len(done)], done[-1] if done else None
         if spent[stage.stage] >= stage.attempts:
             return ended("exhausted", f"{stage.stage} rejected {spent[stage.stage]} times, last for {why}")
 
-        take = await studio.take(plan, stage, *numbers.of(stage.stage, inputs_from(stage, start.media.digest if start else None)), start)
+        attempt, variation = numbers.of(stage.stage, inputs_from(stage, start.media.digest if start else None))
+        take = await studio.take(plan, stage, attempt, variation, start)
         numbers.add(take)
 
         if take.model_broken:
             return ended("exhausted", take.row["error"])
         if take.outcome == "error":
             errors[stage.stage] += 1
-            accepted[-1:] = [start.from_file()] if start else []
+            if start:
+                done[-1] = start.from_file()  # its pixels may have died with the device; the stored file has not
             if errors[stage.stage] >= MAX_ERRORS:
                 return ended("exhausted", f"{stage.stage} failed {MAX_ERRORS} times: {take.row['error']}")
         elif take.outcome == "rejected":
@@ -74,41 +80,44 @@ async def render_shot(plan: ShotPlan, studio: Takes) -> ShotOutcome:
             action = stage.workflow.retry.action(take.labels)
             if action == "give_up":
                 return ended("exhausted", f"{stage.stage} rejected for {why}, which another seed cannot mend")
-            if action == "new_keyframe" and not plan.stages[0].given:
-                accepted.clear()
+            if action == "new_keyframe" and not plan.stages[0].given:  # a person's picture stays: then the clip gets another seed
+                done.clear()  # the clip's spent attempts stay spent, so this ends
                 numbers.give_up(plan.stages[0].inputs)
         else:
-            accepted.append(Start.of(take))
+            done.append(Start.of(take))
     return ended("accepted")
 
 
 class _Numbers:
     """Chooses attempt numbers, which never repeat, and variations, from which seeds derive.
 
-    The next variation is the smallest unused one. So after a crash, a lost file or with --fresh, the same takes are made again.
-    A variation is used if a gate rejected its take, or if its keyframe was given up for a new one. With --new-seeds, the
-    variation of every earlier take is used.
+    The next variation is the smallest that is not used up. So after a crash, a lost file or with --fresh, the same takes are made
+    again. A variation is used up when a gate has rejected its take, or when its keyframe was given up for a new one. With
+    --new-seeds, the variations of all earlier takes count as used up.
     """
 
     def __init__(self, plan: ShotPlan):
         self.attempts = {stage: max((t.attempt for t in takes), default=0) for stage, takes in plan.history.items()}
-        self.used: defaultdict[str, set[int]] = defaultdict(set)
+        self.used_up: defaultdict[str, set[int]] = defaultdict(set)
         self.accepted: defaultdict[str, set[int]] = defaultdict(set)
-        for past in () if plan.fresh and not plan.new_seeds else (t for takes in plan.history.values() for t in takes):
-            self._note("rejected" if plan.new_seeds else past.outcome, past.inputs, past.variation)
+        for past in (take for takes in plan.history.values() for take in takes):
+            if plan.new_seeds:
+                self.used_up[past.inputs].add(past.variation)
+            elif not plan.fresh:
+                self._note(past.outcome, past.inputs, past.variation)
 
     def of(self, stage: str, inputs: str) -> tuple[int, int]:
         """(attempt, from 1; variation, from 0) of the stage's next take with these inputs."""
-        return self.attempts[stage] + 1, next(v for v in itertools.count() if v not in self.used[inputs])
+        return self.attempts[stage] + 1, next(v for v in itertools.count() if v not in self.used_up[inputs])
 
     def add(self, take: Take) -> None:
         self.attempts[take.row["stage"]] = take.row["attempt"]
         self._note(take.outcome, take.row["inputs"], take.row["variation"])
 
     def give_up(self, inputs: str) -> None:
-        """Mark the accepted variations of these inputs as used: the next take gets another seed."""
-        self.used[inputs] |= self.accepted[inputs]
+        """Mark the accepted variations of these inputs as used up: the next take gets another seed."""
+        self.used_up[inputs] |= self.accepted[inputs]
 
     def _note(self, outcome: str, inputs: str, variation: int) -> None:
         if outcome != "error":
-            (self.used if outcome == "rejected" else self.accepted)[inputs].add(variation)
+            (self.used_up if outcome == "rejected" else self.accepted)[inputs].add(variation)

@@ -34,7 +34,7 @@ from .watcher import Watcher
 
 # Order of the requests that wait for a device; higher first. Prompts are first: they are short, and every take needs them.
 # Clips are before keyframes, so that few shots are unfinished at any time.
-PRIORITY = {stage: i for i, stage in enumerate((*STAGES, "prompt"), 1)}
+PRIORITY = {"prompt": len(STAGES) + 1} | {stage: i for i, stage in enumerate(STAGES, 1)}  # keyframe 1, clip 2, prompt 3
 REMEMBERED_PROMPTS = 512  # embeddings cached in the object store: enough for negative prompts and retries, and bounded in memory
 
 
@@ -75,12 +75,13 @@ class Studio:
         """Make, store, judge and record one take of a stage. An error of a device or a model is recorded, not raised.
 
         Args:
-            attempt: number of the take, from 1. variation: what the seed derives from, from 0.
+            attempt: number of the take, from 1. variation: 0, 1, 2 …; the seed is computed from it.
             start: the accepted take of the stage before; None for the first stage.
 
         Raises:
             Stopped, NothingCanRun: as `Pool.submit`.
-            StorageError: the media file cannot be written.
+            StorageError, CatalogError: the media file or the row cannot be written.
+            MediaDamaged: the keyframe's file is not what its name promises.
         """
         makers: dict[str, Callable[[Work], Awaitable[Judged]]] = {"keyframe": self._keyframe, "clip": self._clip}
         make = self._given if stage.given else makers[stage.stage]
@@ -108,7 +109,7 @@ class Studio:
         """Render a clip from the accepted keyframe, encode it, and judge it against the keyframe."""
         stage, wanted, start = work.stage, work.stage.workflow, work.start
         assert start and wanted.num_frames and wanted.fps
-        fps = Fraction(wanted.fps).limit_denominator(1001)
+        fps = Fraction(wanted.fps).limit_denominator(1001)  # exact for rates such as 24000/1001
         expect = Expectation(wanted.num_frames, fps, wanted.width, wanted.height, "h264", "yuv420p")
         work.row.update(seed=work.seed, fps=float(fps))
         still = start.picture
@@ -116,7 +117,7 @@ class Studio:
             start_of = start.media, wanted.width, wanted.height, self.catalog.place
             still = await self.pool.cpu_part(keyframe_part, *start_of, name="still for a clip")
         request = ClipRequest(work.row["take"], work.seed, stage.loras, stage.parameters)
-        receipt, frames = await self._generate(work, request, {"keyframe": still}, together=request.take)
+        receipt, frames = await self._generate(work, request, {"keyframe": still}, together=request.take)  # clips share no batch
         to_judge = frames, receipt.finite, start.media, expect, self.catalog.place, work.standard
         try:
             return await self.pool.cpu(judge_clip, *to_judge, name="gate 2")
@@ -144,14 +145,15 @@ class Studio:
             RequestFailed: the model raised, or its receipt names another take, seed or workflow.
             DeviceLost, ModelBroken, Stopped: as `Pool.submit`.
         """
-        stage, row, first = work.stage, work.row, work.plan.shot.priority
-        prompt, row["prompt_cut"] = await self._prompt(stage, stage.prompt, first)
-        negative, _ = await self._prompt(stage, stage.negative_prompt, first)
-        submitted, spec = time.monotonic(), self.needs.model(stage)
-        given = {"prompt": prompt, "negative": negative, **stored}
+        stage, row, shot_priority = work.stage, work.row, work.plan.shot.priority
+        prompt, row["prompt_cut"] = await self._prompt(stage, stage.prompt, shot_priority)
+        negative, _ = await self._prompt(stage, stage.negative_prompt, shot_priority)
+        submitted = time.monotonic()
+        spec = self.needs.model(stage)
+        parts = {"prompt": prompt, "negative": negative, **stored}
         # Retries go before first attempts: otherwise an episode would end in one long chain of retries.
-        priority = first, PRIORITY[stage.stage], row["attempt"]
-        receipt, result = await self.pool.submit(spec, request, given, priority, together, work.plan.shot.id)
+        priority = shot_priority, PRIORITY[stage.stage], row["attempt"]
+        receipt, result = await self.pool.submit(spec, request, parts, priority, together, work.plan.shot.id)
         if (receipt.take, receipt.model, receipt.seed) != (request.take, identity_of(stage), request.seed):
             self.pool.release(result)
             raise RequestFailed(
@@ -162,12 +164,12 @@ class Studio:
         row["node"], row["model_memory_bytes"] = receipt.node, self.pool.learned.memory.get(spec.key)
         return receipt, result
 
-    async def _prompt(self, stage: StagePlan, text: str, first: int) -> tuple[Stored, str | None]:
+    async def _prompt(self, stage: StagePlan, text: str, shot_priority: int) -> tuple[Stored, str | None]:
         """A text's embedding, and the part of the text that the encoder cut off. Cached; concurrent callers share one request."""
         spec = self.needs.encoder(stage)
         key = spec.key, text
         if key not in self.prompts or self.prompts[key].cancelled():
-            self.prompts[key] = asyncio.ensure_future(self._encode(spec, text, first))
+            self.prompts[key] = asyncio.ensure_future(self._encode(spec, text, shot_priority))
             while len(self.prompts) > REMEMBERED_PROMPTS:
                 self.prompts.popitem(last=False)
         self.prompts.move_to_end(key)
@@ -175,20 +177,20 @@ class Studio:
         if known.done() and not known.exception():
             return known.result()
         try:
-            return await asyncio.shield(known)
+            return await asyncio.shield(known)  # a caller that is cancelled must not cancel the request of the others
         except Exception:
             self.prompts.pop(key, None)  # the next caller tries again
             raise
 
-    async def _encode(self, spec: ModelSpec, text: str, first: int) -> tuple[Stored, str | None]:
-        receipt, stored = await self.pool.submit(spec, PromptRequest(text), None, (first, PRIORITY["prompt"]))
+    async def _encode(self, spec: ModelSpec, text: str, shot_priority: int) -> tuple[Stored, str | None]:
+        receipt, stored = await self.pool.submit(spec, PromptRequest(text), None, (shot_priority, PRIORITY["prompt"]))
         return stored, receipt.cut
 
     async def _recorded(self, work: Work, make: Callable[[Work], Awaitable[Judged]]) -> Take:
         """Make the take, and record its outcome. The media file is stored before the row is written."""
         row, broken = work.row, False
         try:
-            row.update(_judged_columns(await make(work)))
+            row.update(_judged_columns(await make(work)))  # the gate task has stored the media file when it answers
         except (DeviceLost, RequestFailed, ModelBroken) as error:
             broken = isinstance(error, ModelBroken)
             if isinstance(error, DeviceLost):
@@ -197,7 +199,7 @@ class Studio:
         except OSError as error:
             raise StorageError(f"media cannot be written to {self.catalog.place}: {error.strerror or error}") from error
         row["at"] = datetime.now(UTC)
-        await self.writer.add("takes", row)
+        await self.writer.add("takes", row)  # a kill before the commit leaves no row, and the next render makes the take again
         take = Take(row, work.picture, broken)
         self.watcher.take(take)
         return take
