@@ -1,6 +1,6 @@
 """Decodes videos completely, so that gates judge the frames that a player shows and not the claims of a header.
 
-This is the only module of `gates` that imports PyAV.
+This module and `display` are the only ones of `gates` that import PyAV.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import av
 import cv2
 import numpy as np
 
+from .display import HDR, Display
 from .still import MAX_PIXELS, Undecodable, words, working_size
+from .timing import Timing
 
 MAX_FRAMES = 4096  # longest clip that gates read: workflows make at most 1,025 frames, and longer videos could fill the memory
 
@@ -24,7 +26,7 @@ class Frame:
     """One decoded frame.
 
     small: uint8 RGB (h, w, 3), area-resampled to `working_size`, about 384x256 pixels; smaller frames keep their size.
-    picture: the frame at full size. Only a few frames are converted from it, by `luma` and `rgb`.
+    picture: the frame at full size, as a player shows it. Only a few frames are converted from it, by `luma` and `rgb`.
     """
 
     small: np.ndarray
@@ -41,11 +43,12 @@ class Frame:
 
 @dataclass
 class Container:
-    """Properties of a video file. `frames` and `even` are set when all frames have been read; the others before.
+    """Properties of a video file. `rate`, `frames` and `uneven` are right when all frames have been read; the others after the first.
 
-    width, height: pixels. rate: frames a second, as the header has it, 0 where unknown. codec, pixel_format: FFmpeg's names.
-    hint: number of frames that the header promises, 0 where it promises none; a file with fewer packets is damaged.
-    frames: number of decoded frames. even: whether the frames are evenly spaced in time.
+    width, height: pixels, as shown. rate: frames a second (`Timing.rate`); before the end as the header has it, 0 where unknown.
+    codec, pixel_format: FFmpeg's names. hint: number of frames that the header promises, 0 where it promises none; a file with fewer
+    packets is damaged. frames: number of decoded frames. uneven: words that say which frame comes at another time than an even
+    rate has it; empty where none does. hdr: the transfer curve of a clip for HDR screens; empty for others.
     """
 
     width: int
@@ -55,18 +58,22 @@ class Container:
     pixel_format: str
     hint: int
     frames: int = 0
-    even: bool = True
+    uneven: str = ""
+    hdr: str = ""
 
 
 class VideoReader:
     """Reads the first video stream frame by frame, with one thread; use as a context manager.
 
+    Args:
+        wanted: frames a second that the file should have; taken for its rate where its rounded times fit several.
+
     Raises:
         Undecodable: the file is no video, is damaged, has no frames, or its frames change their size.
     """
 
-    def __init__(self, path: Path):
-        self.packets = 0
+    def __init__(self, path: Path, wanted: Fraction | None = None):
+        self.packets, self.wanted = 0, wanted
         try:
             self.file = av.open(str(path), options={"err_detect": "explode"}, metadata_errors="replace")
         except (av.FFmpegError, OSError, ValueError) as error:
@@ -79,11 +86,11 @@ class VideoReader:
         self.stream.thread_type = "NONE"
         context = self.stream.codec_context
         context.options = {"err_detect": "explode", "max_pixels": str(MAX_PIXELS)}
-        rate = self.stream.average_rate or self.stream.guessed_rate or Fraction(0)
+        self.rates = [Fraction(r) for r in (self.stream.average_rate, self.stream.guessed_rate, self.stream.base_rate) if r]
         self.container = Container(
             width=context.width,
             height=context.height,
-            rate=Fraction(rate),
+            rate=next(iter(self.rates), Fraction(0)),
             codec=context.name,
             pixel_format=context.pix_fmt or "",
             hint=max(0, self.stream.frames),
@@ -97,18 +104,22 @@ class VideoReader:
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield all frames, but at most MAX_FRAMES + 1: the extra frame shows that the clip is too long."""
-        times: list[int | None] = []
+        times: list[Fraction | None] = []
+        size, display = (0, 0), Display()
         try:
             for picture in self._pictures():
                 if picture.is_corrupt:
                     raise Undecodable(f"frame {len(times)} is damaged")
-                if (picture.width, picture.height) != (self.container.width, self.container.height):
-                    if times:
-                        raise Undecodable(f"frame {len(times)} has another size")
-                    self.container.width, self.container.height = picture.width, picture.height
-                times.append(picture.pts)
+                if not times:
+                    size, display = (picture.width, picture.height), Display.of(picture, self.stream.sample_aspect_ratio)
+                    self.container.hdr = HDR.get(picture.color_trc, "")
+                if (picture.width, picture.height) != size:
+                    raise Undecodable(f"frame {len(times)} has another size")
+                times.append(None if picture.pts is None or picture.time_base is None else picture.pts * picture.time_base)
                 self.container.pixel_format = picture.format.name
-                yield _reduced(picture)
+                shown = display.shown(picture)
+                self.container.width, self.container.height = shown.width, shown.height
+                yield _reduced(shown)
                 if len(times) > MAX_FRAMES:
                     break
         except (av.FFmpegError, OSError, ValueError, MemoryError) as error:
@@ -117,7 +128,11 @@ class VideoReader:
             raise Undecodable("no frames")
         if len(times) <= MAX_FRAMES and self.packets < self.container.hint:
             raise Undecodable(f"the file ends after {self.packets} of {self.container.hint} frames")
-        self.container.frames, self.container.even = len(times), _even(times)
+        if self.file.format.name == "avi":  # it has no times of showing, only places in the file: one a frame, in the order of decoding
+            times = [*sorted(time for time in times if time is not None)]
+        timing = Timing(times)
+        self.container.frames, self.container.uneven = len(times), timing.uneven()
+        self.container.rate = timing.rate(self.rates, self.wanted)
 
     def _pictures(self) -> Iterator[av.VideoFrame]:
         for packet in self.file.demux(self.stream):
@@ -163,17 +178,6 @@ def read_video(path: Path) -> tuple[np.ndarray, Fraction]:
     """
     with VideoReader(path) as reader:
         return np.stack([frame.rgb() for frame in reader]), reader.container.rate
-
-
-def _even(times: list[int | None]) -> bool:
-    """Whether time stamps are evenly spaced, to within one tick of the file's clock; False where one is missing."""
-    known = np.array([t for t in times if t is not None], np.float64)
-    if len(known) != len(times):
-        return False
-    if len(known) < 3:
-        return True
-    grid = np.linspace(known[0], known[-1], len(known))
-    return bool(np.abs(known - grid).max() <= 1.0 and (np.diff(known) > 0).all())
 
 
 # Matrix from ITU-R BT.709 in limited range to full-range RGB; the last column is the offset.

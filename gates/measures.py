@@ -20,9 +20,9 @@ class Measure:
 FLAG = "0 or 1"
 IMAGE = {
     "undecodable": Measure("the file cannot be decoded", FLAG),
-    "frames": Measure("pictures in the file", "pictures", 1, inf),
-    "width": Measure("of the decoded picture", "pixels", 1, inf),
-    "height": Measure("of the decoded picture", "pixels", 1, inf),
+    "frames": Measure("pictures that the file shows one after another", "pictures", 1, inf),
+    "width": Measure("of the picture as it is shown, upright", "pixels", 1, inf),
+    "height": Measure("of the picture as it is shown, upright", "pixels", 1, inf),
     "non_finite": Measure("NaN in the model's output, or in a floating-point file", FLAG),
     "contrast": Measure("standard deviation of luma (picture.contrast)", "levels", 0, 127.5),
     "dark": Measure("pixels with luma under 25 (picture.dark_fraction)"),
@@ -37,10 +37,10 @@ IMAGE = {
 VIDEO = {
     "undecodable": Measure("the file cannot be decoded to its end, or has another codec or pixel format than promised", FLAG),
     "frames": Measure("decoded frames", "frames", 1, inf),
-    "fps": Measure("frames a second, as the container has it", "1/s", 0, inf),
-    "width": Measure("of the decoded frames", "pixels", 1, inf),
-    "height": Measure("of the decoded frames", "pixels", 1, inf),
-    "uneven": Measure("frames are not evenly spaced in time", FLAG),
+    "fps": Measure("frames a second, as the header has it where frames come so (timing.Timing)", "1/s", 0, inf),
+    "width": Measure("of the frames as a player shows them", "pixels", 1, inf),
+    "height": Measure("of the frames as a player shows them", "pixels", 1, inf),
+    "uneven": Measure("frames are not evenly spaced in time, rounding apart (timing.Timing)", FLAG),
     "too_long": Measure("more frames than gates read", FLAG),
     "non_finite": Measure("NaN in the model's output", FLAG),
     "reach": Measure("largest change of any frame from frame 0 (clip.most_changed)", "levels", 0, 255),
@@ -75,4 +75,7 @@ WANTED = {  # measures that an expectation adds, for rules with `differs_from`
     "expected_fps": Measure("frames a second that the workflow promises", "1/s", 0, inf),
     "expected_width": Measure("width that the workflow promises", "pixels", 1, inf),
     "expected_height": Measure("height that the workflow promises", "pixels", 1, inf),
+}
+TOLD = {  # there only where there is something to tell (rules.TOLD), so that no profile can look at it
+    "hdr": Measure("the clip is for HDR screens, and is judged as if it were SDR", FLAG),
 }

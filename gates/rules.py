@@ -72,6 +72,10 @@ class Rule:
         return "pass" if "pass" in softened else "warn" if "warn" in softened else self.outcome
 
 
+# What every verdict tells, whatever the profile: how the figures came about. There is no threshold to choose, and it rejects nothing.
+TOLD: dict[Gate, tuple[Rule, ...]] = {"image": (), "video": (Rule("undecodable", "hdr", above=0, outcome="warn"),)}
+
+
 @dataclass(frozen=True)
 class Profile:
     """Rules for stills and for clips."""
@@ -95,14 +99,16 @@ def judge(
 
     Args:
         declared: the shot's declarations.
-        texts: label to the words that go with its finding, such as a decoder's message.
+        texts: measure or label to the words that go with its finding, such as a decoder's message.
     """
     # Rounded to seven digits, as measures are stored, so that stored measures give the same verdict again.
     rounded = {k: float(f"{v:.7g}") for k, v in measures.items()}
     rules = profile.rules(gate)
     applicable = [rule for rule in rules if all(m in rounded for m in rule.looks_at())]
     not_looked = {r.label for r in rules} - {r.label for r in applicable}
-    findings = [rule.finding(rounded, declared, (texts or {}).get(rule.label, "")) for rule in applicable]
+    applicable += [rule for rule in TOLD[gate] if rule.measure in rounded]  # measures that are only there where there is something to tell
+    said = texts or {}
+    findings = [rule.finding(rounded, declared, said.get(rule.measure, said.get(rule.label, ""))) for rule in applicable]
     return Verdict(
         gate,
         tuple(f for f in findings if f is not None),

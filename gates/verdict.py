@@ -59,7 +59,17 @@ class Finding:
             raise ValueError(f"{self.label!r} is not a gate label; the labels are {', '.join(LABELS)}")
 
     def __str__(self) -> str:
-        return f"{self.label} ({self.text or f'{self.measure} {self.value:.4g}, threshold {self.threshold:.4g}'})"
+        value, threshold = self.figures
+        return f"{self.label} ({self.text or f'{self.measure} {value}, threshold {threshold}'})"
+
+    @property
+    def figures(self) -> tuple[str, str]:
+        """Value and threshold for people: four digits, or as many as it takes to tell the two apart."""
+        for digits in range(4, 17):
+            value, threshold = (f"{x:.{digits}g}" for x in (self.value, self.threshold))
+            if value != threshold:
+                break
+        return value, threshold
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ class Measured:
 
     values: measure to value; `measures.VIDEO` has units and ranges.
     curves: measure to the curve behind it, float (n,), one value a frame.
-    texts: label to the words that explain it, such as the decoder's message.
+    texts: measure or label to the words that explain it, such as the decoder's message.
     """
 
     values: dict[str, float]
@@ -73,7 +73,7 @@ def measure_video(path: Path, expect: Expectation, finite: bool = True) -> Measu
     """
     container = None
     try:
-        with VideoReader(path) as reader:
+        with VideoReader(path, expect.fps) as reader:
             container = reader.container
             clip = reduce_clip(reader, expect.frames or container.hint)
     except Undecodable as error:
@@ -100,14 +100,17 @@ def _container(found: Container, expect: Expectation) -> tuple[dict[str, float],
         "fps": float(found.rate),
         "width": float(found.width),
         "height": float(found.height),
-        "uneven": float(not found.even),
+        "uneven": float(bool(found.uneven)),
         "too_long": float(found.frames > MAX_FRAMES),
     }
     texts = {} if kind == promised else {"undecodable": f"{' '.join(kind)} where {' '.join(promised)} is promised"}
     if found.frames > MAX_FRAMES:
         texts["wrong_frame_count"] = f"more than {MAX_FRAMES:,} frames; gates judge clips"
-    if not found.even:
-        texts["wrong_fps"] = "frames are not evenly spaced in time"
+    if found.uneven:
+        texts["uneven"] = f"frames are not evenly spaced in time: {found.uneven}"
+    if found.hdr:
+        values["hdr"] = 1.0
+        texts["hdr"] = f"HDR, {found.hdr}: its colours and its light are judged as if they were SDR, which is not what an HDR screen shows"
     return values | {f"expected_{k}": float(v) for k, v in wanted.items() if v is not None}, texts
 
 

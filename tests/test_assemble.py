@@ -8,6 +8,7 @@ import sys
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -18,6 +19,7 @@ from pipeline.post.assemble import assemble, timeline
 from pipeline.render.video_file import write_clip
 from pipeline.story.episode import Episode
 from pipeline.story.errors import StorageError
+from pipeline.story.letters import built_in
 from pipeline.story.title import title_opacity
 
 from .conftest import PROJECT
@@ -106,6 +108,37 @@ def test_a_title_is_drawn_and_fades(tmp_path):
     )
     assert frames[24].max() > 230 and frames[0].max() < frames[24].max()
     assert title_opacity(24, 48, 24) == 1 and 0 < title_opacity(0, 48, 24) < 0.2 and 0 < title_opacity(47, 48, 24) < 0.2
+
+
+@pytest.mark.parametrize("turned", [True, False], ids=["turned", "not square"])
+def test_a_clip_is_joined_as_a_player_shows_it(tmp_path, turned):
+    """Dark above bright, in a file that stores it turned by a right angle, or with pixels that are twice as wide as high."""
+    picture = np.concatenate([np.full((32, 128, 3), 40, np.uint8), np.full((32, 128, 3), 200, np.uint8)])
+    stored = np.ascontiguousarray(np.rot90(picture, -1)) if turned else np.ascontiguousarray(picture[:, ::2])
+    file = tmp_path / "clip.mp4"
+    with av.open(str(file), "w") as out:
+        stream = out.add_stream("libx264", rate=24)
+        stream.width, stream.height, stream.pix_fmt = stored.shape[1], stored.shape[0], "yuv420p"
+        if turned:
+            stream.set_display_rotation(90)
+        else:
+            stream.codec_context.sample_aspect_ratio = Fraction(2)
+        for _ in range(3):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(stored, format="rgb24")))
+        out.mux(stream.encode(None))
+    store = MediaStore(Place.of(tmp_path))
+    media = store.put(file.read_bytes(), ".mp4")
+    clips = {"SH0010": {"media": media.digest, "media_path": media.path}}
+    for frame in timeline(episode({"frames": 3}, width=128, height=64), clips, store, None):
+        assert np.abs(frame.astype(int) - picture).mean() < 3
+
+
+def test_a_title_of_two_lines_is_joined(tmp_path):
+    store = MediaStore(Place.of(tmp_path))
+    made = clip(store, tmp_path, 60, 1, 24, 192, 128)
+    story = episode({"frames": 48, "fit": "hold", "title": "One\u2028two \u6d77"}, width=192, height=128)
+    for font in (None, built_in()[-1]):
+        assert list(timeline(story, {"SH0010": made}, store, font))[24].max() > 230
 
 
 def test_an_episode_appears_whole_or_not_at_all(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import threading
 import time
@@ -21,12 +22,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from gates.decode import MAX_FRAMES, VideoReader
+from gates.decode import MAX_FRAMES, VideoReader, read_video
 from gates.measures import VIDEO
+from gates.rules import judge
 from gates.still import Undecodable, read_still
-from gates.verdict import LABELS
+from gates.verdict import LABELS, Finding
 from gates.video import Expectation, measure_video
-from pipeline.evidence.gate_file import Question, gate_files
+from pipeline.evidence.gate_file import Question, gate_files, judge_file
 from pipeline.render.video_file import write_clip
 
 from .conftest import Done, refused, tower
@@ -279,3 +281,162 @@ def test_sixteen_bits_are_scaled_and_not_clipped(tmp_path):
     assert image[0, 0, 0] == 0 and image[0, -1, 0] == 255 and 120 <= image[0, 32, 0] <= 135
     with pytest.raises(Undecodable):
         read_still(b"")
+
+
+def shown(path: Path, frames: np.ndarray, *, aspect: Fraction | None = None, turn: tuple[int, bool, bool] | None = None) -> Path:
+    """A clip that is stored otherwise than it is shown. turn: degrees, counter-clockwise; mirrored left-right, top-bottom after that."""
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=24, options={"crf": "1"})
+        stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
+        if aspect:
+            stream.codec_context.sample_aspect_ratio = aspect
+        if turn:
+            stream.set_display_rotation(turn[0], *turn[1:])
+        for frame in frames:
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        out.mux(stream.encode(None))
+    return path
+
+
+def stored(frame: np.ndarray, turn: tuple[int, bool, bool]) -> np.ndarray:
+    """What has to be stored, for the frame to be shown as it is after the turn: everything backwards."""
+    frame = frame[::-1] if turn[2] else frame
+    frame = frame[:, ::-1] if turn[1] else frame
+    return np.ascontiguousarray(np.rot90(frame, -turn[0] // 90 % 4))
+
+
+@pytest.mark.parametrize("mirror", [(False, False), (True, False), (False, True)])
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+def test_a_clip_is_turned_as_a_player_turns_it(tmp_path, degrees, mirror):
+    turn = (degrees, *mirror)
+    file = shown(tmp_path / "turned.mp4", np.stack([stored(f, turn) for f in SMALL]), turn=turn)
+    frames, rate = read_video(file)
+    assert rate == 24 and frames.shape == SMALL.shape and np.abs(frames.astype(int) - SMALL).mean() < 8
+    Image.fromarray(SMALL[0]).save(tmp_path / "key.png")
+    verdict = judge_file(file, Question("video", ANIME, size=(96, 64), keyframe=tmp_path / "key.png")).verdict
+    assert verdict.failures == () and verdict.measures["first_frame_ssim"] > 0.8
+
+
+@pytest.mark.parametrize("aspect", [Fraction(4, 3), Fraction(3, 4), Fraction(2)])
+def test_pixels_that_are_not_square_are_scaled_in_width(tmp_path, aspect):
+    narrow = np.stack([cv2.resize(f, (round(96 / aspect), 64), interpolation=cv2.INTER_AREA) for f in SMALL])
+    file = shown(tmp_path / "narrow.mp4", narrow, aspect=aspect)
+    Image.fromarray(SMALL[0]).save(tmp_path / "key.png")
+    verdict = judge_file(file, Question("video", ANIME, size=(96, 64), keyframe=tmp_path / "key.png")).verdict
+    assert verdict.failures == () and (verdict.measures["width"], verdict.measures["height"]) == (96, 64)
+    with VideoReader(
+        shown(tmp_path / "both.mp4", np.stack([np.rot90(f) for f in SMALL[:2]]), aspect=Fraction(2), turn=(270, False, False))
+    ) as reader:
+        assert [f.rgb().shape for f in reader] == [(128, 96, 3)] * 2, "pixels are scaled as they are stored, then turned"
+
+
+def copied_to(file: Path, target: Path) -> Path:
+    """The same packets in another container, whose clock rounds their times once more."""
+    with av.open(str(file)) as there, av.open(str(target), "w") as out:
+        stream = out.add_stream_from_template(there.streams.video[0])
+        for packet in there.demux(there.streams.video[0]):
+            if packet.size:
+                packet.stream = stream
+                out.mux(packet)
+    return target
+
+
+def constant(path: Path, rate: Fraction, count: int = 41) -> Path:
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("mpeg2video" if path.suffix == ".mpg" else "libx264", rate=rate)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for i in range(count):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(GOOD[i % len(GOOD)][::2, ::2].copy(), format="rgb24")))
+        out.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize(
+    "rate", [24, Fraction(24000, 1001), 25, Fraction(30000, 1001), Fraction(25, 2), Fraction(60000, 1001), 120], ids=str
+)
+@pytest.mark.parametrize("kind", ["mkv", "flv", "ts", "avi", "mov"])
+def test_a_constant_rate_is_one_in_whatever_clock(tmp_path, kind, rate):
+    file = constant(tmp_path / f"a.{kind}", Fraction(rate))
+    for name in (file, copied_to(file, tmp_path / "copy.mp4")) if kind in ("mkv", "flv") else (file,):
+        values = measure_video(name, Expectation(fps=Fraction(rate))).values
+        assert values["uneven"] == 0 and values["fps"] == float(rate), (name.name, values["fps"])
+
+
+@pytest.mark.parametrize("count", [2, 3, 9])
+def test_a_short_clips_rounded_times_fit_the_rate_that_is_wanted(tmp_path, count):
+    rate = Fraction(24000, 1001)
+    file = copied_to(constant(tmp_path / "a.mkv", rate, count), tmp_path / "a.mp4")
+    assert measure_video(file, Expectation(fps=rate)).values["fps"] in (float(rate), 24.0)
+    assert measure_video(file, Expectation(fps=Fraction(25))).values["fps"] != 25 or count == 2
+
+
+UNEVEN = {
+    "a frame is missing": [i + (i > 20) for i in range(41)],
+    "every third is missing": [i + i // 2 for i in range(41)],
+    "3:2 pulldown": [(5 * i + i % 2) // 2 for i in range(41)],
+    "each second one is late": [5 * i + i % 2 for i in range(41)],
+}
+
+
+@pytest.mark.parametrize("kind", UNEVEN)
+@pytest.mark.parametrize("through", ["mp4", "mkv"])
+def test_frames_at_uneven_times_are_refused_in_whatever_clock(tmp_path, kind, through):
+    times = UNEVEN[kind]
+    frames = np.concatenate([SMALL, SMALL])[:41]
+    file = encode(tmp_path / f"uneven.{through}", frames, "libx264", "yuv420p", times=times)
+    verdict = judge_file(file, Question("video", ANIME)).verdict
+    assert "wrong_fps" in verdict.failures
+    assert any(re.search(r"not evenly spaced in time: frame \d+ comes [\d.]+ ms after", f.text) for f in verdict.findings)
+
+
+@pytest.mark.parametrize(
+    ("value", "threshold"), [(29.97003, 29.97), (23.976, 23.97602), (24.0, 24.00001), (1e-9, 1.1e-9), (0.5, 0.5000001)]
+)
+def test_a_finding_shows_the_difference(value, threshold):
+    text = str(Finding("wrong_fps", "fps", value, threshold))
+    one, other = re.search(r"fps (\S+), threshold (\S+)\)", text).groups()  # type: ignore[union-attr]
+    assert one != other
+    assert str(Finding("frozen", "reach", 0.42, 1.6)) == "frozen (reach 0.42, threshold 1.6)"
+
+
+def test_a_person_is_shown_the_difference(tmp_path):
+    file = constant(tmp_path / "a.mp4", Fraction(2997, 100))
+    done = tower("gate", "video", file, "--fps", "30000/1001", cwd=tmp_path)
+    assert done.code == 1 and "29.97003" in done.out, done.out
+
+
+def tagged(path: Path, image: np.ndarray, matrix: int, *, tag: int = 2, curve: int = 2) -> Path:
+    """Three frames of a picture. matrix: FFmpeg's number of the colours it is encoded in; tag: of those that the file claims; 2: none."""
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=24, options={"crf": "1"})
+        stream.height, stream.width, stream.pix_fmt = image.shape[0], image.shape[1], "yuv420p"
+        stream.codec_context.colorspace, stream.codec_context.color_trc = tag, curve
+        for i in range(3):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuv420p", dst_colorspace=matrix, dst_color_range=1)
+            frame.colorspace, frame.color_trc, frame.pts = tag, curve, i
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "matrix"), [(1280, 720, 1), (1920, 1080, 1), (720, 1280, 1), (640, 480, 5), (96, 64, 5), (720, 576, 5)]
+)
+def test_colours_that_a_file_does_not_name_are_guessed_as_players_guess(tmp_path, width, height, matrix):
+    image = np.empty((height, width, 3), np.uint8)
+    image[:, : width // 2], image[:, width // 2 :] = (220, 40, 40), (40, 200, 60)
+    with VideoReader(tagged(tmp_path / "plain.mp4", image, matrix)) as reader:
+        frame = next(iter(reader))
+        assert np.abs(frame.rgb().astype(int) - image).mean() < 4
+        small = cv2.resize(image, frame.small.shape[1::-1], interpolation=cv2.INTER_AREA)
+        assert np.abs(frame.small.astype(int) - small).mean() < 4
+
+
+@pytest.mark.parametrize(("curve", "name"), [(16, "PQ"), (18, "HLG")])
+def test_a_clip_for_hdr_screens_is_said_to_be_judged_as_sdr(tmp_path, curve, name):
+    hdr, sdr = (tagged(tmp_path / f"{c}.mp4", GOOD[0], 9, tag=9, curve=c) for c in (curve, 1))
+    there, plain = lines(tower("gate", "video", hdr, sdr, "--declare", "hold", "--json", cwd=tmp_path))
+    assert [f["text"].split(" (")[0] for f in there["findings"] if f["measure"] == "hdr" and f["outcome"] == "warn"] == [f"HDR, {name}"]
+    assert "undecodable" in there["warnings"] and "undecodable" not in there["failures"]
+    assert "undecodable" not in plain["warnings"] and "hdr" not in plain["measures"]
+    assert judge("video", there["measures"], ANIME, ("hold",)).warnings == tuple(there["warnings"]), "judged again without the file"

@@ -15,6 +15,7 @@ from pipeline.registry.workflows import Ready, Registry
 from pipeline.story.episode import Episode, Sequence, Shot
 from pipeline.story.errors import InputError
 from pipeline.story.fingerprint import FileDigests, canonical, digest, file_digest, text_digest
+from pipeline.story.letters import face
 from pipeline.story.prompt import compose, compose_negative
 from pipeline.story.settings import Settings
 from pipeline.story.stages import STAGES, StageName
@@ -99,7 +100,7 @@ class Resolver:
         stages = tuple(self._stage(name, where, shot, prompt, loras, given if i == 0 else None) for i, name in enumerate(STAGES))
         self._check_length(where, shot, stages[-1].workflow)
         if shot.title:
-            check_title(shot.title, self.font, where)
+            check_title(shot.title, self.font, where, (self.episode.width, self.episode.height))
         return stages
 
     def _stage(self, stage: StageName, where: str, shot: Shot, prompt: str, loras: tuple[Lora, ...], given: Path | None) -> StagePlan:
@@ -145,7 +146,7 @@ def given_keyframe(file: Path, name: str, where: str) -> Path:
     """Path of the still that an episode file gives for a shot.
 
     Raises:
-        InputError: the still is missing, lies outside the episode's folder, or is not a readable picture.
+        InputError: the still is missing, lies outside the episode's folder, is not a readable picture, or is an animation.
     """
     from gates.still import Undecodable, read_still
 
@@ -153,9 +154,13 @@ def given_keyframe(file: Path, name: str, where: str) -> Path:
     if not path.is_file():
         raise InputError(f"{where}: keyframe: file {path} does not exist")
     try:
-        read_still(path)
+        still = read_still(path)
     except Undecodable as error:
         raise InputError(f"{where}: keyframe: file {path} is not a picture that can be read: {error}") from error
+    if still.frames > 1:
+        raise InputError(f"{where}: keyframe: file {path} is an animation of {still.frames} pictures; a keyframe is one")
+    if not still.finite:
+        raise InputError(f"{where}: keyframe: file {path} holds values that are no numbers")
     return path
 
 
@@ -163,13 +168,17 @@ def font_of(episode: Episode, file: Path) -> Path | None:
     """Path of the episode's title font; None for the built-in font.
 
     Raises:
-        InputError: the font is missing, or lies outside the episode's folder.
+        InputError: the font is missing, cannot be read, or lies outside the episode's folder.
     """
     if episode.title_font is None:
         return None
     path = inside(file.absolute().parent, episode.title_font, f"{file}: title_font")
     if not path.is_file():
         raise InputError(f"{file}: title_font: file {path} does not exist")
+    try:
+        face(path, 32)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
     return path
 
 

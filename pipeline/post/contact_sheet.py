@@ -7,11 +7,12 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from catalog.media import MediaStore
 from gates.still import read_still
 from pipeline.story.episode import Episode
+from pipeline.story.letters import Fonts, built_in, face, lines_of, missing, width, write
 
 from .assemble import clip_frames
 from .result import Result
@@ -19,27 +20,32 @@ from .result import Result
 PAPER, INK, QUIET, GOOD, BAD = (246, 243, 236), (40, 36, 52), (128, 122, 138), (58, 132, 96), (190, 64, 64)
 MOMENTS = 5  # frames of each clip, evenly spaced
 CELL_WIDTH, GAP, MARGIN, TEXT_WIDTH = 216, 10, 28, 340
+MOST_LETTERS = 200  # of a text that are looked at; no line of the sheet has room for more
 
 
-def contact_sheet(episode: Episode, outcomes: list[Result], takes: dict[str, int], store: MediaStore, out: Path) -> None:
+def contact_sheet(
+    episode: Episode, outcomes: list[Result], takes: dict[str, int], store: MediaStore, out: Path, font: Path | None = None
+) -> None:
     """Write the sheet as PNG.
 
     Args:
         outcomes: one for each row of the sheet. takes: shot id to its number of takes, of both stages, over all runs.
+        font: the episode's own for titles, which writes its words here too as far as it has the letters; None for the built-in ones.
     """
+    fonts = (font, *built_in()) if font else built_in()
     cell_height = round(CELL_WIDTH * episode.height / episode.width)
     row_height = cell_height + GAP + 4
-    width = 2 * MARGIN + TEXT_WIDTH + (MOMENTS + 1) * (CELL_WIDTH + GAP)
-    sheet = Image.new("RGB", (width, 2 * MARGIN + 64 + row_height * len(outcomes)), PAPER)
+    across = 2 * MARGIN + TEXT_WIDTH + (MOMENTS + 1) * (CELL_WIDTH + GAP)
+    sheet = Image.new("RGB", (across, 2 * MARGIN + 64 + row_height * len(outcomes)), PAPER)
     draw = ImageDraw.Draw(sheet)
     done = sum(o.outcome == "accepted" for o in outcomes)
-    draw.text((MARGIN, MARGIN - 6), f"{episode.id}  {_plain(episode.title)}", font=_font(30), fill=INK)
+    _write(draw, MARGIN, MARGIN - 6, f"{episode.id}  {episode.title}", fonts, 30, INK, across - 2 * MARGIN)
     seconds = Fraction(episode.total_frames, episode.fps)
     line = f"{done} of {len(outcomes)} shots, {sum(takes.values())} takes, {float(seconds):.1f} s at {episode.fps} fps"
-    draw.text((MARGIN, MARGIN + 32), line, font=_font(15), fill=QUIET)
+    _write(draw, MARGIN, MARGIN + 32, line, built_in(), 15, QUIET, across - 2 * MARGIN)
     for i, outcome in enumerate(outcomes):
         top = MARGIN + 64 + i * row_height
-        _words(draw, episode, outcome, takes[outcome.shot], top)
+        _words(draw, episode, outcome, takes[outcome.shot], top, fonts)
         for k, picture in enumerate(_pictures(outcome, store)):
             left = MARGIN + TEXT_WIDTH + k * (CELL_WIDTH + GAP)
             sheet.paste(Image.fromarray(picture).resize((CELL_WIDTH, cell_height), Image.Resampling.LANCZOS), (left, top))
@@ -53,25 +59,34 @@ def contact_sheet(episode: Episode, outcomes: list[Result], takes: dict[str, int
         part.unlink(missing_ok=True)
 
 
-def _words(draw: ImageDraw.ImageDraw, episode: Episode, outcome: Result, takes: int, top: int) -> None:
+def _words(draw: ImageDraw.ImageDraw, episode: Episode, outcome: Result, takes: int, top: int, fonts: Fonts) -> None:
     sequence, shot = next((q, s) for q, s in episode.shots if s.id == outcome.shot)
     good = outcome.outcome == "accepted"
-    draw.text((MARGIN, top), shot.id, font=_font(22), fill=INK)
-    draw.text(
-        (MARGIN + 108, top + 6), f"{outcome.outcome}, {takes} take{'s' if takes != 1 else ''}", font=_font(14), fill=GOOD if good else BAD
-    )
+    _write(draw, MARGIN, top, shot.id, built_in(), 22, INK, 108)
+    said = f"{outcome.outcome}, {takes} take{'s' if takes != 1 else ''}"
+    _write(draw, MARGIN + 108, top + 6, said, built_in(), 14, GOOD if good else BAD, TEXT_WIDTH - 108)
     row = outcome.last or {}
     people = ", ".join(episode.characters[c].name for c in shot.characters)
     lines = [
-        f"{_plain(sequence.title) or sequence.id}: {_plain(people)}".rstrip(": "),
-        f"{_plain(shot.framing)}, {_plain(shot.action)}".strip(", "),
-        _plain(shot.camera) + (f", {shot.transition.type}" if shot.transition.frames else ""),
+        f"{sequence.title or sequence.id}: {people}".rstrip(": "),
+        f"{shot.framing}, {shot.action}".strip(", "),
+        shot.camera + (f", {shot.transition.type}" if shot.transition.frames else ""),
         f"{shot.frames} frames, {row.get('workflow', 'no clip')}, seed {row.get('seed')}",
     ]
     if not good:
-        lines[-1] = _plain(outcome.why)
+        lines[-1] = outcome.why
     for i, text in enumerate(x for x in lines if x):
-        draw.text((MARGIN, top + 32 + 20 * i), text[:44], font=_font(14), fill=QUIET)
+        _write(draw, MARGIN, top + 32 + 20 * i, text, fonts, 14, QUIET, TEXT_WIDTH - GAP)
+
+
+def _write(draw: ImageDraw.ImageDraw, x: int, top: int, text: str, fonts: Fonts, size: int, ink: tuple[int, int, int], room: int) -> None:
+    """Write a text in one line, cut off where it gets wider than the room, in pixels. A letter that no font has is a question mark."""
+    line = " ".join(lines_of(text))[:MOST_LETTERS]
+    for letter in missing(line, fonts):
+        line = line.replace(letter, "?")
+    while line and width(line, fonts, size) > room:
+        line = line[:-1]
+    write(draw, (x, top + face(built_in()[0], size).getmetrics()[0]), line, fonts, size, fill=ink)
 
 
 def _pictures(outcome: Result, store: MediaStore) -> list[np.ndarray]:
@@ -82,12 +97,3 @@ def _pictures(outcome: Result, store: MediaStore) -> list[np.ndarray]:
         frames, _ = clip_frames(clip, store)
         pictures += [frames[i] for i in np.linspace(0, len(frames) - 1, MOMENTS).round().astype(int)]
     return pictures
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
-
-
-def _plain(text: str) -> str:
-    """The text in ASCII, because the sheet's font has no other letters. Others become escapes such as \\xe9."""
-    return text.encode("ascii", "backslashreplace").decode()

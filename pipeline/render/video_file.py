@@ -15,6 +15,11 @@ from av.video.reformatter import ColorRange, Colorspace
 HAS_AVX512 = any("AVX512" in name and not name.endswith("?") for name in cv2.getCPUFeaturesLine().split())
 
 
+def ffmpeg_path(path: Path) -> str:
+    """The path as FFmpeg takes it: the name of a file, whatever is in it. `ep1: take 2.mp4` alone would be a protocol called `ep1`."""
+    return f"file:{path.absolute()}"
+
+
 class VideoFile:
     """An MP4 being written: libx264 High, yuv420p, bt709, constant frame rate, moov at the front.
 
@@ -25,7 +30,7 @@ class VideoFile:
     """
 
     def __init__(self, path: Path, width: int, height: int, fps: Fraction, crf: int):
-        self.container = av.open(str(path), "w", format="mp4", options={"movflags": "+faststart", "fflags": "+bitexact"})
+        self.container = av.open(ffmpeg_path(path), "w", format="mp4", options={"movflags": "+faststart", "fflags": "+bitexact"})
         options = {"crf": str(crf), "preset": "medium", "profile": "high", "threads": "1"}
         if HAS_AVX512:
             options["x264-params"] = "asm=avx2"

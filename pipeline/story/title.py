@@ -2,62 +2,121 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from .errors import InputError
+from .letters import Fonts, built_in, lines_of, middle, missing, width, wrapped, write
+
+WIDEST = 0.9  # share of the picture's width that a line may take
+HIGHEST = 0.5  # share of its height that all lines together may take
+CENTRE, LOWEST = 0.80, 0.95  # shares of the height: the middle of the lines, and their lower end where there are many
+PITCH = 1.3  # from line to line, in sizes of letters
 
 
-def check_title(text: str, font: Path | None, where: str) -> None:
-    """Check that the font has a glyph for every letter of a title; a missing glyph would show as an empty box.
+def check_title(text: str, font: Path | None, where: str, size: tuple[int, int] | None = None) -> None:
+    """Check that a title can be drawn, by drawing it: a missing letter would show as an empty box, and a long title be cut off.
+
+    Args:
+        font: the episode's font; None for the built-in ones. size: (width, height) of the episode in pixels; None checks letters only.
 
     Raises:
-        InputError: a letter has no glyph, or the font cannot be read.
+        InputError: a letter has no shape, the font cannot be read, or the title does not fit.
     """
-    missing = _missing_letters(text, font)
-    if missing:
-        have = font.name if font else "the built-in font"
-        raise InputError(f"{where}: title: {have} has no shape for {missing[0]!r}; give the episode a title_font that has")
-
-
-def _missing_letters(text: str, font: Path | None) -> list[str]:
-    face = _font(font, 32)
-    nothing = _shape(face, "\U000f1ffe")  # a private-use code point: the font draws its box for missing glyphs
-    return [c for c in dict.fromkeys(text) if not c.isspace() and _shape(face, c) == nothing]
-
-
-def _shape(face: ImageFont.FreeTypeFont, letter: str) -> bytes:
-    mask = face.getmask(letter)
-    return bytes(mask) + repr(mask.size).encode()
-
-
-@lru_cache(maxsize=8)
-def _font(path: Path | None, size: int) -> ImageFont.FreeTypeFont:
+    lacking = missing(text, _fonts(font))
+    if lacking:
+        have = f"{font.name} has" if font else "the built-in fonts have"
+        raise InputError(f"{where}: title: {have} no shape for {lacking[0]!r}; give the episode a title_font that has")
+    if size is None:
+        return
     try:
-        face = ImageFont.truetype(str(path), size) if path else ImageFont.load_default(size)
-    except OSError as error:
-        raise InputError(f"title_font {path} is not a font that can be read") from error
-    assert isinstance(face, ImageFont.FreeTypeFont)
-    return face
+        _prove(text, *size, font)
+    except OverlongTitle as error:
+        raise InputError(f"{where}: {error}") from error
+    except (OSError, ValueError) as error:  # a font may be damaged in the shapes of single letters
+        name = font.name if font else "the built-in font"
+        raise InputError(f"{where}: title: {name} cannot draw {text!r}: {' '.join(str(error).split())}") from error
+
+
+@lru_cache(maxsize=4096)  # a plan is made more than once in a render
+def _prove(text: str, across: int, height: int, font: Path | None) -> None:
+    _drawn(text, across, height, font)
+
+
+class OverlongTitle(InputError):
+    """A title that does not fit into the picture, however small."""
+
+
+def _fonts(font: Path | None) -> Fonts:
+    """An episode's own font stands alone: a few letters of another would look like a mistake."""
+    return (font,) if font else built_in()
 
 
 def title_layer(text: str, width: int, height: int, font: Path | None) -> np.ndarray:
-    """White letters with a soft shadow in the lower third: float32 RGBA 0..1, (height, width, 4)."""
-    size = max(10, height // 11)
-    while size > 8 and _font(font, size).getlength(text) > width * 0.9:
-        size -= 1
-    face = _font(font, size)
-    layer = Image.new("RGBA", (width, height), (0, 0, 0, 0))
+    """White letters with a soft shadow in the lower third: float32 RGBA 0..1, (height, width, 4).
+
+    Lines are centred, and wrapped at the picture's width; letters get smaller, down to half, where that is not enough.
+
+    Raises:
+        InputError: the title does not fit, or the font cannot be read.
+    """
+    return np.asarray(_drawn(text, width, height, font), np.float32) / 255
+
+
+def _drawn(text: str, across: int, height: int, font: Path | None) -> Image.Image:
+    fonts = _fonts(font)
+    layer = Image.new("RGBA", (across, height), (0, 0, 0, 0))
     draw = ImageDraw.Draw(layer)
-    place = (width / 2, height * 0.80)
-    draw.text((place[0] + size / 14, place[1] + size / 14), text, font=face, anchor="mm", fill=(10, 10, 30, 150))
-    draw.text(
-        place, text, font=face, anchor="mm", fill=(255, 255, 255, 255), stroke_width=max(1, size // 16), stroke_fill=(24, 22, 48, 230)
-    )
-    return np.asarray(layer, np.float32) / 255
+    size, lines = _laid_out(text, across, height, fonts)
+    pitch = PITCH * size
+    centre = min(CENTRE * height, LOWEST * height - pitch * len(lines) / 2)
+    places = []
+    for i, line in enumerate(lines):
+        foot = centre + (i - (len(lines) - 1) / 2) * pitch + middle(line, fonts, size)
+        places.append(((across - width(line, fonts, size)) / 2, foot))
+    for line, (x, y) in zip(lines, places, strict=True):
+        write(draw, (x + size / 14, y + size / 14), line, fonts, size, fill=(10, 10, 30, 150))
+    style = {"fill": (255, 255, 255, 255), "stroke_width": max(1, size // 16), "stroke_fill": (24, 22, 48, 230)}
+    for line, place in zip(lines, places, strict=True):
+        write(draw, place, line, fonts, size, **style)
+    return layer
+
+
+def _laid_out(text: str, across: int, height: int, fonts: Fonts) -> tuple[int, list[str]]:
+    """The size of the letters in pixels, and the lines: large and as written if that fits, else wrapped, else smaller.
+
+    Raises:
+        OverlongTitle: it does not fit even at the smallest size.
+    """
+    written, limit = lines_of(text), across * WIDEST
+    largest = max(10, height // 11)
+    smallest = min(largest, max(8, largest // 2))
+    for size in range(largest, smallest - 1, -1):
+        measure = partial(width, fonts=fonts, size=size)
+        if size >= 0.8 * largest and all(measure(line) <= limit for line in written) and _high(len(written), size) <= HIGHEST * height:
+            return size, written
+    for size in range(largest, smallest - 1, -1):
+        measure = partial(width, fonts=fonts, size=size)
+        parts = [wrapped(line, limit, measure) for line in written]
+        if all(parts) and _high(sum(len(p) for p in parts if p), size) <= HIGHEST * height:
+            return size, [line for p, whole in zip(parts, written, strict=True) if p for line in _balanced(whole, p, limit, measure)]
+    raise OverlongTitle(f"title: {text!r} does not fit into a picture of {across}x{height}; shorten it")
+
+
+def _high(lines: int, size: int) -> float:
+    return lines * PITCH * size
+
+
+def _balanced(line: str, parts: list[str], limit: float, measure: partial[float]) -> list[str]:
+    """The same number of parts, as even in width as possible: no word is left alone on a last line."""
+    for share in range(30, 100, 5):
+        narrower = wrapped(line, limit * share / 100, measure)
+        if narrower and len(narrower) == len(parts):
+            return narrower
+    return parts
 
 
 def title_opacity(frame: int, frames: int, fps: int) -> float:
