@@ -20,7 +20,8 @@ from .schema import TABLES
 from .store import Catalog, CatalogError
 
 READERS = 8  # files that `verify` reads at once
-NAMED = re.compile(r"^media/([0-9a-f]{2})/(\1[0-9a-f]{62})\.\w+$")
+ROWS = 2_000_000  # most rows of a file that `export` writes
+NAMED = re.compile(r"^media/([0-9a-f]{2})/(\1[0-9a-f]{62})\.[a-z0-9]+\Z")
 
 
 def verify(catalog: Catalog) -> Iterator[Problem]:
@@ -127,15 +128,18 @@ def export(catalog: Catalog, folder: Path) -> dict[str, int]:
     """Write the live rows as plain Parquet files, `<folder>/<table>/part-0.parquet`. Returns table to number of rows.
 
     Raises:
-        CatalogError: the folder is not empty, or a table cannot be read.
+        CatalogError: the folder is not empty or cannot be written, or a table cannot be read.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise CatalogError(f"folder {folder} is not empty; an export goes to a new one, so that a glob finds nothing else")
-    counts = {}
-    for name in TABLES:
-        rows = catalog.dataset(name)
-        ds.write_dataset(rows, folder / name, format="parquet", max_rows_per_file=2_000_000, existing_data_behavior="error")
-        counts[name] = rows.count_rows()
+    here, counts = pafs.LocalFileSystem(), {}  # given, because pyarrow would take `s3:x` for an address
+    try:
+        if folder.exists() and any(folder.iterdir()):
+            raise CatalogError(f"folder {folder} is not empty; an export goes to a new one, so that a glob finds nothing else")
+        for name in TABLES:
+            rows, target = catalog.dataset(name), str(folder.absolute() / name)
+            ds.write_dataset(rows, target, filesystem=here, format="parquet", max_rows_per_file=ROWS, existing_data_behavior="error")
+            counts[name] = rows.count_rows()
+    except (OSError, ValueError) as error:
+        raise CatalogError(f"folder {folder} cannot be written: {getattr(error, 'strerror', None) or error}") from error
     return counts
 
 

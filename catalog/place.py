@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pyarrow.fs as pafs
+
+# The engine of the tables (delta-rs) makes URLs of paths, and takes some of them apart twice: it would open `season 1` for `season%201`.
+# No way of escaping prevents that, and it follows links to the true folder, so a catalog under such a path is refused before it is made.
+UNFIT = re.compile(r"%[0-9A-Fa-f]{2}|[\[\]^|\\]|[\x00-\x1f\x7f]")
+IN_URLS = "/!$&'()*+,;=:@-._~"  # what a URL's path holds as it is
+
+
+class PlaceError(RuntimeError):
+    """No catalog can be in that place. The message goes on after its name and a colon."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +35,22 @@ class Place:
 
     @classmethod
     def of(cls, place: Path | str | Place) -> Place:
+        """The place at a path or an `s3://` address.
+
+        Raises:
+            PlaceError: no catalog can be there.
+        """
         if isinstance(place, Place):
             return place
         text = str(place)
-        return cls(text.rstrip("/") if "://" in text else str(Path(text).absolute()))
+        if "://" in text:
+            return cls(_fit(text.rstrip("/"), "prefix"))
+        path = str(Path(text).absolute())
+        try:
+            _fit(os.path.realpath(path), "folder")
+        except (OSError, ValueError) as error:  # ValueError: a NUL
+            raise PlaceError(f"no folder can have that name ({error})") from error
+        return cls(path)
 
     @property
     def is_local(self) -> bool:
@@ -43,13 +66,29 @@ class Place:
         return self.uri
 
     def table(self, name: str) -> str:
-        """Address of the Delta table of that name."""
-        return f"{self.uri}/{name}"
+        """Address of the Delta table of that name, as deltalake takes it: a path of this machine as it is, a URL escaped once."""
+        return f"{self.uri if self.is_local else _escaped(self.uri)}/{name}"
 
     @property
     def files(self) -> pafs.FileSystem:
         """The file system; its paths are relative to the catalog."""
         return _files(self.uri)
+
+
+def _fit(text: str, what: str) -> str:
+    found = UNFIT.search(text)
+    if found:
+        raise PlaceError(f"the engine of the tables cannot read {found[0]!r} in a path; give a {what} whose whole path is without it")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise PlaceError(f"its name is not text; give a {what} with a name in UTF-8") from error
+    return text
+
+
+def _escaped(uri: str) -> str:
+    scheme, _, rest = uri.partition("://")
+    return f"{scheme}://{quote(rest, safe=IN_URLS)}"
 
 
 @cache

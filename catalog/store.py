@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import shutil
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -24,9 +25,10 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from .damage import table_problems
 from .media import MediaStore, fsync_folder
 from .migrate import NewerCatalog, migrate
-from .place import Place
+from .place import Place, PlaceError
 from .schema import TABLES
 
+LEAST_BYTES = 2**20  # that a disk must have free for a commit: a data file, and a log entry
 COMMIT_TRIES = 12  # attempts at one commit, when other drivers commit at the same time
 KEPT_COMMITS = 32  # commits after which an open table is opened again; see `Catalog.written`
 
@@ -50,9 +52,9 @@ class Catalog:
         """Open a catalog; create it or migrate it first where needed. All tables exist afterwards, so writers need not create them.
 
         Raises:
-            CatalogError: the catalog is damaged, cannot be reached, or a newer Tower wrote it.
+            CatalogError: no catalog can be there, it is damaged, cannot be reached, or a newer Tower wrote it.
         """
-        place = Place.of(where)
+        place = _place(where)
         try:
             if place.is_local:
                 place.folder.mkdir(parents=True, exist_ok=True)
@@ -65,7 +67,7 @@ class Catalog:
     @classmethod
     def find(cls, where: Path | str | Place) -> Catalog | None:
         """Open a catalog if it exists; None if it does not. Raises as `open`."""
-        place = Place.of(where)
+        place = _place(where)
         try:
             there = place.files.get_file_info("takes/_delta_log").type.name == "Directory"
         except OSError as error:
@@ -88,6 +90,8 @@ class Catalog:
         Raises:
             CatalogError: a column is unknown, the catalog cannot be written, or COMMIT_TRIES commits lost their race.
         """
+        if self.place.is_local:
+            _refuse_to_fail(self.place, name)
         schema = TABLES[name].schema
         table = pa.Table.from_pylist([_known(row, schema) for row in rows], schema=schema)
         for attempt in itertools.count(1):
@@ -169,6 +173,26 @@ class Catalog:
         return CatalogError(f"catalog {self.place} cannot be read: {_damage(self.place) or _line(error)}")
 
 
+def _place(where: Path | str | Place) -> Place:
+    try:
+        return Place.of(where)
+    except PlaceError as error:
+        raise CatalogError(f"catalog {where} cannot be opened: {error}") from error
+
+
+def _refuse_to_fail(place: Place, name: str) -> None:
+    """Ask the disk before a commit. The table library prints a panic of its own where it finds this out by itself.
+
+    Raises:
+        CatalogError: the table's folder is read-only here, or the disk has less than LEAST_BYTES free.
+    """
+    for folder in (place.folder / name, place.folder / name / "_delta_log"):
+        if folder.is_dir() and not os.access(folder, os.W_OK):
+            raise CatalogError(f"catalog {place} cannot be written: {folder} is read-only here")
+    if place.folder.is_dir() and (free := shutil.disk_usage(place.folder).free) < LEAST_BYTES:
+        raise CatalogError(f"catalog {place} cannot be written: its disk has {free / 1e6:.1f} MB free; make room")
+
+
 def _make_durable(table: Path, version: int) -> None:
     """Flush a commit to the disk (fsync): its data files, then its log entry, then both folders."""
     entry = table / "_delta_log" / f"{version:020}.json"
@@ -185,7 +209,10 @@ def _damage(place: Place) -> str | None:
 
     Error messages of the engines name bytes and offsets, and never a remedy.
     """
-    found = next(iter(table_problems(place)), None)
+    try:
+        found = next(iter(table_problems(place)), None)
+    except OSError:  # nothing can be read at all, which the engine's message says too
+        return None
     return f"{found.what}; `tower catalog repair` sets such files aside" if found else None
 
 

@@ -14,6 +14,7 @@
 | test_doctor.py | `tower doctor` tells what can render here, and changes nothing |
 | test_drivers.py | two drivers on one episode: one renders, a dead one blocks nobody |
 | test_faults.py | the whole path killed, interrupted, misled |
+| test_fuzz.py | no episode file, whatever is in it, gives a traceback |
 | test_gate_files.py | `tower gate` on hostile and odd files |
 | test_gates.py | planted faults found, good pictures let through |
 | test_gpu_benchmark.py | the GPU benchmark runs on a bare machine, and a failing step loses nothing |
@@ -24,6 +25,7 @@
 | test_migrations.py | old catalogs are upgraded, newer ones refused |
 | test_operators.py | folders named like ours, secrets, clocks, proxies, signals, lost displays |
 | test_nodes.py | machines that come, leave, differ and fall silent |
+| test_paths.py | names are names: no URLs, no markup, no protocols; what no longer belongs is removed |
 | test_plan.py | what is stale and why; a render does exactly that |
 | test_pool.py | devices without models: order, batches, deaths |
 | test_progress.py | what a person sees on a terminal and in a log |
@@ -31,9 +33,12 @@
 | test_rejudge.py | a changed threshold judges stored takes again, without media, models or Ray |
 | test_render.py | the whole path |
 | test_shot.py | which take follows which verdict |
+| test_stills.py | a still is what a viewer shows, and a bad one is told by the plan |
 | test_storage.py | the catalog in a bucket, and in the hands of other readers |
 | test_submit.py | what `tower submit` checks, sends and calls a job |
+| test_titles.py | titles and the sheet's words in every language, or one sentence of the plan |
 | test_training.py | the demo's checkpoints are trained by one command, on a bare machine and in time |
+| test_yaml.py | what was written in YAML or JSON is what is read |
 
 What they share: conftest.py (the demo episode, one render that many look at), planted.py (faults), bare.py (a machine without Ray).
 """

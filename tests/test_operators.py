@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import os
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from catalog.store import Catalog
+from catalog.store import Catalog, CatalogError
 from catalog.views import all_takes
 from cluster import code, machine, start
 from cluster.address import AddressError, cluster_address
@@ -98,6 +99,24 @@ def test_rows_that_answer_others_are_dated_after_them(tmp_path, table):
     catalog.append_later(table, [{"by": "later"}] if table != "judgements" else [{"take": "later"}])
     first, second = catalog.rows(table)
     assert first["at"] == ahead and timedelta(0) < second["at"] - ahead < timedelta(seconds=1)
+
+
+def test_a_disk_without_room_is_told_before_a_commit_and_without_a_panic(tmp_path, monkeypatch, capfd):
+    catalog = Catalog.open(tmp_path)
+    monkeypatch.setattr("catalog.store.LEAST_BYTES", 2**60)
+    with pytest.raises(CatalogError, match="free; make room"):
+        catalog.append("takes", [row(1)])
+    assert "panic" not in capfd.readouterr().err and catalog.rows("takes") == []
+
+
+def test_a_read_only_catalog_is_told_before_a_commit_and_without_a_panic(tmp_path, monkeypatch, capfd):
+    catalog = Catalog.open(tmp_path)
+    catalog.append("takes", [row(1) | {"outcome": "accepted"}])
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: access(path, mode) and mode != os.W_OK)  # root may write anywhere but on such a mount
+    with pytest.raises(CatalogError, match="reviews is read-only here"):
+        add_review(catalog, row(1)["episode"], row(1)["shot"], row(1)["stage"], True, False, "", "me")
+    assert "panic" not in capfd.readouterr().err
 
 
 class Proxy(http.server.BaseHTTPRequestHandler):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,8 +17,10 @@ from pipeline.story.errors import InputError
 from .table import out, show
 
 if TYPE_CHECKING:
+    from catalog.place import Place
     from catalog.store import Catalog
 
+LONGEST_HOURS = 876_000  # a hundred years
 catalog_app = typer.Typer(help="The record of everything that happened: ask it, prove it, tidy it.", no_args_is_help=True)
 AsJson = Annotated[bool, typer.Option("--json", help="print a JSON list of objects")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="only tell what would be deleted")]
@@ -31,7 +36,8 @@ def verify(as_json: AsJson = False) -> None:
     from catalog.damage import table_problems
     from pipeline.story.settings import load_settings
 
-    broken = list(table_problems(load_settings().place))  # first, because a catalog with damaged tables cannot be opened
+    with _reading(place := load_settings().place):
+        broken = list(table_problems(place))  # first, because a catalog with damaged tables cannot be opened
     problems = broken or list(look(_catalog()))
     rows = [{"kind": p.kind, "path": p.path, "what": p.what} for p in problems]
     if rows or as_json:
@@ -50,7 +56,8 @@ def repair() -> None:
     from catalog.care import verify as look
     from pipeline.story.settings import load_settings
 
-    aside = mend(load_settings().place)
+    with _reading(place := load_settings().place):
+        aside = mend(place)
     catalog = _catalog()
     damaged = [p for p in look(catalog) if p.kind == "corrupt"]
     for problem in damaged:
@@ -66,7 +73,7 @@ def gc(older: Older = 24, dry_run: DryRun = False) -> None:
     """Delete media files that belong to no take."""
     from catalog.care import collect_garbage
 
-    gone = collect_garbage(_catalog(), timedelta(hours=older), dry_run)
+    gone = collect_garbage(_catalog(), _hours(older, "--older-than"), dry_run)
     for path, _ in gone:
         out.print(path, highlight=False, soft_wrap=True)
     deleted = "would be deleted" if dry_run else "deleted"
@@ -88,7 +95,7 @@ def vacuum(retain: Retain = 168, dry_run: DryRun = False) -> None:
     """Delete data files that only older versions of the tables need. No live row and no media is touched."""
     from catalog.care import vacuum as sweep
 
-    gone = sweep(_catalog(), timedelta(hours=retain), dry_run)
+    gone = sweep(_catalog(), _hours(retain, "--retain"), dry_run)
     out.print(f"{len(gone)} data files {'would be deleted' if dry_run else 'deleted'}", highlight=False)
 
 
@@ -122,6 +129,20 @@ def history(table: Annotated[str, typer.Argument(metavar="TABLE")], as_json: AsJ
     from catalog.care import history as commits
 
     show(commits(_catalog(), table), as_json)
+
+
+@contextmanager
+def _reading(place: Place) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"catalog {place} cannot be reached: {' '.join(str(error).split())[:300]}") from error
+
+
+def _hours(given: float, option: str) -> timedelta:
+    if not math.isfinite(given) or given > LONGEST_HOURS:
+        raise InputError(f"{option} {given:g} is no number of hours; give one from 0 to {LONGEST_HOURS:,}")
+    return timedelta(hours=given)
 
 
 def _catalog() -> Catalog:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipeline.story.errors import InputError
+from pipeline.story.yaml_values import shortened
 
 if TYPE_CHECKING:
     from pipeline.story.episode import Episode
@@ -19,6 +21,32 @@ Fresh = Annotated[bool, typer.Option("--fresh", help="render again even what is 
 NewSeeds = Annotated[bool, typer.Option("--new-seeds", help="render again even what is accepted, with seeds that no take has had")]
 AllowExperimental = Annotated[bool, typer.Option("--allow-experimental", help="render with workflows that are not proven too")]
 AsJson = Annotated[bool, typer.Option("--json", help="print a JSON list of objects")]
+
+
+def nameable(path: Path | None, what: str) -> None:
+    """Check that a file could have this name, whether there is one or not.
+
+    Raises:
+        InputError: it could not, or its folder cannot be read.
+    """
+    try:
+        if path is not None:
+            path.lstat()
+    except (OSError, ValueError) as error:
+        if not isinstance(error, OSError) or error.errno not in (errno.ENOENT, errno.ENOTDIR):
+            why = getattr(error, "strerror", None) or error
+            raise InputError(f"{what} {shortened(str(path))!r} is not a name that can be read: {why}") from error
+
+
+def in_ascii(text: str, what: str) -> str:
+    """The text, which is a name or a number.
+
+    Raises:
+        InputError: it has other letters or digits than ASCII's, such as the full-width ones.
+    """
+    if not text.isascii():
+        raise InputError(f"{what} {shortened(text)!r} has {next(c for c in text if not c.isascii())!r} in it; write it in ASCII")
+    return text
 
 
 def catalog_if_any() -> Any:

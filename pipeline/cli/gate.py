@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -10,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from pipeline.story.errors import InputError
+from pipeline.story.yaml_values import shortened
 
+from .common import in_ascii, nameable
 from .table import out, show
 
 if TYPE_CHECKING:
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from pipeline.evidence.gate_file import Question
 
 gate_app = typer.Typer(help="Judge any file: exit code 0 if all pass or warn, 1 if one fails, 2 for bad usage.", no_args_is_help=True)
+RATE = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?(/[1-9][0-9]{0,8})?\Z")
 GateFiles = Annotated[list[Path], typer.Argument(metavar="FILE…", help="files to judge")]
 SizeOption = Annotated[str | None, typer.Option(metavar="WxH", help="size that they must have, such as 768x512")]
 ProfileOption = Annotated[str, typer.Option(metavar="PROFILE", help="thresholds: a name in configs/gates, or a file")]
@@ -26,6 +30,12 @@ JudgeOption = Annotated[str, typer.Option(metavar="NAMES", help="learned judges 
 PromptOption = Annotated[str, typer.Option(metavar="TEXT", help="what the pictures should show, for --judge clip")]
 AsJsonLines = Annotated[bool, typer.Option("--json", help="print one JSON object a line, one line a file")]
 ExplainOption = Annotated[Path | None, typer.Option(metavar="OUT.png", help="draw the measures' curves and the offending frames")]
+
+
+def _count(text: str | int) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", str(text)) or int(text) < 1:
+        raise typer.BadParameter(f"{shortened(str(text))!r} is not a number of frames, such as 121")
+    return int(text)
 
 
 @gate_app.command("image")
@@ -49,7 +59,7 @@ def gate_video(
     files: GateFiles,
     keyframe: Annotated[Path | None, typer.Option(metavar="PICTURE", help="still that the clips must start from")] = None,
     last_frame: Annotated[Path | None, typer.Option(metavar="PICTURE", help="still that the clips must end in")] = None,
-    frames: Annotated[int | None, typer.Option(metavar="N", min=1, help="frames that they must have")] = None,
+    frames: Annotated[int | None, typer.Option(metavar="N", parser=_count, help="frames that they must have")] = None,
     fps: Annotated[str | None, typer.Option(metavar="F", help="frames a second: 24, 23.976, 24000/1001")] = None,
     size: SizeOption = None,
     profile: ProfileOption = "anime",
@@ -63,6 +73,10 @@ def gate_video(
     from pipeline.evidence.gate_file import parse_fps
 
     question = _question(gate="video", size=size, profile=profile, declare=declare, judge=judge, prompt=prompt, explain=explain)
+    for picture, option in ((keyframe, "--keyframe"), (last_frame, "--last-frame")):
+        nameable(picture, option)
+    if fps and not RATE.match(fps):
+        raise InputError(f"--fps {shortened(fps)!r} is not a rate; a number such as 24, 23.976 or 24000/1001 is wanted")
     wanted = {"frames": frames, "fps": parse_fps(fps) if fps else None, "keyframe": keyframe, "last": last_frame}
     _gate(files, replace(question, **wanted), as_json)  # type: ignore[arg-type]
 
@@ -78,7 +92,7 @@ def _question(
         gate=gate,
         profile=load_profile(profile, "--profile"),
         declared=parse_declared(declare),
-        size=parse_size(size) if size else None,
+        size=parse_size(in_ascii(size, "--size")) if size else None,
         explain=explain,
         judges=tuple(name.strip() for name in judge.split(",") if name.strip()),
         prompt=prompt,
@@ -89,6 +103,9 @@ def _gate(files: list[Path], question: Question, as_json: bool) -> None:
     from pipeline.evidence.gate_file import as_json_line, gate_files
     from pipeline.story.settings import load_settings
 
+    for file in files:
+        nameable(file, "file")
+    nameable(question.explain, "--explain")
     if question.explain and len(files) > 1:
         raise InputError(f"--explain draws one file; {len(files)} are given")
     answers = gate_files(files, question, load_settings().models_dir)
@@ -114,8 +131,8 @@ def _show_verdicts(files: list[Path], verdicts: list[Verdict]) -> None:
                     "file": str(file),
                     "outcome": finding.outcome if finding else "pass",
                     "label": finding.label if finding else "",
-                    "value": (finding.text or f"{finding.measure} {finding.value:.4g}") if finding else "",
-                    "threshold": f"{finding.threshold:.4g}" if finding else "",
+                    "value": (finding.text or f"{finding.measure} {finding.figures[0]}") if finding else "",
+                    "threshold": finding.figures[1] if finding else "",
                     "frames": "-".join(map(str, finding.frames)) if finding else "",
                 }
             )

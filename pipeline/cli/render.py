@@ -23,6 +23,7 @@ def render(
     allow_experimental: AllowExperimental = False,
 ) -> None:
     """Render what is stale, then assemble DIR/<episode id>/episode.mp4."""
+    from pipeline.post.deliver import movie_removed
     from pipeline.post.episode import Order, render_episode
     from pipeline.story.settings import load_settings
 
@@ -32,6 +33,8 @@ def render(
         err.print(f"{outcome.shot} exhausted: {outcome.why}", highlight=False, markup=False, soft_wrap=True)
     done = len(summary.outcomes) - len(summary.exhausted)
     out.print(f"{done} of {len(summary.outcomes)} shots accepted; {summary.takes} takes in this run", highlight=False)
+    if summary.movie is None and (why := movie_removed(summary.folder)):
+        err.print(why, soft_wrap=True)
     out.print(f"{summary.movie or summary.folder / 'contact_sheet.png'}", highlight=False, soft_wrap=True)
     if summary.exhausted:
         raise typer.Exit(3)
@@ -48,10 +51,13 @@ def plan(
     from pipeline.registry.open_catalog import open_catalog
     from pipeline.story.episode import load_episode
     from pipeline.story.settings import load_settings
+    from pipeline.story.yaml_file import comments_in_texts
 
     gc.disable()  # 100,000 shots are millions of objects, all needed until the end: collecting garbage would take half the time
     settings = load_settings()
     chosen = select(make_plan(load_episode(episode), episode, settings, open_catalog(settings), fresh), shots_named(only))
+    for note in comments_in_texts(episode):
+        err.print(f"note: {note}", soft_wrap=True)
     if as_json:
         show(as_rows(chosen, chosen.shots), True)
         return

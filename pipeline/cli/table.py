@@ -6,9 +6,11 @@ import json
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
-out, err = Console(), Console(stderr=True)
+PLAIN: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False}  # [b] and :tea: in a person's text are what they are
+out, err = Console(**PLAIN), Console(stderr=True, **PLAIN)
 MANY = 200  # most rows that a table prints; a person reads no more
 
 
@@ -21,10 +23,10 @@ def show(rows: list[dict[str, Any]], as_json: bool, nothing: str = "nothing yet"
     if not rows:
         out.print(nothing, highlight=False)
         return
-    table = Table(*rows[0], box=None, pad_edge=False)
+    table = Table(*(Column(Text(str(name))) for name in rows[0]), box=None, pad_edge=False)
     for row in rows[:MANY]:
-        table.add_row(*(_cell(v) for v in row.values()))
-    console = out if out.is_terminal else Console(width=240)
+        table.add_row(*(Text(_cell(v)) for v in row.values()))
+    console = out if out.is_terminal else Console(width=240, **PLAIN)
     console.print(table)
     if len(rows) > MANY:
         console.print(f"… and {len(rows) - MANY:,} more; --json lists all", highlight=False)

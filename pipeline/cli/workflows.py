@@ -10,6 +10,7 @@ import typer
 
 from catalog.standing import name_of
 
+from .common import in_ascii
 from .table import out, show
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def list_all(as_json: AsJson = False) -> None:
 def show_one(ref: Ref, as_json: AsJson = False) -> None:
     """Everything that a version is: settings, files, libraries, digests, status."""
     registry = _registry()
-    workflow = registry.resolve(ref, "tower workflows show")
+    workflow = registry.resolve(in_ascii(ref, "workflow"), "tower workflows show")
     details = _details(registry, workflow)
     if as_json:
         print(json.dumps(details, indent=2, default=str, ensure_ascii=False))
@@ -79,7 +80,7 @@ def register_file(file: Annotated[Path, typer.Argument(metavar="FILE")], by: By 
 def diff(a: Ref, b: Ref, as_json: AsJson = False) -> None:
     """What differs between two versions: settings, model files, libraries."""
     registry = _registry()
-    one, two = (_details(registry, registry.resolve(ref, "tower workflows diff")) for ref in (a, b))
+    one, two = (_details(registry, registry.resolve(in_ascii(ref, "workflow"), "tower workflows diff")) for ref in (a, b))
     rows = []
     for part in ("settings", "models", "libraries"):
         before, after = one[part], two[part]
@@ -93,7 +94,7 @@ def diff(a: Ref, b: Ref, as_json: AsJson = False) -> None:
 def explain(ref: Ref, as_json: AsJson = False) -> None:
     """The status, and the rows that it is derived from."""
     registry = _registry()
-    workflow = registry.resolve(ref, "tower workflows explain")
+    workflow = registry.resolve(in_ascii(ref, "workflow"), "tower workflows explain")
     standing = registry.standing(workflow)
     cells = [row for name in standing.evidence for row in registry.cells.get(name, [])]
     ledger = [r for r in registry.ledger if (r["workflow"], r["version"]) == (workflow.name, workflow.version) and r["action"] != "alias"]
@@ -116,7 +117,7 @@ def promote(ref: Ref, evidence: Evidence, by: By = "") -> None:
     from pipeline.registry import promotions
 
     registry = _registry()
-    row = promotions.promote(registry, ref, evidence, by)
+    row = promotions.promote(registry, in_ascii(ref, "workflow"), evidence, by)
     out.print(f"{name_of(row)} is proven by {evidence}", highlight=False)
 
 
@@ -137,7 +138,7 @@ def alias(name: Annotated[str, typer.Argument(metavar="ALIAS")], ref: Ref, by: B
     """Let a name stand for a workflow (its newest version), or for name@version; moves it if it stood for another."""
     from pipeline.registry import promotions
 
-    row = promotions.alias(_registry(), name, ref, by)
+    row = promotions.alias(_registry(), in_ascii(name, "alias"), in_ascii(ref, "workflow"), by)
     out.print(f"{name} is {row['workflow']}" + (f"@{row['version']}" if row["version"] else ""), highlight=False)
 
 
@@ -153,7 +154,7 @@ def benchmark(
     from pipeline.evidence.report import write_report
     from pipeline.story.settings import load_settings
 
-    done = run_benchmark(ref, suite, against or None, fresh, load_settings(), out)
+    done = run_benchmark(in_ascii(ref, "workflow"), suite, in_ascii(against, "--against") or None, fresh, load_settings(), out)
     folder, rows = write_report(done, out_dir)
     show(rows, False)
     out.print(f"{done.rows[0]['benchmark']}", highlight=False)
@@ -175,7 +176,7 @@ def docs(
 def _retire(action: str, ref: str, why: str, by: str, evidence: str) -> None:
     from pipeline.registry import promotions
 
-    row = promotions.retire(_registry(), action, ref, why, by, evidence)
+    row = promotions.retire(_registry(), action, in_ascii(ref, "workflow"), why, by, evidence)
     out.print(f"{name_of(row)} is {action}d: {row['why']}", highlight=False, soft_wrap=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 from actors.files import check_folder, check_size
@@ -10,6 +11,7 @@ from pipeline import PROJECT
 from pipeline.story.errors import InputError
 from pipeline.story.settings import Settings
 from pipeline.story.workflow import Workflow
+from pipeline.story.yaml_values import shortened
 
 DEMO = PROJECT / "actors" / "demo"
 
@@ -85,9 +87,16 @@ def inside(folder: Path, name: str, what: str) -> Path:
         what: what the path is for, for the error message.
 
     Raises:
-        InputError: the path leads outside the folder.
+        InputError: the path leads outside the folder, or no file can have that name.
     """
-    path = (folder / name).resolve()
-    if not path.is_relative_to(folder.resolve()):
+    try:
+        path = (folder / name).resolve()
+        outside = not path.is_relative_to(folder.resolve())
+        path.lstat()
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: a circle of links; ValueError: a NUL, or half a character
+        if not isinstance(error, OSError) or error.errno not in (errno.ENOENT, errno.ENOTDIR):
+            why = getattr(error, "strerror", None) or error
+            raise InputError(f"{what} {shortened(name)!r} is not a name that can be read: {why}") from error
+    if outside:
         raise InputError(f"{what} {name!r} leads outside {folder}; only paths inside it are read")
     return path

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, model_validator
 
 from gates.rules import Declaration
 
 from .stages import StageName
-from .yaml_file import Misfit, read_yaml
+from .yaml_file import TEMPLATES, Misfit, read_yaml
 
 Text = Annotated[str, Field(max_length=100_000)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
@@ -20,15 +20,30 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 WorkflowRef = Annotated[
     str,
     Field(
-        pattern=r"^([A-Za-z0-9][A-Za-z0-9_-]{0,63}(@[1-9]\d{0,5})?|#[0-9a-f]{8,64})$",
+        pattern=r"^([A-Za-z0-9][A-Za-z0-9_-]{0,63}(@[1-9][0-9]{0,5})?|#[0-9a-f]{8,64})$",
         description="a workflow's name (its newest version), name@version, alias, or # and the beginning of its digest",
     ),
 ]
 
 
-# Base of all types that people write: an unknown field is an error, and spaces around text are removed.
+def _strict_numbers(schema: Any) -> Any:
+    """The schema, whose numbers take neither `true` (which would be 1) nor text such as "1_0" (which would be 10)."""
+    parts = schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list | tuple) else ()
+    for part in parts:
+        _strict_numbers(part)
+    if isinstance(schema, dict) and schema.get("type") in ("int", "float"):
+        schema["strict"] = True
+    return schema
+
+
+# Base of all types that people write: an unknown field is an error, spaces around text are removed, and a number is nothing but a
+# finite number: no truth value, and no text that looks like one.
 class Written(BaseModel):
-    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
+    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True, allow_inf_nan=False)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> Any:
+        return _strict_numbers(handler(source))
 
 
 class Lora(Written):
@@ -68,7 +83,7 @@ class Transition(Written):
 class Shot(Written):
     """The unit of work. Its length is what the episode shows, apart from what a model generates."""
 
-    id: Annotated[str, Field(pattern=r"^SH\d{4,6}$", description="SH0010, SH0020 … unique in the episode")]
+    id: Annotated[str, Field(pattern=r"^SH[0-9]{4,6}$", description="SH0010, SH0020 … unique in the episode")]
     frames: int = Field(gt=0, le=24 * 600, description="length in the episode, at the episode's fps")
     framing: Text = Field("", description="wide shot, close-up …")
     characters: list[Name] = Field(default_factory=list)
@@ -99,7 +114,7 @@ class Shot(Written):
 class Sequence(Written):
     """Shots that belong together."""
 
-    id: Annotated[str, Field(pattern=r"^S\d{3,5}$", description="S010, S020 …")]
+    id: Annotated[str, Field(pattern=r"^S[0-9]{3,5}$", description="S010, S020 …")]
     title: str = ""
     location: Name | None = None
     time: Text = ""
@@ -109,7 +124,9 @@ class Sequence(Written):
 class Episode(Written):
     """A whole episode."""
 
-    id: Annotated[str, Field(pattern=r"^E\d{2,4}$", description="E01, E02 …")]
+    model_config = ConfigDict(json_schema_extra=TEMPLATES)
+
+    id: Annotated[str, Field(pattern=r"^E[0-9]{2,4}$", description="E01, E02 …")]
     title: str = Field(max_length=200)
     width: int = Field(ge=64, le=4096, multiple_of=2)
     height: int = Field(ge=64, le=4096, multiple_of=2)

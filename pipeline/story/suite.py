@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from catalog.standing import Demands
 from gates.rules import Declaration
@@ -13,7 +13,7 @@ from pipeline import PROJECT
 
 from .episode import Character, Episode, Location, Name, Sequence, Shot, Text, WorkflowRef, Written
 from .fingerprint import digest
-from .yaml_file import Misfit, read_yaml
+from .yaml_file import TEMPLATES, Misfit, read_yaml
 
 SUITES = PROJECT / "configs" / "suites"
 
@@ -41,6 +41,8 @@ class Required(Written):
 
 class Suite(Written):
     """A change of anything but the description is another digest, and makes what was proven by it stale."""
+
+    model_config = ConfigDict(json_schema_extra=TEMPLATES)
 
     name: Name
     description: str = ""

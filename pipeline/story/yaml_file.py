@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import UnionType
@@ -17,12 +18,14 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from .errors import InputError
+from .yaml_values import KINDS, MAX_DEPTH, NAMES, TAG, Loader, Values, line_of, node_at, number, shortened
 
 MAX_BYTES = 4_000_000  # a feature film's worth of shots is under 1 MB
 MAX_JSON_BYTES = 100_000_000
-MAX_DEPTH = 40
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-MAX_NODES = 500_000  # values after aliases are expanded: a few lines of nested aliases can expand to billions
+OWN = "^x-"  # top-level keys of a model with TEMPLATES that are a person's own, to hold anchors; they are not read
+TEMPLATES: dict[str, Any] = {"patternProperties": {OWN: {}}}  # for a model's `json_schema_extra`
+COMMENT = re.compile(r"[ \t]#")
+LOOKS_LIKE_TEXT = re.compile(r"[ \t]+(#[^\s#!].*)")  # people put a space between # and a comment, and none in `#1`
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -43,16 +46,38 @@ def read_yaml(path: Path, model: type[Model]) -> Model:
     """
     if path.suffix == ".json":
         return _read_json(path, model)
-    root = _parse(path, _text(path, MAX_BYTES))
-    plain = _Plain(path).value(root)
+    text = _text(path, MAX_BYTES)
+    root = _parse(path, text)
+    plain = Values(path).of(root)
     if not isinstance(plain, dict):
-        raise InputError(
-            f"{path}:1: the file holds a {_kind(plain)}, where fields such as `{next(iter(model.model_fields))}: …` are wanted"
-        )
-    try:
-        return model.model_validate(plain)
-    except ValidationError as error:
-        raise InputError(_sentence(path, root, plain, model, error)) from error
+        raise InputError(f"{path}:1: the file holds {_kind(plain)}, where fields such as `{next(iter(model.model_fields))}: …` are wanted")
+    return _validated(path, model, plain, root, text)
+
+
+def comments_in_texts(path: Path) -> Iterator[str]:
+    """Yield a sentence for each unquoted text of a YAML file that seems to go on behind a #, as in `action: she wins medal #1`.
+
+    Raises:
+        InputError: the file cannot be read, or is not YAML.
+    """
+    text = "" if path.suffix == ".json" else _text(path, MAX_BYTES)
+    if not LOOKS_LIKE_TEXT.search(text):
+        return
+    lines, seen, waiting = text.split("\n"), set(), [_parse(path, text)]
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:  # an alias
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            waiting += [value for _, value in reversed(node.value)]
+        elif isinstance(node, yaml.SequenceNode):
+            waiting += reversed(node.value)
+        elif isinstance(node, yaml.ScalarNode) and not node.style and node.tag not in KINDS and node.end_mark.line < len(lines):
+            cut = LOOKS_LIKE_TEXT.match(lines[node.end_mark.line][node.end_mark.column :])
+            if cut:
+                said, lost = shortened(node.value, 40), shortened(cut[1].strip(), 40)
+                yield f"{path}:{node.end_mark.line + 1}: {lost!r} after {said!r} is a comment; put the text in quotes to keep both"
 
 
 def named_file(name: str, folder: Path, what: str, where: str) -> Path:
@@ -68,8 +93,8 @@ def named_file(name: str, folder: Path, what: str, where: str) -> Path:
     try:
         if path.is_file():
             return path
-    except OSError as error:
-        raise InputError(f"{where}: {name} cannot be read: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{where}: {shortened(name)!r} cannot be read: {getattr(error, 'strerror', error)}") from error
     known = sorted(p.stem for p in folder.glob("*.yaml"))
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     raise InputError(f"{where}: no {what} {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"))
@@ -79,18 +104,39 @@ def _read_json(path: Path, model: type[Model]) -> Model:
     """As `read_yaml`. Line numbers need a second, slow parse as YAML: only after a fault, and only up to MAX_BYTES."""
     text = _text(path, MAX_JSON_BYTES)
     try:
-        plain = json.loads(text, object_pairs_hook=lambda pairs: _unique(path, pairs))
+        plain = json.loads(text, object_pairs_hook=lambda pairs: _unique(path, pairs), parse_float=number)
     except json.JSONDecodeError as error:
         raise InputError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from None
     except RecursionError:
         raise InputError(f"{path}: values are nested too deep") from None
+    except InputError:
+        raise
+    except ValueError:  # the one other fault that the parser finds
+        raise InputError(f"{path}: a number has too many digits") from None
     if not isinstance(plain, dict):
-        raise InputError(f"{path}:1: the file holds a {_kind(plain)}, where an object is wanted")
+        raise InputError(f"{path}:1: the file holds {_kind(plain)}, where an object is wanted")
+    return _validated(path, model, plain, None, text)
+
+
+def _validated(path: Path, model: type[Model], plain: dict[str, Any], root: yaml.Node | None, text: str) -> Model:
+    """Args: root: the file's nodes; None for JSON, whose nodes are only made after a fault."""
+    if OWN in (getattr(model, "model_config", {}).get("json_schema_extra") or {}).get("patternProperties", ()):
+        plain = {name: value for name, value in plain.items() if not re.match(OWN, name)}
     try:
         return model.model_validate(plain)
     except ValidationError as error:
-        root = _parse(path, text) if len(text) <= MAX_BYTES else yaml.MappingNode("", [], yaml.Mark(str(path), 0, 0, 0, "", 0))
-        raise InputError(_sentence(path, root, plain, model, error)) from error
+        root = root or _nodes_of_json(path, text)
+        raise InputError(_sentence(path, root, plain, model, error, text)) from error
+
+
+def _nodes_of_json(path: Path, text: str) -> yaml.Node:
+    """The nodes of a JSON text; none where it is too long, or among the few that are not YAML too."""
+    try:
+        if len(text) <= MAX_BYTES:
+            return _parse(path, text)
+    except InputError:
+        pass
+    return yaml.MappingNode("", [], yaml.Mark(str(path), 0, 0, 0, "", 0))
 
 
 def _unique(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -113,8 +159,8 @@ def _text(path: Path, most: int) -> str:
         raise InputError(f"{path} does not exist") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text (byte {error.start})") from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{shortened(str(path), 200)!r} cannot be read: {getattr(error, 'strerror', error)}") from None
     if not text.strip():
         raise InputError(f"{path}:1: the file is empty")
     return text
@@ -123,15 +169,19 @@ def _text(path: Path, most: int) -> str:
 def _parse(path: Path, text: str) -> yaml.Node:
     try:
         _check_depth(path, text)
-        root = yaml.compose(text, Loader=LOADER)
+        root = yaml.compose(text, Loader=Loader)
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else 1
-        if "\t" in (text.splitlines() or [""])[min(line, len(text.splitlines())) - 1]:
-            raise InputError(f"{path}:{line}: a tab is used for indentation; YAML wants spaces") from None
-        raise InputError(f"{path}:{line}: not valid YAML: {error.problem or error.context}") from None
+        marks = [mark.line for mark in (error.context_mark, error.problem_mark) if mark] or [0]
+        lines = text.splitlines()[marks[0] : marks[-1] + 1] or [""]
+        if re.match(r"[ ]*\t", lines[-1]):
+            raise InputError(f"{path}:{marks[-1] + 1}: a tab is used for indentation; YAML wants spaces") from None
+        cut = next((marks[0] + i for i, line in enumerate(lines, 1) if LOOKS_LIKE_TEXT.search(line)), None)
+        hint = f"; in line {cut}, what follows # is a comment: put a text with # in quotes" if cut else ""
+        raise InputError(f"{path}:{marks[-1] + 1}: not valid YAML: {error.problem or error.context}{hint}") from None
     except (yaml.YAMLError, RecursionError) as error:
-        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())[:200]}") from None
+        before = text.encode()[: getattr(error, "position", 0)]
+        why = " ".join(str(error).split()).partition(' in "<')[0]
+        raise InputError(f"{path}:{before.count(10) + 1}: not valid YAML: {why[:200]}") from None
     if root is None:
         raise InputError(f"{path}:1: the file holds only comments")
     return root
@@ -140,56 +190,18 @@ def _parse(path: Path, text: str) -> yaml.Node:
 def _check_depth(path: Path, text: str) -> None:
     """Reject deep nesting before the file is composed: composing 100,000 nested brackets would overflow the stack."""
     depth = 0
-    for event in yaml.parse(text, Loader=LOADER):
+    for event in yaml.parse(text, Loader=Loader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH and event.start_mark:
             raise InputError(f"{path}:{event.start_mark.line + 1}: values are nested more than {MAX_DEPTH} deep")
 
 
-class _Plain:
-    """Turns YAML nodes into plain values. Limits the number of values, and rejects duplicate keys."""
-
-    def __init__(self, path: Path):
-        self.path, self.count = path, 0
-        self.scalars = yaml.SafeLoader("")
-
-    def value(self, node: yaml.Node, depth: int = 0) -> Any:
-        self.count += 1
-        if self.count > MAX_NODES or depth > MAX_DEPTH:
-            line = node.start_mark.line + 1
-            raise InputError(f"{self.path}:{line}: anchors and aliases expand to more than {MAX_NODES:,} values or {MAX_DEPTH} levels")
-        if isinstance(node, yaml.SequenceNode):
-            return [self.value(n, depth + 1) for n in node.value]
-        if isinstance(node, yaml.MappingNode):
-            return self._mapping(node, depth)
-        try:
-            return self.scalars.construct_object(node)
-        except Exception as error:  # noqa: BLE001 - tags such as !!int make the constructor raise anything
-            why = " ".join(str(error).split())[:120]
-            raise InputError(f"{self.path}:{node.start_mark.line + 1}: cannot read {node.value!r}: {why}") from None
-
-    def _mapping(self, node: yaml.MappingNode, depth: int) -> dict[str, Any]:
-        merged: dict[str, Any] = {}
-        plain: dict[str, Any] = {}
-        for key, item in node.value:
-            if key.tag == "tag:yaml.org,2002:merge":
-                for source in item.value if isinstance(item, yaml.SequenceNode) else [item]:
-                    value = self.value(source, depth + 1)
-                    merged.update(value if isinstance(value, dict) else {})
-                continue
-            name = str(self.value(key, depth + 1))
-            if name in plain:
-                raise InputError(f"{self.path}:{key.start_mark.line + 1}: {name!r} is given twice in the same place")
-            plain[name] = self.value(item, depth + 1)
-        return merged | plain
-
-
-def _sentence(path: Path, root: yaml.Node, plain: Any, model: type[BaseModel], error: ValidationError) -> str:
+def _sentence(path: Path, root: yaml.Node, plain: Any, model: type[BaseModel], error: ValidationError, text: str) -> str:
     def place(e: Any) -> tuple[int | str, ...]:
         return (*e["loc"], *getattr(e.get("ctx", {}).get("error"), "loc", ()))
 
     errors = sorted(
-        error.errors(), key=lambda e: (e["type"] == "missing", _line(root, place(e)))
+        error.errors(), key=lambda e: (e["type"] == "missing", line_of(root, place(e)))
     )  # a misspelt field also leaves one missing: report the misspelling
     first, loc = errors[0], place(errors[0])
     field = str(loc[-1]) if loc else "the file"
@@ -203,10 +215,29 @@ def _sentence(path: Path, root: yaml.Node, plain: Any, model: type[BaseModel], e
     elif first["type"] == "value_error":
         what = str(first["ctx"]["error"])
     else:
-        given = repr(first["input"])
-        what = f"{field!r} is {given if len(given) < 60 else given[:57] + '...'}: {first['msg'][0].lower() + first['msg'][1:]}"
+        name = f"number {loc[-1] + 1} of {loc[-2]!r}" if len(loc) > 1 and isinstance(loc[-1], int) else repr(field)
+        what = f"{name} is {_given(root, loc, first, text)}"
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    return f"{path}:{_line(root, loc)}: {_who(plain, loc)}{what}{more}"
+    return f"{path}:{line_of(root, loc)}: {_who(plain, loc)}{what}{more}"
+
+
+def _given(root: yaml.Node, loc: Sequence[int | str], error: Any, text: str) -> str:
+    """What stands there, as it was written, and what would be right."""
+    node, wrong = node_at(root, loc), error["msg"][0].lower() + error["msg"][1:]
+    if not isinstance(node, yaml.ScalarNode):
+        return f"{shortened(repr(error['input']))}: {wrong}"
+    raw = shortened(node.value)
+    if error["type"] == "string_type" and error["input"] is None:
+        behind = text.split("\n")[node.end_mark.line][node.end_mark.column :]
+        comment = "; what follows # is a comment" if COMMENT.match(f" {behind.strip()}") else ""
+        return f"empty{comment}: put the text in quotes, or leave the field out"
+    if error["type"] == "string_type":
+        return f"{raw}, which is {NAMES.get(node.tag, 'no text')}: put it in quotes, {json.dumps(raw, ensure_ascii=False)}"
+    if error["type"] in ("int_type", "float_type", "int_from_float"):
+        in_quotes = bool(node.style) and any(KINDS[f"{TAG}{kind}"].match(raw) for kind in ("int", "float"))
+        quoted = json.dumps(raw, ensure_ascii=False) if node.style else repr(raw) if node.tag not in KINDS else raw or "empty"
+        return f"{quoted}: {wrong}, {'without quotes' if in_quotes else 'in digits such as 60'}"
+    return f"{repr(raw) if isinstance(error['input'], str) else raw}: {wrong}"
 
 
 def _who(plain: Any, loc: Sequence[int | str]) -> str:
@@ -218,29 +249,12 @@ def _who(plain: Any, loc: Sequence[int | str]) -> str:
             plain = plain[part]
         except (KeyError, IndexError, TypeError):
             break
-        if previous in kinds:
+        if previous in kinds and (previous[0] == "s" or isinstance(part, str)):  # a shot's own characters are only names
             name = plain.get("id") if isinstance(plain, dict) else None
             place = f"number {part + 1}" if isinstance(part, int) else str(part)
             who = f"{kinds[previous]} {name if isinstance(name, str) else place}: "
         previous = part
     return who
-
-
-def _line(node: yaml.Node, loc: Sequence[int | str]) -> int:
-    """Line, from 1, of the deepest part of `loc` that exists in the file."""
-    line = node.start_mark.line + 1
-    for part in loc:
-        if isinstance(node, yaml.MappingNode):
-            found = next(((k, v) for k, v in node.value if k.value == str(part)), None)
-            if not found:
-                break
-            line, node = found[0].start_mark.line + 1, found[1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            node = node.value[part]
-            line = node.start_mark.line + 1
-        else:
-            break
-    return line
 
 
 def _fields_at(model: type[BaseModel], loc: Sequence[int | str]) -> list[str]:
@@ -264,4 +278,5 @@ def _unwrap(annotation: Any) -> Any:
 
 
 def _kind(value: Any) -> str:
-    return {list: "list", str: "text", int: "number", float: "number", bool: "truth value"}.get(type(value), type(value).__name__)
+    names = {list: "a list", str: "text", int: "a number", float: "a number", bool: "a truth value", type(None): "nothing"}
+    return names.get(type(value), type(value).__name__)
