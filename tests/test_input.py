@@ -58,7 +58,7 @@ BAD_FILES = {
         EPISODE.replace("title: A test}", "keyframe: art/still.png}"),
         ["SH0010", "keyframe", "still.png", "does not exist"],
     ),
-    "title the font lacks": (EPISODE.replace("title: A test}", "title: 海辺の灯}"), ["SH0010", "title", "海", "title_font"]),
+    "title the font lacks": (EPISODE.replace("title: A test}", "title: 𒀀}"), ["SH0010", "title", "𒀀", "title_font"]),
     "LoRA missing": (
         EPISODE.replace("yellow coat}", "yellow coat, lora: {file: hana.safetensors}}"),
         ["hana", "lora", "hana.safetensors", "does not exist"],

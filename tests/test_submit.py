@@ -46,7 +46,7 @@ def test_the_address_is_what_was_given_then_rays_variables_then_this_machine(mon
     [
         (EPISODE.replace("fps: 24", "fps: none"), [], ["episode.yaml:5", "'fps'"]),
         (EPISODE.replace("title: A test}", "keyframe: art/still.png}"), [], ["SH0010", "still.png", "does not exist"]),
-        (EPISODE.replace("title: A test}", "title: 海辺の灯}"), [], ["SH0010", "title_font"]),
+        (EPISODE.replace("title: A test}", "title: 𒀀}"), [], ["SH0010", "title_font"]),
         (EPISODE, ["--only", "SH0990"], ["SH0990", "SH0010"]),
     ],
 )
