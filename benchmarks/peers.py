@@ -47,6 +47,8 @@ from av.sidedata.motionvectors import MotionVectors
 from av.video.stream import VideoStream
 from scenedetect import ContentDetector, SceneManager, StatsManager, VideoOpenFailure, open_video
 
+from gates.decode import ffmpeg_path
+
 FREEZE, BLACK, BLACK_2, SCDET, FLASHES = (
     "ffmpeg freezedetect",
     "ffmpeg blackdetect",
@@ -106,7 +108,7 @@ def _open(file: InputContainer) -> VideoStream:
 
 def _filtered(path: Path, chain: Chain) -> Iterator[tuple[float, dict[str, str]]]:
     """Time and metadata of each frame that leaves the filters."""
-    with av.open(str(path)) as file:
+    with av.open(ffmpeg_path(path)) as file:
         stream = _open(file)
         graph = Graph()
         graph.threads = 1
@@ -123,7 +125,7 @@ def _filtered(path: Path, chain: Chain) -> Iterator[tuple[float, dict[str, str]]
 
 
 def _detectors(path: Path) -> list[PeerVerdict]:
-    with av.open(str(path)) as file:
+    with av.open(ffmpeg_path(path)) as file:
         rate = _open(file).average_rate or Fraction(24)
     frames = list(_filtered(path, DETECTORS))
     if not frames:
@@ -171,7 +173,7 @@ def _content(path: Path) -> PeerVerdict:
 def _flicker(path: Path) -> PeerVerdict:
     differences: list[float] = []
     before: np.ndarray | None = None
-    with av.open(str(path)) as file:
+    with av.open(ffmpeg_path(path)) as file:
         for frame in file.decode(_open(file)):
             now = frame.to_ndarray(format="rgb24")
             if before is not None:
@@ -184,7 +186,7 @@ def _flicker(path: Path) -> PeerVerdict:
 def _motion(path: Path) -> list[PeerVerdict]:
     """Curator's two numbers; nothing where it would not measure."""
     fields: list[np.ndarray] = []
-    with av.open(str(path)) as file:
+    with av.open(ffmpeg_path(path)) as file:
         stream = _open(file)
         stream.codec_context.flags2 |= Flags2.export_mvs
         seconds = (file.duration or 0) // av.time_base or 30

@@ -18,7 +18,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from .place import Place
 from .schema import TABLES
 
-ENTRY = re.compile(r"\d{20}\.json$")
+ENTRY = re.compile(r"[0-9]{20}\.json$")
 READERS = 8  # data files that are read at once
 
 
@@ -64,7 +64,7 @@ def _bad_entries(place: Place, name: str) -> Iterator[Problem]:
 
 def _bad_data(place: Place, name: str) -> Iterator[Problem]:
     try:
-        live = [uri.removeprefix(place.table(name)).lstrip("/") for uri in DeltaTable(place.table(name)).file_uris()]
+        live = DeltaTable(place.table(name)).get_add_actions().column("path").to_pylist()
     except TableNotFoundError:
         return
     except (DeltaError, OSError, ValueError) as error:

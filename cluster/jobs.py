@@ -137,7 +137,7 @@ def find(client: JobSubmissionClient, name: str) -> Job:
     Raises:
         ClusterError: there is no such job.
     """
-    if not re.fullmatch(r"[\w.-]+", name):  # the id becomes part of a URL
+    if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):  # the id becomes part of a URL
         raise ClusterError(f"{name!r} is no job's id; `tower jobs` lists them")
     try:
         with _one_sentence(client.get_address()):
@@ -203,7 +203,7 @@ def _job(told: JobDetails) -> Job:
 
 def _number(name: str, wanted: str) -> int | None:
     """1 for the wanted id, n for ID-n, None for any other."""
-    found = re.fullmatch(re.escape(wanted) + r"(?:-([2-9]|[1-9]\d+))?", name)
+    found = re.fullmatch(re.escape(wanted) + r"(?:-([2-9]|[1-9][0-9]+))?", name)
     return int(found[1] or 1) if found else None
 
 

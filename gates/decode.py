@@ -21,6 +21,11 @@ from .timing import Timing
 MAX_FRAMES = 4096  # longest clip that gates read: workflows make at most 1,025 frames, and longer videos could fill the memory
 
 
+def ffmpeg_path(path: Path) -> str:
+    """The path as FFmpeg takes it: the name of a file, whatever is in it. `ep1: take 2.mp4` alone would be a protocol called `ep1`."""
+    return f"file:{path.absolute()}"
+
+
 @dataclass(frozen=True)
 class Frame:
     """One decoded frame.
@@ -75,7 +80,7 @@ class VideoReader:
     def __init__(self, path: Path, wanted: Fraction | None = None):
         self.packets, self.wanted = 0, wanted
         try:
-            self.file = av.open(str(path), options={"err_detect": "explode"}, metadata_errors="replace")
+            self.file = av.open(ffmpeg_path(path), options={"err_detect": "explode"}, metadata_errors="replace")
         except (av.FFmpegError, OSError, ValueError) as error:
             raise Undecodable(words(error)) from error
         if not self.file.streams.video or self.file.streams.video[0].codec_context is None:

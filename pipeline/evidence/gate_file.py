@@ -205,7 +205,7 @@ def parse_size(text: str) -> tuple[int, int]:
         InputError: the text is not a size.
     """
     parts = text.lower().split("x")
-    if len(parts) != 2 or not all(p.isdigit() and int(p) > 0 for p in parts):
+    if len(parts) != 2 or not all(p.isascii() and p.isdigit() and int(p) > 0 for p in parts):
         raise InputError(f"--size {text!r} is not a size; WIDTHxHEIGHT, such as 768x512, is wanted")
     return int(parts[0]), int(parts[1])
 

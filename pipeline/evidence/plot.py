@@ -53,7 +53,7 @@ def explain(file: Path, verdict: Verdict, curves: dict[str, np.ndarray], out: Pa
     rows = [(finding, _frames_of(finding, len(next(iter(curves.values()), [])))) for finding in findings]
     pictures = _pictures(file, verdict, sorted({i for _, frames in rows for i in frames}))
     figure = Figure(figsize=(4 + 2 * STRIP, 2.1 * len(rows) + 0.5), layout="constrained", dpi=90)
-    figure.suptitle(f"{file.name}: {verdict.outcome}", x=0.01, ha="left", fontsize=11)
+    figure.suptitle(f"{file.name}: {verdict.outcome}", x=0.01, ha="left", fontsize=11, parse_math=False)
     grid = figure.subplots(len(rows), 1 + STRIP, squeeze=False, width_ratios=[2.2] + [1] * STRIP)
     for axes, (finding, frames) in zip(grid, rows, strict=True):
         _curve(axes[0], finding, curves, frames)

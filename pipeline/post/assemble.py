@@ -16,7 +16,7 @@ import av
 import numpy as np
 
 from catalog.media import MediaStore
-from gates.decode import read_video
+from gates.decode import ffmpeg_path, read_video
 from pipeline.render.picture import fill
 from pipeline.render.video_file import VideoFile
 from pipeline.story.episode import Episode, Shot
@@ -114,7 +114,7 @@ def _prove(path: Path, episode: Episode) -> None:
     Raises:
         StorageError: they are not the episode's.
     """
-    with av.open(str(path)) as container:
+    with av.open(ffmpeg_path(path)) as container:
         stream = container.streams.video[0]
         frames = sum(1 for _ in container.decode(stream))
         size, rate = (stream.width, stream.height), stream.average_rate

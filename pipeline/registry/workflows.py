@@ -102,8 +102,9 @@ class Registry:
         versions = self.versions.get(name)
         if versions is None:
             raise InputError(f"{asked_by}: unknown workflow {name!r}; {self._instead(name)}")
-        wanted = int(number) if number.isdigit() else max(versions)
-        if (number and not number.isdigit()) or wanted not in versions:
+        plain = number.isascii() and number.isdigit()
+        wanted = int(number) if plain else max(versions)
+        if (number and not plain) or wanted not in versions:
             known = ", ".join(f"{name}@{v}" for v in sorted(versions))
             raise InputError(f"{asked_by}: workflow {ref!r} has no such version; registered are {known}")
         return _workflow(versions[wanted])

@@ -11,13 +11,10 @@ import cv2
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 
+from gates.decode import ffmpeg_path
+
 # OpenCV lists the CPU features that it was built for. A question mark follows those that this machine lacks.
 HAS_AVX512 = any("AVX512" in name and not name.endswith("?") for name in cv2.getCPUFeaturesLine().split())
-
-
-def ffmpeg_path(path: Path) -> str:
-    """The path as FFmpeg takes it: the name of a file, whatever is in it. `ep1: take 2.mp4` alone would be a protocol called `ep1`."""
-    return f"file:{path.absolute()}"
 
 
 class VideoFile:
