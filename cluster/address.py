@@ -86,7 +86,7 @@ def _fault(address: str) -> str:
 
 def _ask(address: str) -> str:
     import ray
-    from ray._private.usage.usage_lib import get_cluster_metadata
+    from ray._common.usage.usage_lib import get_cluster_metadata
     from ray._raylet import GcsClient  # type: ignore[attr-defined]
 
     there = get_cluster_metadata(GcsClient(address=address)) or {}

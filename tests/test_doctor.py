@@ -114,12 +114,12 @@ def test_a_cluster_that_nobody_answers_for_is_a_problem_in_one_sentence(here: He
         monkeypatch.setenv("RAY_ADDRESS", address)
         for listens in (False, True):  # nobody is there; somebody is who is no Ray, and says nothing
             if listens:
-                monkeypatch.setattr("cluster.look.JOIN_SECONDS", 2)
+                monkeypatch.setattr("cluster.address.ANSWER_SECONDS", 2)
                 listener.listen()
             done = here("doctor", "--json")
             (problem,) = of(done, "devices")
             assert done.code == 1 and problem["state"] == "problem" and address in problem["told"] and "\n" not in problem["told"]
-            assert ("did not answer" if listens else "refused") in problem["told"] and "unset RAY_ADDRESS" in problem["do"]
+            assert ("nobody answered" if listens else "refused") in problem["told"] and "unset RAY_ADDRESS" in problem["do"]
             assert findings(done)[-1]["state"] == "problem" and word(done, LTX) == "cannot run"
 
 

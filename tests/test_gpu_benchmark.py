@@ -36,7 +36,7 @@ def test_a_rehearsal_runs_whole_on_a_bare_machine_and_its_clips_are_judged_at_ho
         assert run_bare(python, "-c", f"import {missing}").returncode == 1, f"{missing} is not on a bare machine"
     out = tmp_path / "out"
     done = run_bare(python, "-m", "benchmarks.gpu", "--tiny", "--minutes", "3", "--out", out)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
     rows = [json.loads(line) for line in (out / "gpu.jsonl").read_text().splitlines()]
     assert {row["step"] for row in rows} == set(gpu.STEPS)
     assert not [row for row in rows if row["what"] in ("failed", "ended")]

@@ -148,12 +148,12 @@ def story(ray_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Sto
 
 
 def until_a_take_is_in(cwd: Path) -> None:
-    for _ in range(600):
+    for _ in range(1800):
         catalog = Catalog.find(cwd / "catalog-data")
         if catalog and catalog.rows("takes", columns=["take"]):
             return
         time.sleep(0.1)
-    raise AssertionError("the job rendered nothing within a minute")
+    raise AssertionError("the job rendered nothing within three minutes")
 
 
 def test_a_submission_tells_its_id_and_the_same_one_again_is_that_job(story):
