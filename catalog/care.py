@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow.dataset as ds
 import pyarrow.fs as pafs
+import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
@@ -113,14 +114,18 @@ def compact(catalog: Catalog, names: list[str]) -> dict[str, tuple[int, int]]:
 
 
 def vacuum(catalog: Catalog, retain: timedelta, dry_run: bool) -> list[str]:
-    """Delete data files that no version younger than `retain` needs. Returns them, as table/file.
+    """Delete data files that no version younger than `retain` needs. Returns those that are there, as table/file.
 
     Time travel then reaches back as far as `retain`, in whole hours, and no farther.
     """
     hours, deleted = int(retain.total_seconds() // 3600), []
     for name in TABLES:
-        files = _table(catalog, name).vacuum(hours, dry_run=dry_run, enforce_retention_duration=False)
-        deleted += [f"{name}/{file}" for file in files]
+        table = _table(catalog, name)
+        unneeded = [f"{name}/{file}" for file in table.vacuum(hours, dry_run=True, enforce_retention_duration=False)]
+        if unneeded:  # the log also names the files that an earlier vacuum deleted
+            deleted += [info.path for info in catalog.place.files.get_file_info(unneeded) if info.type == pafs.FileType.File]
+        if not dry_run:
+            table.vacuum(hours, dry_run=False, enforce_retention_duration=False)
     return deleted
 
 
@@ -138,6 +143,8 @@ def export(catalog: Catalog, folder: Path) -> dict[str, int]:
             rows, target = catalog.dataset(name), str(folder.absolute() / name)
             ds.write_dataset(rows, target, filesystem=here, format="parquet", max_rows_per_file=ROWS, existing_data_behavior="error")
             counts[name] = rows.count_rows()
+            if not counts[name]:  # pyarrow writes no file for no rows, and a reader's glob would find nothing
+                pq.write_table(rows.schema.empty_table(), Path(target) / "part-0.parquet", filesystem=here)
     except (OSError, ValueError) as error:
         raise CatalogError(f"folder {folder} cannot be written: {getattr(error, 'strerror', None) or error}") from error
     return counts

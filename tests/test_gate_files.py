@@ -79,6 +79,58 @@ def test_two_hundred_bit_flipped_files_each_get_a_verdict(tmp_path, clip):
     assert sum("undecodable" in r["failures"] for r in rows) >= 199
 
 
+CONTAINERS = {
+    "clip.mp4": ("libx264", "yuv420p"), "clip.mov": ("prores_ks", "yuv422p10le"), "clip.mkv": ("libx265", "yuv420p"), "clip.webm": ("libvpx-vp9", "yuv420p"),
+    "old.webm": ("libvpx", "yuv420p"), "clip.avi": ("mpeg4", "yuv420p"), "clip.flv": ("flv", "yuv420p"), "clip.ts": ("mpeg2video", "yuv420p"),
+    "clip.gif": ("gif", "rgb8"), "lossless.mkv": ("ffv1", "yuv420p"), "clip.nut": ("huffyuv", "yuv422p"), "av1.mp4": ("libsvtav1", "yuv420p"),
+    "clip.mpg": ("mpeg1video", "yuv420p"),
+}  # fmt: skip
+PICTURES = ("png", "jpg", "webp", "gif", "bmp", "tif", "avif", "tga", "ppm", "jp2", "ico", "dds")
+
+
+def mutilated(whole: bytes, rng: random.Random) -> bytes:
+    """The file as a bad disk or a broken transfer leaves it: cut, with wrong bits, with a hole, with a piece twice, or with a wrong head."""
+    data, at, size = bytearray(whole), rng.randrange(len(whole)), rng.randrange(1, max(2, len(whole) // 4))
+    match rng.randrange(5):
+        case 0:
+            return bytes(data[:at])
+        case 1:
+            for _ in range(rng.choice((1, 20, 500))):
+                data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        case 2:
+            data[at : at + size] = bytes(len(data[at : at + size]))
+        case 3:
+            data[at:at] = data[at : at + size]
+        case _:
+            for _ in range(8):
+                data[rng.randrange(min(256, len(data)))] = rng.randrange(256)
+    return bytes(data)
+
+
+def mutilations(files: list[Path], folder: Path, number: int) -> list[Path]:
+    made = []
+    for n in range(number):
+        whole = files[n % len(files)]
+        made.append(folder / f"{n:03d}-{whole.name}")
+        made[-1].write_bytes(mutilated(whole.read_bytes(), random.Random(n)))
+    return made
+
+
+def test_five_hundred_mutilated_files_of_every_format_each_get_a_verdict(tmp_path):
+    clips = [encode(tmp_path / name, SMALL, *how) for name, how in CONTAINERS.items()]
+    stills = [tmp_path / f"still.{suffix}" for suffix in PICTURES]
+    for still in stills:
+        Image.fromarray(SMALL[0]).resize((96, 64)).save(still)
+    for kind, files in (("video", clips), ("image", stills)):
+        whole = lines(tower("gate", kind, *files, "--json", cwd=tmp_path))
+        assert not [row for row in whole if "undecodable" in row["failures"]], "before they are mutilated, all are read"
+        damaged = mutilations(files, tmp_path, 250)
+        done = tower("gate", kind, *damaged, "--json", cwd=tmp_path, timeout=300)
+        assert done.code in (0, 1) and "Traceback" not in done.err
+        assert [row["file"] for row in lines(done)] == [str(file) for file in damaged]
+        assert any("undecodable" in row["failures"] for row in lines(done))
+
+
 def test_truncated_empty_and_disguised_files_fail_as_undecodable(tmp_path, clip):
     whole = clip.read_bytes()
     damaged = {
