@@ -25,13 +25,13 @@ from pipeline.story.title import title_opacity
 from .conftest import PROJECT
 
 
-def episode(*shots: dict, width: int = 64, height: int = 64) -> Episode:
-    base = {"id": "E01", "title": "t", "width": width, "height": height, "fps": 24, "keyframe_workflow": "k", "clip_workflow": "c"}
+def episode(*shots: dict, width: int = 64, height: int = 64, fps: object = 24) -> Episode:
+    base = {"id": "E01", "title": "t", "width": width, "height": height, "fps": fps, "keyframe_workflow": "k", "clip_workflow": "c"}
     listed = [{"id": f"SH{10 * (i + 1):04d}"} | s for i, s in enumerate(shots)]
     return Episode.model_validate(base | {"sequences": [{"id": "S010", "shots": listed}]})
 
 
-def clip(store: MediaStore, tmp_path: Path, level: int, frames: int, fps: int, width: int = 64, height: int = 64) -> dict:
+def clip(store: MediaStore, tmp_path: Path, level: int, frames: int, fps: Fraction | int, width: int = 64, height: int = 64) -> dict:
     """A clip whose frame n is the flat grey `level + n`, to be recognised after encoding."""
     file = tmp_path / f"c{level}.mp4"
     ramp = np.stack([np.full((height, width, 3), min(250, level + n), np.uint8) for n in range(frames)])
@@ -61,6 +61,17 @@ def test_clips_of_other_sizes_and_rates_are_joined_exactly(tmp_path):
     assemble(story, clips, store, None, tmp_path / "episode.mp4")
     frames, fps = read_video(tmp_path / "episode.mp4")
     assert frames.shape == (28, 64, 64, 3) and fps == 24 and near(levels(frames), wanted, slack=4)
+
+
+@pytest.mark.parametrize(("written", "rate"), [("24000/1001", Fraction(24000, 1001)), (29.97, Fraction(30000, 1001)), (12.5, Fraction(25, 2))])
+def test_an_episode_of_a_fractional_rate_is_written_exactly_and_shows_each_frame_once(tmp_path, written, rate):
+    store = MediaStore(Place.of(tmp_path))
+    story = episode({"frames": 60}, {"frames": 60}, fps=written)
+    whole = round(rate)  # such as 24 beside 24000/1001, for which no frame is left out
+    clips = {f"SH00{n}0": clip(store, tmp_path, 20 * n, 61, whole if rate != Fraction(25, 2) else rate) for n in (1, 2)}
+    assemble(story, clips, store, None, tmp_path / "episode.mp4")
+    frames, fps = read_video(tmp_path / "episode.mp4")
+    assert fps == rate and near(levels(frames), [20 + n for n in range(60)] + [40 + n for n in range(60)], slack=4)
 
 
 def test_a_dissolve_overlaps_and_blends_from_one_shot_to_the_next(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -278,7 +279,7 @@ def test_whatever_is_in_a_file_it_is_read_or_it_is_a_sentence(tmp_path_factory):
         story = read(file)
         if story:
             good += 1
-            assert type(story.fps) is int and all(type(shot.frames) is int for _, shot in story.shots)
+            assert type(story.fps) is Fraction and all(type(shot.frames) is int for _, shot in story.shots)
 
     check()
     assert good > FILES // 50, "some of the files are good ones"

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from pipeline.evidence.gate_file import Question
 
 gate_app = typer.Typer(help="Judge any file: exit code 0 if all pass or warn, 1 if one fails, 2 for bad usage.", no_args_is_help=True)
-RATE = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?(/[1-9][0-9]{0,8})?\Z")
 GateFiles = Annotated[list[Path], typer.Argument(metavar="FILE…", help="files to judge")]
 SizeOption = Annotated[str | None, typer.Option(metavar="WxH", help="size that they must have, such as 768x512")]
 ProfileOption = Annotated[str, typer.Option(metavar="PROFILE", help="thresholds: a name in configs/gates, or a file")]
@@ -75,8 +74,6 @@ def gate_video(
     question = _question(gate="video", size=size, profile=profile, declare=declare, judge=judge, prompt=prompt, explain=explain)
     for picture, option in ((keyframe, "--keyframe"), (last_frame, "--last-frame")):
         nameable(picture, option)
-    if fps and not RATE.match(fps):
-        raise InputError(f"--fps {shortened(fps)!r} is not a rate; a number such as 24, 23.976 or 24000/1001 is wanted")
     wanted = {"frames": frames, "fps": parse_fps(fps) if fps else None, "keyframe": keyframe, "last": last_frame}
     _gate(files, replace(question, **wanted), as_json)  # type: ignore[arg-type]
 

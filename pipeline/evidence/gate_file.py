@@ -21,6 +21,8 @@ from gates.verdict import Verdict
 from gates.video import Expectation, measure_video
 from pipeline.render.picture import fill
 from pipeline.story.errors import InputError
+from pipeline.story.rate import WORDS, parse_rate
+from pipeline.story.yaml_values import shortened
 
 if TYPE_CHECKING:
     from actors.judges import Judge, Opinion
@@ -213,19 +215,13 @@ def parse_size(text: str) -> tuple[int, int]:
 def parse_fps(text: str) -> Fraction:
     """Frames a second, over 0 and up to 1000, from `24`, `24000/1001` or `23.976`.
 
-    A rounded broadcast rate becomes the exact one: 23.976 becomes 24000/1001.
-
     Raises:
         InputError: the text is not a rate.
     """
-    try:
-        rate = Fraction(text)
-    except (ValueError, ZeroDivisionError):
-        rate = Fraction(0)
-    if not 0 < rate <= 1000:
-        raise InputError(f"--fps {text!r} is not a rate; a number such as 24, 23.976 or 24000/1001 is wanted")
-    whole = Fraction(round(rate * 1001 / 1000) * 1000, 1001)
-    return whole if rate.denominator > 1 and abs(rate - whole) < Fraction(1, 500) else rate
+    rate = parse_rate(text)
+    if rate is None or not 0 < rate <= 1000:
+        raise InputError(f"--fps {shortened(text)!r} is not a rate; {WORDS} is wanted")
+    return rate
 
 
 def parse_declared(text: str) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from pipeline.story.errors import InputError
 from pipeline.story.fingerprint import FileDigests, canonical, digest, file_digest, text_digest
 from pipeline.story.letters import face
 from pipeline.story.prompt import compose, compose_negative
+from pipeline.story.rate import exact, played_at
 from pipeline.story.settings import Settings
 from pipeline.story.stages import STAGES, StageName
 from pipeline.story.title import check_title
@@ -134,10 +135,10 @@ class Resolver:
 
     def _check_length(self, where: str, shot: Shot, workflow: Workflow) -> None:
         assert workflow.num_frames and workflow.fps
-        have = workflow.num_frames / workflow.fps * self.episode.fps
-        if shot.fit == "trim" and shot.frames > have + 1e-6:
+        have = workflow.num_frames / played_at(exact(workflow.fps), self.episode.fps) * self.episode.fps
+        if shot.fit == "trim" and shot.frames > have:
             raise InputError(
-                f"{where}: frames {shot.frames} are more than the {have:.0f} that workflow {workflow.name} makes; "
+                f"{where}: frames {shot.frames} are more than the {int(have)} that workflow {workflow.name} makes; "
                 f"shorten the shot, or set fit: hold or fit: stretch"
             )
 

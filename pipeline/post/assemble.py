@@ -21,6 +21,7 @@ from pipeline.render.picture import fill
 from pipeline.render.video_file import VideoFile
 from pipeline.story.episode import Episode, Shot
 from pipeline.story.errors import StorageError
+from pipeline.story.rate import played_at
 from pipeline.story.stages import CHAIN
 from pipeline.story.title import overlay, title_layer, title_opacity
 
@@ -44,7 +45,7 @@ def assemble(episode: Episode, clips: dict[str, dict[str, Any]], store: MediaSto
     try:
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=".part-") as folder:
             part = Path(folder) / out.name
-            with VideoFile(part, episode.width, episode.height, Fraction(episode.fps), EPISODE_CRF) as file:
+            with VideoFile(part, episode.width, episode.height, episode.fps, EPISODE_CRF) as file:
                 for frame in timeline(episode, clips, store, font):
                     file.write(frame)
             _prove(part, episode)
@@ -88,11 +89,11 @@ def shot_frames(episode: Episode, shot: Shot, clip: dict[str, Any], store: Media
         yield scaled if layer is None else overlay(scaled, layer, title_opacity(n, shot.frames, episode.fps))
 
 
-def _source_frame(n: int, shot: Shot, have: int, fps: Fraction, episode_fps: int) -> int:
+def _source_frame(n: int, shot: Shot, have: int, fps: Fraction, episode_fps: Fraction) -> int:
     """Index of the clip's frame that frame n of the shot shows. Frames are repeated, never blended, as drawn animation does it."""
     if shot.fit == "stretch":
         return min(have - 1, n * have // shot.frames)
-    return min(have - 1, int(n * fps / episode_fps))
+    return min(have - 1, int(n * played_at(fps, episode_fps) / episode_fps))
 
 
 def clip_frames(clip: dict[str, Any], store: MediaStore) -> tuple[np.ndarray, Fraction]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -40,8 +39,8 @@ def contact_sheet(
     draw = ImageDraw.Draw(sheet)
     done = sum(o.outcome == "accepted" for o in outcomes)
     _write(draw, MARGIN, MARGIN - 6, f"{episode.id}  {episode.title}", fonts, 30, INK, across - 2 * MARGIN)
-    seconds = Fraction(episode.total_frames, episode.fps)
-    line = f"{done} of {len(outcomes)} shots, {sum(takes.values())} takes, {float(seconds):.1f} s at {episode.fps} fps"
+    seconds = episode.total_frames / episode.fps
+    line = f"{done} of {len(outcomes)} shots, {sum(takes.values())} takes, {float(seconds):.1f} s at {float(episode.fps):.5g} fps"
     _write(draw, MARGIN, MARGIN + 32, line, built_in(), 15, QUIET, across - 2 * MARGIN)
     for i, outcome in enumerate(outcomes):
         top = MARGIN + 64 + i * row_height

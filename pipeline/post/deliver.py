@@ -191,7 +191,7 @@ def _summary_json(summary: Summary, episode: Episode, counts: dict[str, int]) ->
         "takes_this_run": summary.takes,
         "movie": summary.movie.name if summary.movie else None,
         "frames": episode.total_frames if summary.movie else None,
-        "fps": episode.fps,
+        "fps": episode.model_dump(include={"fps"})["fps"],
         "width": episode.width,
         "height": episode.height,
         "outcomes": [

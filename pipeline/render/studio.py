@@ -8,7 +8,6 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from fractions import Fraction
 from typing import Any
 
 from actors.values import ClipRequest, KeyframeRequest, PromptRequest, Receipt
@@ -24,6 +23,7 @@ from pipeline.plan.resolve import StagePlan, inputs_from, parameters_json
 from pipeline.plan.verdicts import verdict_columns
 from pipeline.story.errors import StorageError
 from pipeline.story.fingerprint import seed_for
+from pipeline.story.rate import exact
 from pipeline.story.stages import STAGES
 
 from .gate_tasks import Judged, Standard, judge_clip, judge_given, judge_keyframe, keyframe_part
@@ -109,7 +109,7 @@ class Studio:
         """Render a clip from the accepted keyframe, encode it, and judge it against the keyframe."""
         stage, wanted, start = work.stage, work.stage.workflow, work.start
         assert start and wanted.num_frames and wanted.fps
-        fps = Fraction(wanted.fps).limit_denominator(1001)  # exact for rates such as 24000/1001
+        fps = exact(wanted.fps)
         expect = Expectation(wanted.num_frames, fps, wanted.width, wanted.height, "h264", "yuv420p")
         work.row.update(seed=work.seed, fps=float(fps))
         still = start.picture

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, model_v
 
 from gates.rules import Declaration
 
+from .rate import Rate
 from .stages import StageName
 from .yaml_file import TEMPLATES, Misfit, read_yaml
 
@@ -130,7 +131,7 @@ class Episode(Written):
     title: str = Field(max_length=200)
     width: int = Field(ge=64, le=4096, multiple_of=2)
     height: int = Field(ge=64, le=4096, multiple_of=2)
-    fps: int = Field(ge=1, le=120)
+    fps: Rate
     style: Text = Field("", description="ends every prompt")
     negative_prompt: Text = Field("", description="added to every workflow's own")
     keyframe_workflow: WorkflowRef

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated
 
@@ -118,7 +119,7 @@ def as_episode(suite: Suite, clip_workflow: str, keyframe_workflow: str) -> Epis
         title=suite.name,
         width=64,
         height=64,
-        fps=24,
+        fps=Fraction(24),
         style=suite.style,
         negative_prompt=suite.negative_prompt,
         keyframe_workflow=keyframe_workflow,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -119,9 +120,9 @@ def _balanced(line: str, parts: list[str], limit: float, measure: partial[float]
     return parts
 
 
-def title_opacity(frame: int, frames: int, fps: int) -> float:
+def title_opacity(frame: int, frames: int, fps: Fraction) -> float:
     """Opacity of the title at a frame, 0..1. It fades in and out over half a second each, at most a third of the shot each."""
-    ramp = max(1.0, min(fps / 2, frames / 3))
+    ramp = max(1.0, min(float(fps) / 2, frames / 3))
     return float(min(1.0, (frame + 1) / ramp, (frames - frame) / ramp))
 
 
