@@ -15,7 +15,7 @@ import pytest
 from catalog.media import MediaStore
 from catalog.place import Place
 from gates.decode import read_video
-from pipeline.post.assemble import assemble, timeline
+from pipeline.post.assemble import _source_frame, assemble, timeline
 from pipeline.render.video_file import write_clip
 from pipeline.story.episode import Episode
 from pipeline.story.errors import StorageError
@@ -72,6 +72,14 @@ def test_an_episode_of_a_fractional_rate_is_written_exactly_and_shows_each_frame
     assemble(story, clips, store, None, tmp_path / "episode.mp4")
     frames, fps = read_video(tmp_path / "episode.mp4")
     assert fps == rate and near(levels(frames), [20 + n for n in range(60)] + [40 + n for n in range(60)], slack=4)
+
+
+@pytest.mark.parametrize(("clip_fps", "written"), [(8, "24000/1001"), (Fraction(24000, 1001), 24), (Fraction(30000, 1001), "30000/1001"), (12, 12)])
+def test_rates_that_differ_by_the_pull_down_show_each_frame_equally_long(clip_fps, written):
+    story = episode({"frames": 48}, fps=written)
+    times = [round(float(story.fps / clip_fps))] * 48
+    shown = [_source_frame(n, story.shots[0][1], 48, Fraction(clip_fps), story.fps) for n in range(48)]
+    assert shown == [n // times[0] for n in range(48)]
 
 
 def test_a_dissolve_overlaps_and_blends_from_one_shot_to_the_next(tmp_path):

@@ -10,7 +10,8 @@ from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 WORDS = "a number such as 24, 23.976 or 24000/1001"
 WRITTEN = re.compile(r"[0-9]{1,9}(\.[0-9]{1,20})?(/[1-9][0-9]{0,8})?\Z")
-PULLED_DOWN = Fraction(1001, 1000)  # by what the broadcast rates of NTSC are slower than whole ones: 24000/1001 beside 24
+BROADCAST = 1001  # denominator of the broadcast rates of NTSC
+PULLED_DOWN = Fraction(1001, 1000)  # by what they are slower than whole ones: 24000/1001 beside 24
 
 
 def parse_rate(text: str) -> Fraction | None:
@@ -32,11 +33,16 @@ def exact(fps: float) -> Fraction:
 
 
 def played_at(clip: Fraction, episode: Fraction) -> Fraction:
-    """The rate at which a clip is played in an episode: its own, or the episode's where the two differ by the pull-down of NTSC.
+    """The rate at which a clip is played in an episode: its own, slowed or quickened by the pull-down where only one of them has it.
 
-    Frames of 24 a second are shown one by one at 24000/1001, as editors do; to drop one in 1001 would show as a jump.
+    At 24000/1001, each frame of a clip of 24 is shown once and each of 8 three times, as editors do; to leave out or to repeat one
+    frame in 1001 would show as a jump.
     """
-    return episode if max(clip, episode) <= min(clip, episode) * PULLED_DOWN else clip
+    if episode.denominator == BROADCAST and clip.denominator == 1:
+        return clip / PULLED_DOWN
+    if clip.denominator == BROADCAST and episode.denominator == 1:
+        return clip * PULLED_DOWN
+    return clip
 
 
 def _written(value: Any) -> Any:
