@@ -13,8 +13,10 @@ PINS := configs/constraints.txt
 demo: $(READY)
 	$(BIN)/tower render configs/episodes/demo.yaml --out out
 
+# In the order of the files' names, which has the slow ones at the front: xdist would keep those with few tests, most of which render,
+# for the end, where one worker waits for the other.
 test: $(TESTING) lint types
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Lint, types, and the tests that need neither Ray nor a model.
 check: $(TESTING) lint types
