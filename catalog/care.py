@@ -144,6 +144,7 @@ def export(catalog: Catalog, folder: Path) -> dict[str, int]:
             ds.write_dataset(rows, target, filesystem=here, format="parquet", max_rows_per_file=ROWS, existing_data_behavior="error")
             counts[name] = rows.count_rows()
             if not counts[name]:  # pyarrow writes no file for no rows, and a reader's glob would find nothing
+                Path(target).mkdir(parents=True, exist_ok=True)
                 pq.write_table(rows.schema.empty_table(), Path(target) / "part-0.parquet", filesystem=here)
     except (OSError, ValueError) as error:
         raise CatalogError(f"folder {folder} cannot be written: {getattr(error, 'strerror', None) or error}") from error

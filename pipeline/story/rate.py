@@ -46,6 +46,8 @@ def played_at(clip: Fraction, episode: Fraction) -> Fraction:
 
 
 def _written(value: Any) -> Any:
+    if isinstance(value, Fraction):
+        return value
     if isinstance(value, int | float) and not isinstance(value, bool):
         rate = parse_rate(str(value))
     else:
