@@ -97,9 +97,14 @@ def _ask(address: str) -> str:
     return ""
 
 
+def in_one_line(error: BaseException) -> str:
+    """The error's own words. Ray often gives the reason in its second line, so all of them are kept, as far as 300 characters go."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
 if __name__ == "__main__":
     try:
         answer = _ask(sys.argv[1])
     except Exception as error:  # noqa: BLE001 - a person is told whatever Ray says
-        answer = " ".join(str(error).split())[:300] or type(error).__name__
+        answer = in_one_line(error)
     print(json.dumps({"fault": answer}), flush=True)

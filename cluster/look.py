@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 # Before Ray: `start` sets the environment that Ray reads when it is imported.
+from .address import in_one_line
 from .code import project
 from .machine import MachineError, cores, visible_gpus
-from .start import ClusterError, in_one_line, joined, local_devices, ray_temp_dir
+from .start import ClusterError, joined, local_devices, ray_temp_dir
 
 # isort: split
 import ray
@@ -200,7 +201,7 @@ def _main() -> None:
     try:
         told = _ask_cluster()
     except Exception as error:  # noqa: BLE001 - a person is told whatever Ray says
-        told = {"error": " ".join(str(error).split())[:300] or type(error).__name__}
+        told = {"error": in_one_line(error)}
     print(json.dumps(told), flush=True)
 
 

@@ -25,7 +25,7 @@ os.environ.setdefault("RAY_DEDUP_LOGS", "0")
 import ray
 import ray._common.utils
 
-from .address import AddressError, cluster_address
+from .address import AddressError, cluster_address, in_one_line
 from .code import copy_code, project
 from .machine import MachineError, cores, visible_gpus
 
@@ -198,8 +198,3 @@ def joined() -> str | None:
         return cluster_address(given)
     except AddressError as error:
         raise ClusterError(str(error)) from error
-
-
-def in_one_line(error: BaseException) -> str:
-    """The error's own words. Ray often gives the reason in its second line, so all of them are kept, as far as 300 characters go."""
-    return " ".join(str(error).split())[:300] or type(error).__name__

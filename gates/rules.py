@@ -33,8 +33,6 @@ class Rule:
         ValueError: the label is unknown, or there is not exactly one threshold, or the threshold is not finite.
     """
 
-    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 - pydantic reads it where rules come from a file
-
     label: str
     measure: str
     below: float | None = None
