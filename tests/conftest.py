@@ -49,7 +49,7 @@ EPISODE_FRAMES = 60 + 36 + 48 - 12
 
 
 # Ray's workers have a niceness of 15. On a busy machine, whatever else runs would keep them from ever answering.
-os.environ["RAY_worker_niceness"] = "0"
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray wants it so
 
 # What `make check` leaves out: files whose tests start Ray or run a model, nearly all of them. Single tests elsewhere are marked.
 RAY = ("controls", "drivers", "faults", "jobs", "metrics", "nodes", "pool", "render")
