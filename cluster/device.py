@@ -46,10 +46,11 @@ class Device:
             os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
         self.models: dict[str, Any] = {}
         self.weights: dict[str, int] = {}  # bytes that each model's weights took when it was built
+        self.gpu_memory = _gpu_memory() if not threads else None
 
     def describe(self) -> tuple[int, int | None]:
         """Process id, and the bytes of the device's memory; None where the device is no GPU."""
-        return os.getpid(), _gpu_memory()
+        return os.getpid(), self.gpu_memory
 
     def prepare(self, key: str, written: bytes, evict: Sequence[str], calls: Sequence[tuple[Any, ...]]) -> bytes:
         """Build the model and call its `prepare` with each tuple of `calls`, so that faults in its files are found now.
@@ -116,8 +117,12 @@ class Device:
 
     def _build(self, spec: ModelSpec) -> None:
         before = _allocated()
-        self.models[spec.key] = spec.factory(*spec.args)
-        self.weights[spec.key] = _allocated() - before
+        model = spec.factory(*spec.args)
+        if self.gpu_memory and _cuda() is None and (torch := sys.modules.get("torch")) is not None:
+            raise RuntimeError(
+                f"nvidia-smi lists this device's GPU, but torch {torch.__version__} sees none; install the build of torch for its driver"
+            )
+        self.models[spec.key], self.weights[spec.key] = model, _allocated() - before
 
 
 class _PeakMemory:

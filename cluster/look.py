@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from . import gpus as gpus_module
+
 # Before Ray: `start` sets the environment that Ray reads when it is imported.
 from .address import in_one_line
 from .code import project
-from .machine import MachineError, cores, visible_gpus
+from .cores import cores
+from .gpus import Gpu, GpuFault, listed_gpus
 from .start import ClusterError, joined, local_devices, ray_temp_dir
 
 # isort: split
@@ -29,8 +31,6 @@ from .nodes import ACCELERATOR, Node, nodes
 
 JOIN_SECONDS = 40  # limit for a cluster to answer; Ray itself may try for minutes
 PROBE_SECONDS = 8  # limit for the nodes to report their memory
-SMI_SECONDS = 10  # limit for nvidia-smi, which hangs where the GPU's driver hangs
-SMI = ["nvidia-smi", "--query-gpu=index,uuid,memory.total,name", "--format=csv,noheader,nounits"]
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,11 @@ class Sight:
     """What a render could run on.
 
     logical: the devices stand in for GPUs and run on CPUs.
-    fault: what is wrong with the GPUs of this machine, in words; "" where nothing is.
     temp: folder of Ray's session files on this machine; None for a cluster.
     """
 
     machines: tuple[Machine, ...]
     logical: bool = False
-    fault: str = ""
     temp: Path | None = None
 
 
@@ -68,7 +66,7 @@ def look(devices: int | None = None) -> Sight:
         devices: how many devices a person wants on this machine; None chooses.
 
     Raises:
-        ClusterError: no Ray cluster answers at RAY_ADDRESS, or this machine has fewer GPUs than are wanted.
+        ClusterError: no Ray cluster answers at RAY_ADDRESS, or this machine's GPUs are too few or cannot be used.
     """
     address = os.environ.get("RAY_ADDRESS")
     return _cluster(address) if address else _this_machine(devices)
@@ -98,57 +96,17 @@ def _read(told: dict[str, Any]) -> Machine:
 
 
 def _this_machine(devices: int | None) -> Sight:
-    gpus, fault = _visible(*_smi())
-    try:
-        number, logical = (devices or min(2, cores()), True) if fault and not gpus else local_devices(devices)
-    except (OSError, subprocess.SubprocessError) as error:
-        number, logical, fault = devices or min(2, cores()), True, f"nvidia-smi fails: {in_one_line(error)}"
-    kind = "" if logical or not gpus else NvidiaGPUAcceleratorManager._gpu_name_to_accelerator_type(gpus[0][3])
+    gpus, number = local_devices(devices)
+    kind = NvidiaGPUAcceleratorManager._gpu_name_to_accelerator_type(gpus[0].name) if gpus else ""
     labels = ((ACCELERATOR, kind),) if kind else ()
     node = Node(id="", name="this machine", gpus=number, cpus=cores(), labels=labels, leaving=False)
-    memory = None if logical else _smallest(gpus)
     store = ray._private.utils.resolve_object_store_memory(ray._private.utils.estimate_available_memory())
-    machine = Machine(node, gpu_memory=memory, store=store, shm=_shm(free=True))
-    return Sight((machine,), logical, fault, ray_temp_dir())
-
-
-Gpu = tuple[str, str, int, str]  # index, unique id, bytes of memory (0 where the GPU shares the machine's memory), name
-
-
-def _smi() -> tuple[list[Gpu], str]:
-    """The GPUs that nvidia-smi lists, and what is wrong with it; "" where nothing is."""
-    if not shutil.which("nvidia-smi"):
-        return [], ""
-    try:
-        done = subprocess.run(SMI, capture_output=True, text=True, timeout=SMI_SECONDS, check=False)
-    except subprocess.TimeoutExpired:
-        return [], f"nvidia-smi does not answer within {SMI_SECONDS} s"
-    except OSError as error:
-        return [], f"nvidia-smi cannot be run: {error.strerror}"
-    if done.returncode:
-        said = (done.stdout + done.stderr).strip().splitlines() or ["it says nothing"]
-        return [], f"nvidia-smi ends with {done.returncode}: {said[0][:200].rstrip('. ')}"
-    rows = [[cell.strip() for cell in line.split(",", 3)] for line in done.stdout.splitlines()]
-    return [(row[0], row[1], int(row[2]) * 2**20 if row[2].isdigit() else 0, row[3]) for row in rows if len(row) == 4], ""
+    machine = Machine(node, gpu_memory=_smallest(gpus), store=store, shm=_shm(free=True))
+    return Sight((machine,), logical=not gpus, temp=ray_temp_dir())
 
 
 def _smallest(gpus: list[Gpu]) -> int | None:
-    return min((size for _, _, size, _ in gpus), default=0) or None
-
-
-def _visible(gpus: list[Gpu], fault: str) -> tuple[list[Gpu], str]:
-    """The GPUs that CUDA_VISIBLE_DEVICES allows, and the fault; the fault is new where the variable names unknown GPUs."""
-    try:
-        wanted = visible_gpus()
-    except MachineError as error:
-        return [], str(error)
-    if wanted is None or fault:
-        return gpus, fault
-    named = os.environ["CUDA_VISIBLE_DEVICES"]
-    found = [gpu for gpu in gpus if any(name == gpu[0] or (not name.isdigit() and gpu[1].startswith(name)) for name in wanted)]
-    mig = any(name.startswith("MIG-") for name in wanted)  # nvidia-smi's list has no MIG instances
-    missing = "" if mig or len(found) == len(wanted) else f"CUDA_VISIBLE_DEVICES names {named}, and nvidia-smi knows {len(found)} of these"
-    return found, missing
+    return min((gpu.memory for gpu in gpus), default=0) or None
 
 
 def _shm(free: bool) -> int | None:
@@ -166,15 +124,19 @@ def _shm(free: bool) -> int | None:
 
 def _probe() -> tuple[int | None, int | None]:
     """Bytes of the smallest GPU's memory, and of /dev/shm. Ray runs this function on each node."""
-    return _smallest(_smi()[0]), _shm(free=False)
+    try:
+        return _smallest(listed_gpus()), _shm(free=False)
+    except GpuFault:
+        return None, _shm(free=False)
 
 
 def _ask_cluster() -> dict[str, Any]:
     ray.init(address=joined(), log_to_driver=False, logging_level=logging.ERROR)
     found = nodes()
     stores = {n["NodeID"]: int(n["Resources"].get("object_store_memory", 0)) for n in ray.nodes()}
-    # A probe reserves no CPU and no GPU, so it runs beside any other work. This file is the main module here, so Ray sends
-    # the function by value, and the node needs no copy of Tower.
+    # A probe reserves no CPU and no GPU, so it runs beside any other work. Ray sends the function by value, as it does for the
+    # main module, and what it calls too: the node needs no copy of Tower.
+    ray.cloudpickle.register_pickle_by_value(gpus_module)
     asked = {n.id: _asked(n) for n in found if not n.leaving}
     ready, _ = ray.wait(list(asked.values()), num_returns=len(asked), timeout=PROBE_SECONDS) if asked else ([], [])
     told = {name: _reply(ref) for name, ref in asked.items() if ref in ready}

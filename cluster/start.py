@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
 import signal
 import socket
-import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -27,7 +25,8 @@ import ray._common.utils
 
 from .address import AddressError, cluster_address, in_one_line
 from .code import copy_code, project
-from .machine import MachineError, cores, visible_gpus
+from .cores import cores
+from .gpus import Gpu, GpuFault, allowed_gpus
 
 
 class ClusterError(RuntimeError):
@@ -74,7 +73,8 @@ def cluster(
             with _code_for_a_cluster() as runtime_env:
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=runtime_env)
         else:
-            devices, logical = local_devices(devices)
+            gpus, devices = local_devices(devices)
+            logical = not gpus
             _check_port(dashboard_port)
             # Ray puts the folder in which it is started first on its workers' path. In a person's folder, `catalog` may be theirs.
             with contextlib.chdir(project()):
@@ -134,37 +134,22 @@ def _info(logical: bool, wanted: int | None, waits: bool) -> ClusterInfo:
     return ClusterInfo(devices=devices, cpus=cpus, logical=logical, dashboard_url=dashboard_url, threads_per_device=threads)
 
 
-def local_devices(wanted: int | None) -> tuple[int, bool]:
-    """Number of devices on this machine, and whether they are logical. GPUs are used if there are any.
+def local_devices(wanted: int | None) -> tuple[list[Gpu], int]:
+    """The GPUs of this machine, and the number of devices to use. Without GPUs the devices are logical.
 
     Args:
         wanted: None is all GPUs; without GPUs it is as many logical devices as cores, two at most.
 
     Raises:
-        ClusterError: fewer GPUs than wanted, or nvidia-smi hangs.
+        ClusterError: fewer GPUs than wanted, or those that there are cannot be used.
     """
-    gpus = _gpus()
-    if gpus:
-        if wanted and wanted > gpus:
-            raise ClusterError(f"{wanted} devices were asked for, but this machine has {gpus} GPU{'s' if gpus > 1 else ''}")
-        return wanted or gpus, False
-    return wanted or min(2, cores()), True
-
-
-def _gpus() -> int:
     try:
-        visible = visible_gpus()
-    except MachineError as error:
+        gpus = allowed_gpus()
+    except GpuFault as error:
         raise ClusterError(str(error)) from error
-    if visible is not None:
-        return len(visible)
-    if not shutil.which("nvidia-smi"):
-        return 0
-    try:
-        listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, timeout=30, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise ClusterError("nvidia-smi did not answer within 30 s: the GPU's driver hangs; `tower doctor` tells more") from error
-    return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
+    if gpus and wanted and wanted > len(gpus):
+        raise ClusterError(f"TOWER_DEVICES asks for {wanted} devices, but this machine has {len(gpus)} GPU{'s' if len(gpus) > 1 else ''}")
+    return gpus, wanted or len(gpus) or min(2, cores())
 
 
 def ray_temp_dir() -> Path:
@@ -183,6 +168,12 @@ def _check_port(port: int | None) -> None:
             raise ClusterError(
                 f"dashboard port {port} is not free ({error.strerror}); set TOWER_DASHBOARD_PORT to another, or unset it"
             ) from error
+
+
+def check_devices(wanted: int | None) -> None:
+    """Raises ClusterError where no render could start: no cluster answers, or this machine's GPUs cannot be used."""
+    if not joined():
+        local_devices(wanted)
 
 
 def joined() -> str | None:

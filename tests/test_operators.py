@@ -17,8 +17,10 @@ import pytest
 
 from catalog.store import Catalog, CatalogError
 from catalog.views import all_takes
-from cluster import code, machine, start
+from cluster import code, cores, gpus, start
 from cluster.address import AddressError, cluster_address
+from cluster.device import Device
+from cluster.specs import ModelSpec, pack, unpack
 from pipeline.evidence.review import add_review
 from pipeline.render.run_log import living
 
@@ -183,7 +185,7 @@ def test_a_port_where_no_ray_answers_is_told(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("files", "cores"),
+    ("files", "worth"),
     [
         ({"cpu.max": "50000 100000"}, 0.5),
         ({"cpu.max": "max 100000"}, None),
@@ -192,26 +194,75 @@ def test_a_port_where_no_ray_answers_is_told(monkeypatch):
         ({}, None),
     ],
 )
-def test_a_containers_quota_of_cpu_is_what_counts(tmp_path, files, cores):
+def test_a_containers_quota_of_cpu_is_what_counts(tmp_path, files, worth):
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text + "\n")
-    assert machine._quota(tmp_path) == cores
+    assert cores._quota(tmp_path) == worth
 
 
 @pytest.mark.parametrize(
-    ("named", "gpus"),
+    ("named", "names"),
     [(None, None), ("", []), ("-1", []), ("NoDevFiles", []), ("none", []), ("0,1", ["0", "1"]), ("0,-1,1", ["0"]), ("GPU-1, 3", ["GPU-1", "3"])],
 )
-def test_visible_gpus_are_those_that_cuda_would_show(monkeypatch, named, gpus):
+def test_visible_gpus_are_those_that_cuda_would_show(monkeypatch, named, names):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if named is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
-    assert machine.visible_gpus() == gpus
+    assert gpus.named_gpus() == names
 
 
 def test_a_gpu_that_is_named_twice_is_told_by_a_render(tmp_path, episode):
     refused(tower("render", episode, cwd=tmp_path, CUDA_VISIBLE_DEVICES="0,0"), "CUDA_VISIBLE_DEVICES 0,0", "twice")
+
+
+class WithTorch:
+    """A model that has torch, as every real one."""
+
+    def __init__(self) -> None:
+        import torch  # noqa: F401
+
+
+CARD = "echo '0, GPU-1, 8192, NVIDIA L4'"
+
+
+@pytest.mark.parametrize(
+    ("answer", "named", "words"),
+    [
+        ("echo 'no communication with the driver'; exit 9", None, ("ends with 9: no communication with the driver", "to render on CPUs")),
+        ("echo 'no communication with the driver'; exit 9", "0", ("ends with 9", "to render on CPUs")),
+        (CARD, "0,3", ("CUDA_VISIBLE_DEVICES names GPU 3", "this machine's are 0")),
+        ("true", "0", ("CUDA_VISIBLE_DEVICES names GPU 0", "has none")),
+    ],
+)
+def test_gpus_that_cannot_be_used_are_told_by_a_render_which_takes_no_cpus_instead(tmp_path, episode, answer, named, words):
+    path = nvidia_smi(tmp_path, answer)
+    named_gpus = {} if named is None else {"CUDA_VISIBLE_DEVICES": named}
+    refused(tower("render", episode, cwd=tmp_path, PATH=path, **named_gpus), *words)
+    assert Catalog.open(tmp_path / "catalog-data").rows("runs") == []
+
+
+def nvidia_smi(folder: Path, answer: str) -> str:
+    """A PATH whose first nvidia-smi says so."""
+    file = folder / "bin" / "nvidia-smi"
+    file.parent.mkdir()
+    file.write_text(f"#!/bin/sh\n{answer}\n")
+    file.chmod(0o755)
+    return f"{file.parent}{os.pathsep}{os.environ['PATH']}"
+
+
+def test_cpus_are_taken_where_a_person_says_so_whatever_the_driver_does(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", nvidia_smi(tmp_path, "exit 9"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert start.local_devices(2) == ([], 2)
+
+
+def test_a_torch_that_does_not_see_the_devices_gpu_is_told_and_renders_on_no_cpu(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", nvidia_smi(tmp_path, "echo 8192"))
+    device = Device(threads=0)
+    assert device.describe()[1] == 8192 * 2**20
+    answer = unpack(device.prepare("model", pack(ModelSpec("model", WithTorch, ())), (), ()))[0]
+    assert answer.error and "sees none" in answer.error[1] and not device.models
 
 
 @pytest.mark.ray

@@ -110,7 +110,7 @@ def _digests(settings: Settings) -> Path:
 
 
 def _chosen(found: list[Notice], workflows: list[Prospect], examiner: Examiner, sight: Sight) -> Notice:
-    blocking = [f for f in found if f.state == "problem" and f.check in BLOCKING and f.told != sight.fault]
+    blocking = [f for f in found if f.state == "problem" and f.check in BLOCKING]
     ready = [w for w in workflows if w.can in ("ready", "takes turns")]
     missing = [stage for stage in STAGES if stage not in {w.seen.workflow.stage for w in ready}]
     if blocking:

@@ -99,12 +99,9 @@ def devices(settings: Settings, profile: ClusterProfile) -> tuple[Sight, list[No
     try:
         sight = look(settings.devices)
     except ClusterError as error:
-        do = "start that cluster, or unset RAY_ADDRESS to use this machine" if os.environ.get("RAY_ADDRESS") else "lower TOWER_DEVICES"
+        do = "start that cluster, or unset RAY_ADDRESS to use this machine" if os.environ.get("RAY_ADDRESS") else "mend what it says"
         return Sight(()), [Notice("devices", "problem", str(error), do)]
     found = [_machine(m, sight) for m in sight.machines]
-    if sight.fault:
-        do = "mend the NVIDIA driver or the setting; until then a render takes CPUs, if it starts at all"
-        found.append(Notice("devices", "problem", sight.fault, do))
     staying = [m.node for m in sight.machines if not m.node.leaving]
     if not any(n.gpus for n in staying) and profile.wait_minutes:
         told = f"no GPU is there yet; profile {profile.name} waits {profile.wait_minutes:g} minutes for an autoscaler to bring one"

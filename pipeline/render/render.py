@@ -16,7 +16,7 @@ from catalog.care import compact
 from catalog.place import Place
 from catalog.store import Catalog, CatalogError
 from cluster.pool import Pool
-from cluster.start import cluster, joined
+from cluster.start import check_devices, cluster
 from pipeline.plan.plan import Plan
 from pipeline.registry.workflows import Registry
 from pipeline.story.cluster_profile import ClusterProfile, cluster_profile
@@ -54,7 +54,7 @@ def render_stale(planned: Callable[[], Plan], here: Context, log: RunLog) -> Ren
         MediaDamaged: a stored file is not what its name promises.
         KeyboardInterrupt: the run was stopped, by Ctrl-C, a signal or `tower cancel`. The takes that were recorded stay.
     """
-    joined()  # a cluster that does not answer is an error before a run is recorded
+    check_devices(here.settings.devices)  # before a run is recorded
     with log.claimed():
         plan = planned()
         log.plan = plan
