@@ -66,6 +66,18 @@ def test_only_what_a_render_reads_travels_to_a_cluster(tmp_path, monkeypatch):
     assert not folder.exists(), "nothing stays behind"
 
 
+def test_a_files_name_that_is_no_text_is_told_before_anything_travels(tmp_path, monkeypatch):
+    here = tmp_path / "project"
+    for folder in code.FOLDERS:
+        (here / folder).mkdir(parents=True)
+    (here / "catalog" / os.fsdecode(b"stills-\xe9.mov")).touch()  # stays here, so its name does no harm
+    monkeypatch.setattr(code, "project", lambda: here)
+    code.copy_code(tmp_path / "copy")
+    (here / "configs" / os.fsdecode(b"caf\xe9.yaml")).touch()
+    with pytest.raises(code.CodeError, match=r"the name caf\\xe9.yaml in .*/configs is not text in UTF-8.*rename it"):
+        code.copy_code(tmp_path / "second")
+
+
 def test_a_clock_that_is_set_does_not_end_a_claim(tmp_path, monkeypatch):
     row_of_me = log(Catalog.open(tmp_path)).row("started")
     create_time = psutil.Process.create_time

@@ -84,6 +84,7 @@ def _sentence(error: Exception) -> str | None:
     from catalog.media import MediaDamaged
     from catalog.place import PlaceError
     from catalog.store import CatalogError
+    from cluster.code import CodeError
     from cluster.specs import ModelBroken, NothingCanRun
     from cluster.start import ClusterError
     from gates.still import Undecodable
@@ -94,5 +95,5 @@ def _sentence(error: Exception) -> str | None:
         return f"TOWER_CATALOG_URI: {error}"
     if isinstance(error, UnicodeEncodeError):  # bytes that are no UTF-8, where the catalog or a model wants text
         return f"{shortened(error.object)!r} is not text in UTF-8"
-    expected = InputError | StorageError | CatalogError | ClusterError | MediaDamaged | ModelBroken | NothingCanRun | Undecodable
+    expected = (InputError, StorageError, CatalogError, ClusterError, CodeError, MediaDamaged, ModelBroken, NothingCanRun, Undecodable)
     return str(error) if isinstance(error, expected) else None
