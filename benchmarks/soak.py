@@ -374,7 +374,7 @@ def checks(site: Site, calm: Found, found: Found, soak: Soak, live: int) -> Iter
     yield Check("rows without their media", sum(t["media_path"] not in files for t in with_media), of=f"{len(with_media)} rows with media")
     named = {path: _sha256(file) for path, file in files.items() if NAMED.match(path)}
     yield Check("media corrupt", sum(digest != Path(path).stem for path, digest in named.items()), of=f"{len(named)} files hashed")
-    yield Check("tables damaged", len(list(table_problems(Catalog.open(site.catalog).place))))
+    yield Check("tables damaged", sum(p.harmful for p in table_problems(Catalog.open(site.catalog).place)))
     own = (calm.own - found.own) + (found.own - calm.own)
     yield Check("registered workflows, evidence, aliases missing or doubled", own.total(), of=f"{calm.own.total()} rows")
     if found.executions:

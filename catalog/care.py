@@ -1,4 +1,4 @@
-"""Care of a catalog: find damage, set damaged files aside, delete files that nothing needs, compact and export tables."""
+"""Care of a catalog: prove it, delete files that nothing needs, compact and export tables."""
 
 from __future__ import annotations
 
@@ -9,37 +9,45 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
-from .damage import Problem, table_problems
+from .commit import DATA, NO_HOOKS, check_writable, checkpoint, commit, dataset, removed, seal_new, write_data
+from .damage import Checked, Problem, table_problems
 from .place import Place
-from .schema import TABLES
+from .schema import TABLES, VERSION
 from .store import Catalog, CatalogError
 
 READERS = 8  # files that `verify` reads at once
+SMALL = 64 * 2**20  # bytes of a data file that is not joined with others
+FULL = 256 * 2**20  # bytes of rows in memory that become one data file
 ROWS = 2_000_000  # most rows of a file that `export` writes
 NAMED = re.compile(r"^media/([0-9a-f]{2})/(\1[0-9a-f]{62})\.[a-z0-9]+\Z")
 
 
-def verify(catalog: Catalog) -> Iterator[Problem]:
-    """Yield every problem of tables and media. All media bytes are hashed again.
+def verify(place: Place, checked: Checked, media: bool = True) -> Iterator[Problem]:
+    """Yield every problem of tables and media. All bytes of both are read and hashed again.
 
-    Orphans do no harm; problems of any other kind do.
+    Args:
+        checked: counts what was looked at. media: whether to look at media too.
     """
-    broken = list(table_problems(catalog.place))
+    broken = list(table_problems(place, checked))
     yield from broken
-    if any(p.path.startswith("takes/") for p in broken):
+    if not media or any(p.kind in ("log", "data") and p.path.startswith("takes/") for p in broken):
         return  # without readable takes, nobody knows which media belong to a row
+    catalog = Catalog(place, VERSION)
     wanted = _media_of_rows(catalog)
+    checked.media = len(wanted)
     with ThreadPoolExecutor(READERS) as readers:
         for path, damage in zip(wanted, readers.map(catalog.media.damage, wanted, wanted.values()), strict=True):
             if damage:
-                there = catalog.place.files.get_file_info(path).type == pafs.FileType.File
-                yield Problem("corrupt" if there else "missing", path, damage)
+                there = place.files.get_file_info(path).type == pafs.FileType.File
+                yield Problem("corrupt" if there else "missing", path, f"media {path} {damage.removeprefix(path).strip()}")
     for info in catalog.media.all():
         if info.path not in wanted:
             known = NAMED.match(info.path)
@@ -47,32 +55,10 @@ def verify(catalog: Catalog) -> Iterator[Problem]:
 
 
 def _media_of_rows(catalog: Catalog) -> dict[str, str]:
-    rows = catalog.dataset("takes").to_table(columns=["media_path", "media"]).to_pydict()
-    return {path: digest for path, digest in zip(rows["media_path"], rows["media"], strict=True) if path and digest}
-
-
-def repair(catalog_place: Place) -> list[Problem]:
-    """Set damaged parts of tables aside, so that the rest can be read. Returns the problems that it found.
-
-    Damaged files are moved to `damaged/`; nothing is deleted. The catalog loses the rows in these files, so Tower
-    renders their takes again. The media of these takes are still stored, and equal bytes become the same files.
-
-    Raises:
-        CatalogError: a table cannot be repaired.
-    """
-    moved = list(table_problems(catalog_place))
-    for problem in moved:
-        if catalog_place.files.get_file_info(problem.path).type == pafs.FileType.File:
-            target = f"damaged/{problem.path}"
-            catalog_place.files.create_dir(str(Path(target).parent), recursive=True)
-            catalog_place.files.move(problem.path, target)
-    for name in dict.fromkeys(p.path.split("/")[0] for p in moved):
-        try:
-            DeltaTable(catalog_place.table(name)).repair()  # removes missing data files from the table's log
-        except (DeltaError, OSError) as error:
-            why = " ".join(str(error).split())[:200]
-            raise CatalogError(f"{name} of catalog {catalog_place} cannot be repaired: {why}; its parts are in damaged/") from error
-    return moved
+    """Path of every media file that a take names, to its digest."""
+    table = catalog.dataset("takes").to_table(columns=["media_path", "media"])
+    table = table.filter(pc.field("media_path").is_valid() & pc.field("media").is_valid()).group_by(["media_path", "media"]).aggregate([])
+    return dict(zip(table["media_path"].to_pylist(), table["media"].to_pylist(), strict=True))
 
 
 def collect_garbage(catalog: Catalog, older_than: timedelta, dry_run: bool) -> list[tuple[str, int]]:
@@ -94,38 +80,70 @@ def collect_garbage(catalog: Catalog, older_than: timedelta, dry_run: bool) -> l
 
 
 def compact(catalog: Catalog, names: list[str]) -> dict[str, tuple[int, int]]:
-    """Join small data files. Returns table to (live files before, live files after). Writers may go on meanwhile.
+    """Join small data files, and give those a digest that have none. Returns table to (live files before, live files after).
+
+    Writers may go on meanwhile.
 
     Raises:
         CatalogError: a table does not exist, cannot be read, or cannot be compacted now.
     """
-    result = {}
-    for name in names:
-        table = _table(catalog, name)
-        before = len(table.file_uris())
-        if before > 1:
-            try:
-                table.optimize.compact()
-                table.create_checkpoint()
-            except DeltaError as error:
-                raise CatalogError(f"{name} cannot be compacted just now: {' '.join(str(error).split())[:200]}") from error
-        result[name] = before, len(_table(catalog, name).file_uris())
-    return result
+    return {name: _compact(catalog, name) for name in names}
+
+
+def _compact(catalog: Catalog, name: str) -> tuple[int, int]:
+    place, table = catalog.place, _table(catalog, name)
+    live = {a["path"]: a["size_bytes"] for a in pa.table(table.get_add_actions()).select(["path", "size_bytes"]).to_pylist()}
+    chosen = {path for path, size in live.items() if size < SMALL or not DATA.fullmatch(path)}
+    if len(chosen) < 2 and all(map(DATA.fullmatch, live)):
+        return len(live), len(live)
+    rows = dataset(table, place, name, TABLES[name].schema)
+    joined = ds.FileSystemDataset([f for f in rows.get_fragments() if f.path in chosen], rows.schema, rows.format, rows.filesystem)
+    try:
+        check_writable(place, name)
+        seal_new(place, name)
+        made = [write_data(place, name, batches, rows.schema, new=False) for batches in _in_files(joined)]
+        commit(place, name, table, [*(removed(path, live[path]) for path in chosen), *made])
+        table.update_incremental()
+        checkpoint(place, name, table)
+    except (DeltaError, OSError, pa.ArrowException) as error:
+        raise CatalogError(f"{name} cannot be compacted just now: {' '.join(str(error).split())[:200]}") from error
+    return len(live), len(live) - len(chosen) + len(made)
+
+
+def _in_files(rows: ds.Dataset) -> Iterator[list[pa.RecordBatch]]:
+    """The rows, in lists of batches that each become a data file."""
+    batches: list[pa.RecordBatch] = []
+    for batch in rows.to_batches():
+        batches.append(batch)
+        if sum(b.nbytes for b in batches) > FULL:
+            yield batches
+            batches = []
+    if batches:
+        yield batches
 
 
 def vacuum(catalog: Catalog, retain: timedelta, dry_run: bool) -> list[str]:
     """Delete data files that no version younger than `retain` needs. Returns those that are there, as table/file.
 
     Time travel then reaches back as far as `retain`, in whole hours, and no farther.
+
+    Raises:
+        CatalogError: a table cannot be read or written.
     """
-    hours, deleted = int(retain.total_seconds() // 3600), []
+    hours, deleted, place = int(retain.total_seconds() // 3600), [], catalog.place
     for name in TABLES:
         table = _table(catalog, name)
         unneeded = [f"{name}/{file}" for file in table.vacuum(hours, dry_run=True, enforce_retention_duration=False)]
         if unneeded:  # the log also names the files that an earlier vacuum deleted
-            deleted += [info.path for info in catalog.place.files.get_file_info(unneeded) if info.type == pafs.FileType.File]
+            deleted += [info.path for info in place.files.get_file_info(unneeded) if info.type == pafs.FileType.File]
         if not dry_run:
-            table.vacuum(hours, dry_run=False, enforce_retention_duration=False)
+            try:
+                check_writable(place, name)
+                seal_new(place, name)
+                table.vacuum(hours, dry_run=False, enforce_retention_duration=False, post_commithook_properties=NO_HOOKS)
+                seal_new(place, name)
+            except (DeltaError, OSError) as error:
+                raise CatalogError(f"{name} of catalog {place} cannot be written: {' '.join(str(error).split())[:200]}") from error
     return deleted
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow.fs as pafs
 
@@ -52,30 +50,11 @@ class MediaStore:
         """
         digest = hashlib.sha256(data).hexdigest()
         media = Media(digest, f"media/{digest[:2]}/{digest}{suffix}", len(data))
-        if self.place.is_local:
-            self._put_local(media, data)
+        if self.place.is_local and self._holds(media.path, digest):  # a damaged file is written again
+            os.utime(self.place.folder / media.path)  # an old orphan is needed again, and must look young to `tower catalog gc`
         else:
-            with self.place.files.open_output_stream(media.path) as out:  # object storage shows an object only when it is complete
-                out.write(data)
+            self.place.write(media.path, data)
         return media
-
-    def _put_local(self, media: Media, data: bytes) -> None:
-        target = self.place.folder / media.path
-        if self._holds(media.path, media.digest):  # a damaged file is written again
-            os.utime(target)  # an old orphan is needed again, and must look young to `tower catalog gc`
-            return
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(dir=target.parent, prefix=".part-")
-        try:
-            with os.fdopen(handle, "wb") as out:
-                out.write(data)
-                out.flush()
-                os.fsync(out.fileno())
-            os.replace(part, target)
-        except BaseException:
-            Path(part).unlink(missing_ok=True)
-            raise
-        fsync_folder(target.parent)
 
     def has(self, path: str | None, digest: str | None, size: int | None, committed: float) -> bool:
         """Whether the file exists unchanged since its row was committed.
@@ -125,12 +104,6 @@ class MediaStore:
             raise MediaDamaged(path, "does not hold the bytes that its name promises")
         return data
 
-    def set_aside(self, path: str) -> None:
-        """Move a damaged file to `damaged/`, so that the file counts as missing and Tower makes it again."""
-        if self.place.files.get_file_info(path).type == pafs.FileType.File:
-            self.place.files.create_dir(f"damaged/{Path(path).parent}", recursive=True)
-            self.place.files.move(path, f"damaged/{path}")
-
     def all(self) -> Iterator[pafs.FileInfo]:
         """Every file below `media/`, including parts of unfinished writes."""
         found = self.place.files.get_file_info(pafs.FileSelector("media", recursive=True, allow_not_found=True))
@@ -142,11 +115,3 @@ class MediaStore:
         except MediaDamaged:
             return False
         return True
-
-
-def fsync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

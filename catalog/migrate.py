@@ -5,13 +5,16 @@ from __future__ import annotations
 import random
 import socket
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
 import pyarrow as pa
-from deltalake import DeltaTable, Field, write_deltalake
+from deltalake import DeltaTable, Field
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
+from .commit import NO_HOOKS, check_writable, commit, dataset, seal_new, write_data
 from .place import Place
 from .schema import MIGRATIONS, TABLES, VERSION, Table
 
@@ -34,23 +37,32 @@ def migrate(place: Place) -> int:
     if had == VERSION:
         return had
     for table in TABLES.values():
-        for attempt in range(TRIES):
-            try:
-                _bring(place, table)
-                break
-            except DeltaError:  # another driver migrates the same table at this moment: try again
-                if attempt == TRIES - 1:
-                    raise
-                time.sleep(random.uniform(0.05, 0.2) * 2**attempt)
+        check_writable(place, table.name)
+        _try(partial(_bring, place, table))
+        seal_new(place, table.name)
     row = {"version": VERSION, "at": datetime.now(UTC), "tower": tower_version(), "host": socket.gethostname()}
-    write_deltalake(place.table("migrations"), pa.Table.from_pylist([row], schema=MIGRATIONS.schema), mode="append")
+    file = write_data(place, "migrations", pa.Table.from_pylist([row], schema=MIGRATIONS.schema).to_batches(), MIGRATIONS.schema)
+    _try(lambda: commit(place, "migrations", DeltaTable(place.table("migrations")), [file]))
     return had
+
+
+def _try(work: Callable[[], object]) -> None:
+    """Do the work, again where another driver migrates the same table at this moment."""
+    for attempt in range(TRIES):
+        try:
+            work()
+            return
+        except DeltaError:
+            if attempt == TRIES - 1:
+                raise
+            time.sleep(random.uniform(0.05, 0.2) * 2**attempt)
 
 
 def found_version(place: Place) -> int:
     """The catalog's version; 0 where there is no catalog. Versions 1 and 2 kept no record, so their columns decide."""
     try:
-        return max(DeltaTable(place.table("migrations")).to_pyarrow_table(columns=["version"])["version"].to_pylist())
+        table = dataset(DeltaTable(place.table("migrations")), place, "migrations", MIGRATIONS.schema)
+        return max(table.to_table(columns=["version"])["version"].to_pylist())
     except TableNotFoundError:
         pass
     except ValueError:
@@ -72,7 +84,7 @@ def _bring(place: Place, table: Table) -> None:
     have = _names(delta)
     lacking = [f for f in table.schema if f.name not in have]
     if lacking:
-        delta.alter.add_columns([Field.from_arrow(f) for f in lacking])
+        delta.alter.add_columns([Field.from_arrow(f) for f in lacking], post_commithook_properties=NO_HOOKS)
     if not table.properties.items() <= delta.metadata().configuration.items():
         delta.alter.set_table_properties(table.properties)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
+import tempfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,6 +17,8 @@ import pyarrow.fs as pafs
 # The engine of the tables (delta-rs) makes URLs of paths, and takes some of them apart twice: it would open `season 1` for `season%201`.
 # No way of escaping prevents that, and it follows links to the true folder, so a catalog under such a path is refused before it is made.
 UNFIT = re.compile(r"%[0-9A-Fa-f]{2}|[\[\]^|\\]|[\x00-\x1f\x7f]")
+CHUNK = 2**20  # bytes that are read at once
+PART = ".part-"  # begins the name of a file that is not whole yet
 IN_URLS = "/!$&'()*+,;=:@-._~"  # what a URL's path holds as it is
 
 
@@ -69,6 +73,53 @@ class Place:
         """Address of the Delta table of that name, as deltalake takes it: a path of this machine as it is, a URL escaped once."""
         return f"{self.uri if self.is_local else _escaped(self.uri)}/{name}"
 
+    def write(self, path: str, data: bytes) -> None:
+        """Write a file, whole or not at all; on return it is safe on disk. A failed write leaves nothing behind.
+
+        Args:
+            path: relative to the catalog.
+        """
+        if not self.is_local:
+            with self.files.open_output_stream(path) as out:  # object storage shows an object only when it is complete
+                out.write(data)
+            return
+        target = self.folder / path
+        _make(target.parent)
+        handle, part = tempfile.mkstemp(dir=target.parent, prefix=PART)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, target)
+        except BaseException:
+            Path(part).unlink(missing_ok=True)
+            raise
+        _flush(target.parent)
+
+    def flush(self, path: str) -> None:
+        """Flush a file of a local catalog, and its folder, to the disk (fsync)."""
+        _flush(self.folder / path)
+        _flush((self.folder / path).parent)
+
+    def digest(self, path: str) -> str:
+        """SHA-256 of a file's bytes, in hexadecimal."""
+        digest = hashlib.sha256()
+        with self.files.open_input_stream(path) as file:
+            while data := file.read(CHUNK):
+                digest.update(data)
+        return digest.hexdigest()
+
+    def set_aside(self, path: str) -> None:
+        """Move a damaged file to `damaged/`, so that it counts as missing. A file that is missing already stays missing."""
+        if self.files.get_file_info(path).type == pafs.FileType.File:
+            self.files.create_dir(f"damaged/{Path(path).parent}", recursive=True)
+            self.files.move(path, f"damaged/{path}")
+
+    def list(self, folder: str) -> list[str]:
+        """Names in a folder; none where it does not exist."""
+        return [info.base_name for info in self.files.get_file_info(pafs.FileSelector(folder, allow_not_found=True))]
+
     @property
     def files(self) -> pafs.FileSystem:
         """The file system; its paths are relative to the catalog."""
@@ -84,6 +135,22 @@ def _fit(text: str, what: str) -> str:
     except UnicodeEncodeError as error:
         raise PlaceError(f"its name is not text; give a {what} with a name in UTF-8") from error
     return text
+
+
+def _make(folder: Path) -> None:
+    """Make a folder and those above it. A new folder is safe on disk when the folder that holds it was flushed."""
+    if not folder.is_dir():
+        _make(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _flush(folder.parent)
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _escaped(uri: str) -> str:

@@ -1,9 +1,9 @@
 """The tables of the catalog, column by column.
 
-`since` is the schema version that added a column or a table (version 5 added only table properties). A new column
-gets the next version; a write never changes a schema. `catalog/migrate.py` adds the columns that an older catalog
-lacks. Columns are never renamed, narrowed or removed. Seconds are wall-clock seconds, sizes are bytes, digests are
-SHA-256 in hexadecimal, times are UTC.
+`since` is the schema version that added a column or a table (version 5 added only table properties, version 6 only copies of
+the logs). A new column gets the next version; a write never changes a schema. `catalog/migrate.py` adds the columns that an
+older catalog lacks. Columns are never renamed, narrowed or removed. Seconds are wall-clock seconds, sizes are bytes, digests
+are SHA-256 in hexadecimal, times are UTC.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-VERSION = 5
+VERSION = 6
 
 TEXT, INT, LONG, REAL, FLAG, TIME = pa.string(), pa.int32(), pa.int64(), pa.float64(), pa.bool_(), pa.timestamp("us", tz="UTC")
 TEXTS = pa.list_(TEXT)

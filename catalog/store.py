@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import json
-import os
 import random
 import re
-import shutil
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -19,16 +16,16 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-from deltalake import DeltaTable, write_deltalake
+from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
+from .commit import check_writable, commit, dataset, lost_commit, seal_new, write_data
 from .damage import table_problems
-from .media import MediaStore, fsync_folder
+from .media import MediaStore
 from .migrate import NewerCatalog, migrate
 from .place import Place, PlaceError
 from .schema import TABLES
 
-LEAST_BYTES = 2**20  # that a disk must have free for a commit: a data file, and a log entry
 COMMIT_TRIES = 12  # attempts at one commit, when other drivers commit at the same time
 KEPT_COMMITS = 32  # commits after which an open table is opened again; see `Catalog.written`
 
@@ -58,11 +55,15 @@ class Catalog:
         try:
             if place.is_local:
                 place.folder.mkdir(parents=True, exist_ok=True)
-            return cls(place, migrate(place))
+            was_version = migrate(place)
+            lost = {name: version for name in TABLES if (version := lost_commit(place, name)) is not None}
         except NewerCatalog as error:
             raise CatalogError(str(error)) from error
         except (OSError, DeltaError, pa.ArrowException, ValueError) as error:
             raise CatalogError(f"catalog {place} cannot be opened: {_damage(place) or _line(error)}") from error
+        for name, version in lost.items():
+            raise CatalogError(f"catalog {place} has lost commit {version} of {name}; `tower catalog repair` puts it back")
+        return cls(place, was_version)
 
     @classmethod
     def find(cls, where: Path | str | Place) -> Catalog | None:
@@ -90,26 +91,33 @@ class Catalog:
         Raises:
             CatalogError: a column is unknown, the catalog cannot be written, or COMMIT_TRIES commits lost their race.
         """
-        if self.place.is_local:
-            _refuse_to_fail(self.place, name)
         schema = TABLES[name].schema
-        table = pa.Table.from_pylist([_known(row, schema) for row in rows], schema=schema)
-        for attempt in itertools.count(1):
-            try:
-                delta, commits = self.written.pop(name) if name in self.written else (DeltaTable(self.place.table(name)), 0)
-                write_deltalake(delta, table, mode="append")
-                if self.place.is_local:
-                    _make_durable(self.place.folder / name, delta.version())
-                if commits < KEPT_COMMITS:  # after a failure the table is not put back, so the next try reads its log again
-                    self.written[name] = delta, commits + 1
-                return delta.version()
-            except CommitFailedError as error:
-                if attempt == COMMIT_TRIES:
-                    raise CatalogError(f"{name}: {COMMIT_TRIES} commits lost their race; too many drivers write at once") from error
-                time.sleep(random.uniform(0.05, 0.2) * 2 ** min(attempt, 5))
-            except (OSError, DeltaError) as error:
-                raise CatalogError(f"catalog {self.place} cannot be written: {_damage(self.place) or _line(error)}") from error
+        rows_ = pa.Table.from_pylist([_known(row, schema) for row in rows], schema=schema)
+        try:
+            check_writable(self.place, name)
+            file = write_data(self.place, name, rows_.to_batches(), schema)
+            for attempt in itertools.count(1):
+                try:
+                    return self._commit(name, [file])
+                except CommitFailedError as error:
+                    if attempt == COMMIT_TRIES:
+                        raise CatalogError(f"{name}: {COMMIT_TRIES} commits lost their race; too many drivers write at once") from error
+                    time.sleep(random.uniform(0.05, 0.2) * 2 ** min(attempt, 5))
+        except (OSError, DeltaError) as error:
+            raise CatalogError(f"catalog {self.place} cannot be written: {_damage(self.place) or _line(error)}") from error
         raise AssertionError("the loop ends by itself")
+
+    def _commit(self, name: str, actions: list[Any]) -> int:
+        """One attempt at a commit. After a failure the table is not kept open, so the next one reads its log again."""
+        if name in self.written:
+            table, commits = self.written.pop(name)
+        else:
+            seal_new(self.place, name)
+            table, commits = DeltaTable(self.place.table(name)), 0
+        version = commit(self.place, name, table, actions)
+        if commits < KEPT_COMMITS:
+            self.written[name] = table, commits + 1
+        return version
 
     def append_later(self, name: str, rows: list[dict[str, Any]]) -> int:
         """`append`, with times that are later than those of all rows in the table. Whoever reads them takes the later word.
@@ -141,7 +149,7 @@ class Catalog:
     def dataset(self, name: str, version: int | None = None) -> ds.Dataset:
         """The live rows of a table, for any engine that reads Arrow."""
         try:
-            return DeltaTable(self.place.table(name), version=version).to_pyarrow_dataset(schema=TABLES[name].schema)
+            return dataset(DeltaTable(self.place.table(name), version=version), self.place, name, TABLES[name].schema)
         except TableNotFoundError as error:
             raise CatalogError(f"catalog {self.place} has no table {name}") from error
         except (OSError, DeltaError, pa.ArrowException, ValueError) as error:
@@ -178,30 +186,6 @@ def _place(where: Path | str | Place) -> Place:
         return Place.of(where)
     except PlaceError as error:
         raise CatalogError(f"catalog {where} cannot be opened: {error}") from error
-
-
-def _refuse_to_fail(place: Place, name: str) -> None:
-    """Ask the disk before a commit. The table library prints a panic of its own where it finds this out by itself.
-
-    Raises:
-        CatalogError: the table's folder is read-only here, or the disk has less than LEAST_BYTES free.
-    """
-    for folder in (place.folder / name, place.folder / name / "_delta_log"):
-        if folder.is_dir() and not os.access(folder, os.W_OK):
-            raise CatalogError(f"catalog {place} cannot be written: {folder} is read-only here")
-    if place.folder.is_dir() and (free := shutil.disk_usage(place.folder).free) < LEAST_BYTES:
-        raise CatalogError(f"catalog {place} cannot be written: its disk has {free / 1e6:.1f} MB free; make room")
-
-
-def _make_durable(table: Path, version: int) -> None:
-    """Flush a commit to the disk (fsync): its data files, then its log entry, then both folders."""
-    entry = table / "_delta_log" / f"{version:020}.json"
-    added = [json.loads(line).get("add") for line in entry.read_text().splitlines()]
-    for file in [*(table / a["path"] for a in added if a), entry]:
-        with file.open("rb") as data:
-            os.fsync(data.fileno())
-    fsync_folder(entry.parent)
-    fsync_folder(table)
 
 
 def _damage(place: Place) -> str | None:

@@ -14,6 +14,7 @@ import pytest
 from deltalake import DeltaTable
 
 from catalog.care import collect_garbage, verify
+from catalog.damage import Checked
 from catalog.schema import TABLES
 from catalog.store import Catalog, CatalogError
 
@@ -122,7 +123,7 @@ def test_a_half_written_log_entry_is_a_sentence_and_repair_lets_the_render_go_on
     assert here("takes", "E90").code == 0 and here("plan", "episode.yaml").code == 0
     catalog = Catalog.open(copied / "catalog-data")
     catalog.append("takes", [row(7)])
-    assert {p.kind for p in verify(catalog)} <= {"orphan"}
+    assert {p.kind for p in verify(catalog.place, Checked())} <= {"orphan"}
 
 
 def test_a_lost_data_file_is_a_sentence(copied, here):
@@ -231,7 +232,7 @@ def test_a_disk_that_fills_up_is_a_sentence_and_costs_no_row_that_was_safe(tmp_p
         with pytest.raises(OSError, match="No space left"):
             catalog.media.put(b"frames" * 10_000, ".mp4")
         filler.unlink()
-        assert [r["attempt"] for r in catalog.rows("takes")] == [1] and list(verify(catalog)) == []
+        assert [r["attempt"] for r in catalog.rows("takes")] == [1] and list(verify(catalog.place, Checked())) == []
         catalog.append("takes", [row(3)])
         assert [r["attempt"] for r in catalog.rows("takes")] == [1, 3]
     finally:

@@ -13,6 +13,7 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from catalog.care import verify
+from catalog.damage import Checked
 from catalog.migrate import found_version
 from catalog.place import Place
 from catalog.schema import MIGRATIONS, TABLES, VERSION
@@ -51,7 +52,7 @@ def test_a_catalog_of_each_version_opens_upgrades_and_keeps_every_row(tmp_path, 
         upgraded = DeltaTable(str(folder / name))
         assert sorted(f.name for f in upgraded.schema().fields) == sorted(table.schema.names)
         assert table.properties.items() <= upgraded.metadata().configuration.items()
-    assert list(verify(catalog)) == [] and len(all_takes(catalog)) == 2
+    assert list(verify(catalog.place, Checked())) == [] and len(all_takes(catalog)) == 2
     catalog.append("takes", [row(9, parameters="{}", shot_variation=1, reference_files={"a.png": "f" * 64})])
     assert catalog.rows("takes")[-1]["reference_files"] == {"a.png": "f" * 64}
     assert episodes(catalog)[-1]["episode"] == "E01"

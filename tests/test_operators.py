@@ -117,7 +117,7 @@ def test_rows_that_answer_others_are_dated_after_them(tmp_path, table):
 
 def test_a_disk_without_room_is_told_before_a_commit_and_without_a_panic(tmp_path, monkeypatch, capfd):
     catalog = Catalog.open(tmp_path)
-    monkeypatch.setattr("catalog.store.LEAST_BYTES", 2**60)
+    monkeypatch.setattr("catalog.commit.LEAST_BYTES", 2**60)
     with pytest.raises(CatalogError, match="free; make room"):
         catalog.append("takes", [row(1)])
     assert "panic" not in capfd.readouterr().err and catalog.rows("takes") == []

@@ -14,7 +14,9 @@ import polars
 import pyarrow.fs as pafs
 import pytest
 
-from catalog.care import collect_garbage, compact, repair, verify
+from catalog.care import collect_garbage, compact, verify
+from catalog.damage import Checked
+from catalog.repair import repair
 from catalog.schema import VERSION
 from catalog.store import Catalog
 from catalog.views import episodes
@@ -68,18 +70,18 @@ def test_a_catalog_in_a_bucket_keeps_rows_and_media(storage):
     (back,) = catalog.rows("takes")
     assert catalog.media.read(back["media_path"], back["media"]) == b"frames"
     assert catalog.media.has(media.path, media.digest, 6, back["at"].timestamp()) and episodes(catalog)[0]["with_accepted_clip"] == 1
-    assert list(verify(catalog)) == []
+    assert list(verify(catalog.place, Checked())) == []
     lost = catalog.media.put(b"nobody's", ".png")
-    assert [p.kind for p in verify(catalog)] == ["orphan"]
+    assert [p.kind for p in verify(catalog.place, Checked())] == ["orphan"]
     assert collect_garbage(catalog, timedelta(hours=1), False) == []
     assert [path for path, _ in collect_garbage(catalog, timedelta(seconds=-60), False)] == [lost.path]
     catalog.append("takes", [row(2)])
     assert compact(catalog, ["takes"]) == {"takes": (2, 1)}
     with catalog.place.files.open_output_stream(media.path) as out:
         out.write(b"fram3s")
-    assert [p.kind for p in verify(catalog)] == ["corrupt"]
-    catalog.media.set_aside(media.path)
-    assert [p.kind for p in verify(catalog)] == ["missing"] and repair(catalog.place) == []
+    assert [p.kind for p in verify(catalog.place, Checked())] == ["corrupt"]
+    catalog.place.set_aside(media.path)
+    assert [p.kind for p in verify(catalog.place, Checked())] == ["missing"] and list(repair(catalog.place)) == []
 
 
 @pytest.mark.ray

@@ -17,6 +17,7 @@ from pipeline.story.errors import InputError
 from .table import out, show
 
 if TYPE_CHECKING:
+    from catalog.damage import Checked, Problem
     from catalog.place import Place
     from catalog.store import Catalog
 
@@ -26,45 +27,57 @@ AsJson = Annotated[bool, typer.Option("--json", help="print a JSON list of objec
 DryRun = Annotated[bool, typer.Option("--dry-run", help="only tell what would be deleted")]
 Older = Annotated[float, typer.Option("--older-than", metavar="HOURS", min=0, help="younger files stay: their rows may be on their way")]
 Retain = Annotated[float, typer.Option("--retain", metavar="HOURS", min=0, help="how far back time travel must reach")]
+Quick = Annotated[bool, typer.Option("--quick", help="tables only; media are not read")]
 Sql = Annotated[str, typer.Argument(metavar="SQL", help='read by DuckDB; write the column "at" in double quotes')]
 
 
 @catalog_app.command()
-def verify(as_json: AsJson = False) -> None:
-    """Hash every media file again and read every table: what is missing, corrupt or orphaned. Exit code 1 if anything is wrong."""
+def verify(quick: Quick = False, as_json: AsJson = False) -> None:
+    """Read every byte of tables and media again, and compare it with its digest. Exit code 1 if anything that counts is wrong."""
     from catalog.care import verify as look
-    from catalog.damage import table_problems
-    from pipeline.story.settings import load_settings
+    from catalog.damage import Checked
 
-    with _reading(place := load_settings().place):
-        broken = list(table_problems(place))  # first, because a catalog with damaged tables cannot be opened
-    problems = broken or list(look(_catalog()))
+    place, checked = _place(), Checked()
+    with _reading(place):
+        problems = list(look(place, checked, media=not quick))
     rows = [{"kind": p.kind, "path": p.path, "what": p.what} for p in problems]
     if rows or as_json:
         show(rows, as_json)
     if not as_json:
-        counts = ", ".join(f"{n} {kind}" for kind, n in Counter(p.kind for p in problems).items())
-        out.print(counts or "everything is there and as it was written", highlight=False)
-    if any(p.kind in ("missing", "corrupt", "table") for p in problems):
+        out.print(_verdict(problems, checked, quick), highlight=False, soft_wrap=True)
+    if any(p.harmful for p in problems):
         raise typer.Exit(1)
+
+
+def _verdict(problems: list[Problem], checked: Checked, quick: bool) -> str:
+    """What was found and what was looked at: no more than was checked."""
+    counts = ", ".join(f"{n} {kind}" for kind, n in Counter(p.kind for p in problems).items())
+    media = "media were not looked at" if quick else f"{checked.media} media files"
+    known = checked.data_files - checked.without_digest
+    looked = f"{checked.log_files} files of logs, {known} data files, {media}"
+    blind = f"; {checked.without_digest} data files are older than digests and could only be read, `tower catalog compact` gives them one"
+    mend = "; `tower catalog repair` mends what can be mended" if any(p.harmful for p in problems) else ""
+    return f"{counts or 'everything that was looked at is as it was written'} ({looked}{blind if checked.without_digest else ''}){mend}"
 
 
 @catalog_app.command()
 def repair() -> None:
-    """Set damaged parts of tables and damaged media aside (to damaged/), so that the rest works. What they recorded renders again."""
-    from catalog.care import repair as mend
+    """Put damaged logs back from their copies, and set other damaged files aside (to damaged/). What they recorded renders again."""
     from catalog.care import verify as look
-    from pipeline.story.settings import load_settings
+    from catalog.damage import Checked
+    from catalog.repair import repair as mend
 
-    with _reading(place := load_settings().place):
-        aside = mend(place)
-    catalog = _catalog()
-    damaged = [p for p in look(catalog) if p.kind == "corrupt"]
-    for problem in damaged:
-        catalog.media.set_aside(problem.path)
-    for problem in [*aside, *damaged]:
-        out.print(f"{problem.what}; set aside", highlight=False, soft_wrap=True)
-    next_step = "`tower render` makes again what is missing" if aside or damaged else "nothing was damaged"
+    place, lost, found = _place(), False, False
+    with _reading(place):
+        for mended in mend(place):
+            out.print(f"{mended.problem.what}: {mended.done}", highlight=False, soft_wrap=True)
+            found, lost = True, lost or mended.lost
+        for problem in look(place, Checked()):
+            if problem.kind in ("corrupt", "missing"):
+                place.set_aside(problem.path)
+                out.print(f"{problem.what}: {'set aside' if problem.kind == 'corrupt' else 'lost'}", highlight=False, soft_wrap=True)
+                found = lost = True
+    next_step = "`tower render` makes again what is missing" if lost else "nothing is lost" if found else "nothing was damaged"
     out.print(f"the catalog can be read; {next_step}", highlight=False)
 
 
@@ -145,12 +158,18 @@ def _hours(given: float, option: str) -> timedelta:
     return timedelta(hours=given)
 
 
-def _catalog() -> Catalog:
-    from catalog.store import Catalog
+def _place() -> Place:
+    """The place of a catalog that exists."""
     from pipeline.story.settings import load_settings
 
     place = load_settings().place
-    catalog = Catalog.find(place)
-    if catalog is None:
-        raise InputError(f"there is no catalog at {place}; `tower render` makes one, TOWER_CATALOG_URI names another")
-    return catalog
+    with _reading(place):
+        if "takes" not in place.list(""):
+            raise InputError(f"there is no catalog at {place}; `tower render` makes one, TOWER_CATALOG_URI names another")
+    return place
+
+
+def _catalog() -> Catalog:
+    from catalog.store import Catalog
+
+    return Catalog.open(_place())

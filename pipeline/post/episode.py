@@ -80,7 +80,7 @@ def render_episode(order: Order, settings: Settings, console: Console, set_aside
         if damaged.path in set_aside:
             raise
         console.print(f"{damaged}; it is set aside, and its take renders again", highlight=False, soft_wrap=True)
-        here.catalog.media.set_aside(damaged.path)
+        here.catalog.place.set_aside(damaged.path)
         # Not fresh again: what this run has rendered stays.
         again = replace(order, fresh=False, new_seeds=False)
         return render_episode(again, settings, console, (*set_aside, damaged.path))

@@ -33,7 +33,7 @@ def seed_for(*parts: str | int) -> int:
 class FileDigests:
     """SHA-256 of model files, cached by path, size and modification time: a 10 GB checkpoint is read only once.
 
-    memory: the JSON file that holds the cache between runs.
+    memory: the file that holds the cache between runs: its SHA-256 in the first line, and JSON.
     """
 
     def __init__(self, memory: Path):
@@ -56,7 +56,8 @@ class FileDigests:
             return
         part = self.memory.with_suffix(f".{os.getpid()}.part")
         try:
-            part.write_text(json.dumps(self.known))
+            known = json.dumps(self.known)
+            part.write_text(f"{hashlib.sha256(known.encode()).hexdigest()}\n{known}")
             os.replace(part, self.memory)
         except OSError:
             part.unlink(missing_ok=True)  # the file is only a cache: without it, the digests are computed again
@@ -73,12 +74,12 @@ class FileDigests:
 
 
 def _remembered(memory: Path) -> dict[str, list[Any]]:
-    """The cached digests. Damaged entries are left out, because every digest can be computed again."""
+    """The cached digests; none where the file is damaged, because every digest can be computed again."""
     try:
-        known = json.loads(memory.read_text())
-        return {k: v for k, v in known.items() if isinstance(v, list) and len(v) == 3}
-    except (OSError, ValueError, AttributeError):
+        digest, _, known = memory.read_text().partition("\n")
+    except (OSError, ValueError):
         return {}
+    return json.loads(known) if hashlib.sha256(known.encode()).hexdigest() == digest else {}
 
 
 MODEL_SUFFIXES = (".safetensors", ".json", ".txt", ".model")
