@@ -197,7 +197,7 @@ def _damage(place: Place) -> str | None:
         found = next(iter(table_problems(place)), None)
     except OSError:  # nothing can be read at all, which the engine's message says too
         return None
-    return f"{found.what}; `tower catalog repair` sets such files aside" if found else None
+    return f"{found.what}; `tower catalog repair` mends what can be mended" if found else None
 
 
 def _known(row: dict[str, Any], schema: pa.Schema) -> dict[str, Any]:

@@ -5,7 +5,8 @@
 | test_actors.py | models without Ray: prompt and keyframe reach the pixels, bit for bit |
 | test_assemble.py | exact frames from clips of any size and rate |
 | test_calibration.py | the stored evidence supports what docs/gates.md promises |
-| test_care.py | a damaged catalog: faults are found, told and set aside, and work goes on |
+| test_care.py | care of a catalog: garbage, compacting, export; faults are told by every command, and work goes on |
+| test_damage.py | each part of a catalog x each kind of damage: told, mended or said to be lost; the next render goes on |
 | test_catalog.py | rows and media, whole or not at all, from many writers |
 | test_choose.py | which work a device does next |
 | test_controls.py | pause and resume, priorities, cluster profiles |

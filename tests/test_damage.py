@@ -188,6 +188,14 @@ def test_a_log_whose_entry_and_copy_are_both_damaged_loses_that_commit_and_no_ot
     assert [r["take"] for r in Catalog.open(folder).rows("takes")] == [r["take"] for r in before if r != before[-2]]
 
 
+def test_a_table_that_has_lost_its_first_entry_and_the_copy_is_told_to_be_beyond_repair(copied, here):
+    folder = copied / "catalog-data"
+    copy(folder, entries(folder)[0].name).unlink()
+    entries(folder)[0].unlink()
+    assert here("catalog", "verify").code == 1
+    refused(here("catalog", "repair"), "takes", "cannot be repaired", "a backup or an export")
+
+
 def test_a_commit_that_another_took_the_number_of_is_told_and_committed_again(copied):
     folder = with_checkpoint(copied)
     entries(folder)[-1].unlink()

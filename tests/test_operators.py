@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from catalog.care import compact, vacuum
 from catalog.store import Catalog, CatalogError
 from catalog.views import all_takes
 from cluster import code, cores, gpus, start
@@ -30,6 +31,7 @@ from .test_drivers import log
 from .test_faults import read_until
 from .test_faults import start as start_render
 from .test_jobs import free_ports
+from .test_migrations import unpack as unpack_old
 
 ONE_SHOT = EPISODE[: EPISODE.index("      - {id: SH0020")].replace("clip_workflow: ltx_video_2b_demo", "clip_workflow: animatediff_16_demo")
 
@@ -126,10 +128,16 @@ def test_a_disk_without_room_is_told_before_a_commit_and_without_a_panic(tmp_pat
 def test_a_read_only_catalog_is_told_before_a_commit_and_without_a_panic(tmp_path, monkeypatch, capfd):
     catalog = Catalog.open(tmp_path)
     catalog.append("takes", [row(1) | {"outcome": "accepted"}])
+    catalog.append("takes", [row(2)])
     access = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: access(path, mode) and mode != os.W_OK)  # root may write anywhere but on such a mount
-    with pytest.raises(CatalogError, match="reviews is read-only here"):
+    with pytest.raises(CatalogError, match="is read-only here"):
         add_review(catalog, row(1)["episode"], row(1)["shot"], row(1)["stage"], True, False, "", "me")
+    for work in (lambda: compact(catalog, ["takes"]), lambda: vacuum(catalog, timedelta(0), dry_run=False)):
+        with pytest.raises(CatalogError, match="read-only here"):
+            work()
+    with pytest.raises(CatalogError, match="read-only here"):
+        Catalog.open(unpack_old(5, tmp_path / "old"))
     assert "panic" not in capfd.readouterr().err
 
 
