@@ -17,13 +17,12 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
-from .commit import DATA, NO_HOOKS, check_writable, checkpoint, commit, dataset, removed, seal_new, write_data
+from .commit import DATA, NO_HOOKS, READERS, check_writable, checkpoint, commit, dataset, removed, seal_new, write_data
 from .damage import Checked, Problem, table_problems
 from .place import Place
 from .schema import TABLES, VERSION
 from .store import Catalog, CatalogError
 
-READERS = 8  # files that `verify` reads at once
 SMALL = 64 * 2**20  # bytes of a data file that is not joined with others
 FULL = 256 * 2**20  # bytes of rows in memory that become one data file
 ROWS = 2_000_000  # most rows of a file that `export` writes

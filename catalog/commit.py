@@ -14,6 +14,8 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import pyarrow as pa
@@ -34,6 +36,7 @@ HINT = "_last_checkpoint"  # the log's file that says where to begin
 LOGGED = re.compile(r"([0-9]{20})\.(json|checkpoint\.parquet)|_last_checkpoint")
 COPY = re.compile(r"(.+)\.([0-9a-f]{64})")
 DATA = re.compile(r"[0-9a-f]{32}-([0-9a-f]{64})\.parquet")
+READERS = 8  # files that are read at once
 PER_FOLDER = 1000  # versions, so that the newest copy is found by two short listings
 
 # Tower makes checkpoints and removes old entries itself, since their copies come and go with them.
@@ -100,6 +103,13 @@ def commit(place: Place, name: str, table: DeltaTable, actions: Sequence[AddActi
         table.update_incremental()
         checkpoint(place, name, table)
     return version
+
+
+@cache
+def _prove(place: Place, path: str) -> None:
+    named = DATA.fullmatch(path.rpartition("/")[2])
+    if named and place.digest(path) != named[1]:
+        raise OSError(f"data file {path} does not hold the bytes that its name promises")
 
 
 def removed(path: str, size: int) -> RemoveAction:
@@ -177,9 +187,18 @@ def lost_commit(place: Place, name: str) -> int | None:
 
 
 def dataset(table: DeltaTable, place: Place, name: str, schema: pa.Schema) -> ds.FileSystemDataset:
-    """The table's live rows. A reader compares every page of a file with its checksum."""
+    """The table's live rows.
+
+    Whoever reads a file of this machine's compares it with its digest, once; of a bucket's, every page that is read with its checksum.
+
+    Raises:
+        OSError: a data file is missing, or does not hold the bytes that its name promises.
+    """
     files = pafs.SubTreeFileSystem(name, place.files)
     plain = table.to_pyarrow_dataset(schema=schema, filesystem=files)
+    if place.is_local:
+        with ThreadPoolExecutor(READERS) as readers:
+            list(readers.map(lambda path: _prove(place, f"{name}/{path}"), plain.files))
     checked = ds.ParquetFileFormat(
         default_fragment_scan_options=ds.ParquetFragmentScanOptions(pre_buffer=True, page_checksum_verification=True)
     )

@@ -14,11 +14,9 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
-from .commit import DATA, HINT, LOG, LOGGED, copies, copy_of
+from .commit import DATA, HINT, LOG, LOGGED, READERS, copies, copy_of
 from .place import PART, Place
 from .schema import TABLES
-
-READERS = 8  # files that are read at once
 
 Kind = Literal["missing", "corrupt", "log", "copy", "data", "old data", "unsealed", "orphan", "unfinished"]
 HARMLESS = ("unsealed", "orphan", "unfinished")  # nothing that was recorded is lost

@@ -194,7 +194,7 @@ def _damage(place: Place) -> str | None:
     Error messages of the engines name bytes and offsets, and never a remedy.
     """
     try:
-        found = next(iter(table_problems(place)), None)
+        found = next((p for p in table_problems(place) if p.harmful), None)
     except OSError:  # nothing can be read at all, which the engine's message says too
         return None
     return f"{found.what}; `tower catalog repair` mends what can be mended" if found else None

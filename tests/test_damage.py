@@ -7,7 +7,6 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
@@ -16,7 +15,7 @@ from catalog.commit import COPIES, DATA, HINT, LOG, checkpoint
 from catalog.damage import Checked
 from catalog.place import Place
 from catalog.repair import repair
-from catalog.schema import TABLES
+from catalog.schema import TABLES, VERSION
 from catalog.store import Catalog, CatalogError
 
 from .conftest import refused, takes_of, tower
@@ -222,13 +221,10 @@ def test_a_data_file_that_rotted_is_told_by_whoever_reads_it(tmp_path):
     catalog.append("takes", [row(n) for n in range(40)])
     file = data(tmp_path, 0)
     whole = file.read_bytes()
-    chunks = [pq.ParquetFile(file).metadata.row_group(0).column(i) for i in range(10)]
-    for chunk in chunks:
-        begin = chunk.dictionary_page_offset or chunk.data_page_offset
-        position = begin + chunk.total_compressed_size - 1  # the last byte of the column's last page
+    for position in range(0, len(whole), len(whole) // 50):
         file.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
         with pytest.raises(CatalogError, match=r"data file .* does not hold the bytes that its name promises"):
-            catalog.rows("takes")
+            Catalog(Place.of(tmp_path), VERSION).rows("takes")
 
 
 def test_random_faults_anywhere_are_told_or_change_nothing_that_is_read(copied):
