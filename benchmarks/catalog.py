@@ -225,6 +225,8 @@ def other_takes(catalog: Catalog, count: int) -> None:
             "shot": shots,
             "inputs": [f"{n:064x}" for n in numbers],
             "at": [began + timedelta(seconds=int(n)) for n in numbers],
+            "media": [None] * len(numbers),
+            "media_path": [None] * len(numbers),
         }
         for name, values in new.items():
             i = SCHEMA.get_field_index(name)
