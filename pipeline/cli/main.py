@@ -15,6 +15,7 @@ from .catalog import catalog_app
 from .doctor import doctor
 from .gate import gate_app
 from .jobs import cancel, list_jobs, logs, submit
+from .models import models_app
 from .render import plan, render
 from .table import err
 from .takes import pause, rejudge, resume, review, status, takes
@@ -28,6 +29,7 @@ app.command("jobs")(list_jobs)
 app.add_typer(gate_app, name="gate")
 app.add_typer(workflows_app, name="workflows")
 app.add_typer(catalog_app, name="catalog")
+app.add_typer(models_app, name="models")
 
 
 def main() -> None:

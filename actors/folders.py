@@ -1,0 +1,145 @@
+"""Tells what a diffusers folder is, from its configurations and the headers of its weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from .files import read_config
+from .headers import read_header
+from .identify import BY_WIDTH, LTX, LTX_SIZES, SD, Found
+from .values import ModelError
+
+WEIGHTS = ("diffusion_pytorch_model", "model")  # names of weight files, without variant, shard and ending
+DENOISERS = ("unet", "transformer")
+# Pipelines that a family can load, by their class in model_index.json.
+CLASSES = {
+    "StableDiffusionPipeline": "stable_diffusion", "LTXPipeline": "ltx_video", "LTXImageToVideoPipeline": "ltx_video",
+    "LTXConditionPipeline": "ltx_video",
+}  # fmt: skip
+PASSED_OVER = ("safety_checker", "feature_extractor", "image_encoder")  # in published folders; Tower never loads them
+
+
+def identify_folder(folder: Path) -> Found:
+    """What a diffusers folder holds, and what it lacks.
+
+    Raises:
+        ModelError: it is no diffusers folder, or a configuration cannot be read.
+    """
+    if (folder / "model_index.json").is_file():
+        return _pipeline(folder)
+    if (folder / "config.json").is_file():
+        return _component(folder)
+    raise ModelError(f"{folder} is no diffusers folder: it has no model_index.json and no config.json")
+
+
+def _pipeline(folder: Path) -> Found:
+    index = _json(folder / "model_index.json")
+    wanted = [name for name, told in index.items() if isinstance(told, list) and told[0] is not None and name not in PASSED_OVER]
+    found = [_weights(folder / name) for name in wanted if name not in ("scheduler", "tokenizer", "tokenizer_2")]
+    faults = [fault for _, _, fault in found if fault]
+    faults += [f"it lacks {name}/" for name in wanted if not (folder / name).is_dir() and name in ("scheduler", "tokenizer", "tokenizer_2")]
+    notes = [note for _, note, _ in found if note]
+    denoiser = next((name for name in DENOISERS if name in wanted), None)
+    config = _config(folder, denoiser)
+    kind = str(index.get("_class_name", "a pipeline without a class"))
+    architecture = _architecture(config)
+    latents, reads = _config(folder, "vae").get("latent_channels"), config.get("in_channels")
+    if denoiser == "unet" and isinstance(latents, int) and reads != latents:
+        faults.append(
+            f"its UNet reads {reads} channels where its VAE makes {latents}: it is for inpainting or editing, and draws no prompt"
+        )
+    if (folder / "scheduler" / "scheduler_config.json").is_file():
+        notes += _scheduler(_json(folder / "scheduler" / "scheduler_config.json"))
+    extra = [name for name in PASSED_OVER if (folder / name).is_dir()]
+    notes += [f"{' and '.join(extra)}: never loaded"] if extra else []
+    if kind not in CLASSES:
+        faults.append(f"Tower has no family for {kind}")
+    family = CLASSES.get(kind, "")
+    use = f"checkpoint: {folder.name}" if not faults else ""
+    return Found("checkpoint", architecture, tuple(wanted), tuple(dict.fromkeys(notes)), tuple(faults), (), family, use)
+
+
+def _config(folder: Path, part: str | None) -> dict[str, Any]:
+    return read_config(str(folder), part) if part and (folder / part / "config.json").is_file() else {}
+
+
+def _component(folder: Path) -> Found:
+    config = _json(folder / "config.json")
+    name = str(config.get("_class_name") or next(iter(config.get("architectures") or []), "a configuration"))
+    _, note, fault = _weights(folder)
+    faults = [fault] if fault else []
+    if name == "MotionAdapter":
+        longest = config.get("motion_max_seq_length", 32)
+        use = f"motion_adapter: {folder.name}" if not faults else ""
+        return Found(
+            "motion module", f"AnimateDiff for {SD}", (), (f"makes up to {longest} frames", note), tuple(faults), (), "animatediff", use
+        )
+    return Found(name, _architecture(config), (), (note,) if note else (), (*faults, "a part of a checkpoint, and no whole one"))
+
+
+def _architecture(config: dict[str, Any]) -> str:
+    """By the denoiser's configuration."""
+    name = config.get("_class_name", "")
+    if name == "UNet2DConditionModel":
+        width = config.get("cross_attention_dim")
+        return BY_WIDTH.get(width if isinstance(width, int) else 0, f"a UNet that attends to text of width {width}")
+    if name == "LTXVideoTransformer3DModel":
+        width = config.get("num_attention_heads", 32) * config.get("attention_head_dim", 64)
+        size = LTX_SIZES.get((config.get("num_layers", 28), width))
+        return f"{LTX} {size}" if size else f"{LTX} of {config.get('num_layers')} layers of width {width}"
+    return str(name)
+
+
+def _scheduler(config: dict[str, Any]) -> list[str]:
+    told = [str(config.get("_class_name", "no scheduler class"))]
+    told += [f"{name} {config[name]}" for name in ("prediction_type", "beta_schedule", "shift") if name in config]
+    flags = (("rescale_betas_zero_snr", "zero terminal SNR"), ("use_dynamic_shifting", "dynamic shifting"))
+    told += [words for name, words in flags if config.get(name)]
+    return [f"scheduler: {', '.join(told)}"]
+
+
+def _weights(folder: Path) -> tuple[list[Path], str, str]:
+    """The weight files that would be opened, a note on them, and what is wrong with them.
+
+    A plain file comes before a variant such as `fp16`, and shards count by their index.
+    """
+    if not folder.is_dir():
+        return [], "", f"it lacks {folder.name}/"
+    every = sorted(folder.glob("*.safetensors"))
+    plain = [f for f in every if f.name.removesuffix(".safetensors") in WEIGHTS]
+    indices = sorted(folder.glob("*.safetensors.index*.json"))
+    if plain:
+        return _sound(folder, plain[:1], "")
+    if indices:
+        shards = sorted({folder / name for name in _json(indices[0]).get("weight_map", {}).values()})
+        missing = [s.name for s in shards if not s.is_file()]
+        if missing:
+            return [], "", f"{folder.name}/ lacks {len(missing)} of its {len(shards)} shards, such as {missing[0]}"
+        return _sound(folder, shards, f"{folder.name}/ in {len(shards)} shards")
+    variants = [f for f in every if f.name.count(".") == 2]
+    if variants:
+        return _sound(folder, variants[:1], f"{folder.name}/ only as variant {variants[0].name.split('.')[1]}")
+    others = [f.name for f in folder.iterdir() if f.suffix in (".bin", ".ckpt", ".pt", ".pth")]
+    why = f"only {others[0]}, and Tower loads safetensors alone" if others else "no weights"
+    return [], "", f"{folder.name}/ has {why}"
+
+
+def _sound(folder: Path, files: list[Path], note: str) -> tuple[list[Path], str, str]:
+    for file in files:
+        try:
+            read_header(file)
+        except ModelError as error:
+            return files, note, str(error)
+    return files, note, ""
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        told = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{file} cannot be read: {' '.join(str(error).split())[:200]}") from error
+    if not isinstance(told, dict):
+        raise ModelError(f"{file} does not hold a configuration")
+    return told

@@ -1,0 +1,272 @@
+"""Tells what a model file is, from its header: what it holds, of which architecture, and what is unusual about it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from .headers import Header, Tensor
+from .lora_keys import LoraKeys, lora_keys
+
+SD, SD2, SDXL, REFINER = "Stable Diffusion 1.5", "Stable Diffusion 2", "Stable Diffusion XL", "Stable Diffusion XL refiner"
+LTX = "LTX-Video"
+UNET, LDM_VAE = "model.diffusion_model.", "first_stage_model."
+BY_WIDTH = {768: SD, 1024: SD2, 2048: SDXL, 1280: REFINER}  # of the text that the UNet attends to
+LTX_SIZES = {(28, 2048): "2B", (48, 4096): "13B"}  # (layers, width) of the transformer
+PART = "it is a part of a diffusers folder; name the folder"
+MARKERS = {"v_pred": "v-prediction", "ztsnr": "zero terminal SNR"}  # empty tensors that trainers of SDXL leave in their files
+
+# Families that Tower has no class for: a key of each, and its name. A newcomer's file should not be "unknown".
+OTHERS = {
+    "double_blocks.0.img_attn": "Flux",
+    "single_transformer_blocks.0.": "Flux",
+    "joint_blocks.0.": "Stable Diffusion 3",
+    "av_ca_a2v_gate_adaln_single": "LTX-2",
+    "head.modulation": "Wan",
+    "control_model.": "ControlNet",
+    "controlnet_cond_embedding.": "ControlNet or SparseCtrl",
+    "txt_in.individual_token_refiner": "HunyuanVideo",
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a file is.
+
+    kind: such as "checkpoint", "LoRA", "motion module". architecture: "" where none is to be told. notes: facts for people.
+    faults: what keeps Tower from using the file, a sentence each. unknown: keys that nothing explains. family: of workflows that
+    could use it. use: the line of YAML that would.
+    """
+
+    kind: str
+    architecture: str = ""
+    parts: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    faults: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+    family: str = ""
+    use: str = ""
+    lora: LoraKeys | None = field(default=None, repr=False)
+
+
+def identify(header: Header) -> Found:
+    """What the file is; kind "unknown" where no rule knows it."""
+    for rule in (_lora, _checkpoint, _ltx, _motion_module, _ip_adapter, _embedding, _vae, _upscaler, _text_encoder, _unet, _other):
+        if (found := rule(header)) is not None:
+            return found
+    return Found("unknown", unknown=tuple(header.tensors), faults=("nothing that Tower knows has such keys",))
+
+
+def shape(tensors: dict[str, Tensor], name: str, axis: int) -> int | None:
+    """Length of a tensor along an axis; None where there is no such tensor or axis."""
+    found = tensors.get(name)
+    return found.shape[axis] if found and -len(found.shape) <= axis < len(found.shape) else None
+
+
+def _rest(tensors: dict[str, Tensor], *known: str) -> tuple[str, ...]:
+    return tuple(name for name in tensors if not name.startswith(known))
+
+
+def _any(tensors: dict[str, Tensor], text: str) -> bool:
+    return any(text in name for name in tensors)
+
+
+def _checkpoint(header: Header) -> Found | None:
+    """A Stable Diffusion checkpoint in one file, in the layout of the original code."""
+    t = header.tensors
+    first = shape(t, f"{UNET}input_blocks.0.0.weight", 1)
+    if first is None:
+        return None
+    keys = (name for name in t if name.startswith(UNET) and name.endswith("attn2.to_k.weight"))
+    width = shape(t, next(keys, ""), 1) or 0
+    architecture = BY_WIDTH.get(width, f"a UNet that attends to text of width {width}")
+    encoders = sorted({".".join(n.split(".")[:3]) for n in t if n.startswith(("cond_stage_model.", "conditioner.embedders."))})
+    has_vae = any(n.startswith(LDM_VAE) for n in t)
+    parts = ("UNet", *(["VAE"] if has_vae else []), *(["text encoder" + ("s" if architecture == SDXL else "")] if encoders else []))
+    faults = [f"it lacks its {part}" for part, there in (("VAE", has_vae), ("text encoder", bool(encoders))) if not there]
+    if first != 4:
+        what = {8: "an editing", 9: "an inpainting"}.get(first, "another kind of")
+        faults.append(f"it is {what} model: its UNet reads {first} channels, and drawing from a prompt gives 4")
+    if architecture not in (SD, SDXL):
+        faults.append(f"Tower has no family for {architecture}")
+    known = (UNET, LDM_VAE, "cond_stage_model.", "conditioner.", "model_ema.", *MARKERS, *SCHEDULE)
+    notes = [*_prediction(header), *_fp8(header)]
+    if any(n.startswith("model_ema.") for n in t):
+        notes.append("holds a second copy of the UNet (EMA), which is not used")
+    faults.append("Tower loads diffusers folders: `convert_original_stable_diffusion_to_diffusers` of diffusers makes one of it")
+    return Found("checkpoint", architecture, parts, tuple(notes), tuple(faults), _rest(t, *known), "stable_diffusion")
+
+
+# Buffers of the original code's noise schedule, which a loader computes anew.
+SCHEDULE = (
+    "alphas_cumprod", "betas", "sqrt_", "log_one_minus", "posterior_", "logvar", "lvlb_weights", "denoiser.", "embedding_manager.", "edm_",
+)  # fmt: skip
+
+
+def _prediction(header: Header) -> list[str]:
+    """What the file says of its prediction type: by marker tensors, or by its metadata (modelspec)."""
+    told = [f"{meaning} (its marker {marker})" for marker, meaning in MARKERS.items() if marker in header.tensors]
+    spec = header.metadata.get("modelspec.prediction_type")
+    if spec:
+        told.append(f"{ {'v': 'v-prediction', 'epsilon': 'epsilon prediction'}.get(spec, spec) } (its metadata)")
+    return told or ["prediction type not told: epsilon is assumed"]
+
+
+def _fp8(header: Header) -> list[str]:
+    eights = [n for n, x in header.tensors.items() if x.dtype.startswith("F8")]
+    scales = [n for n in header.tensors if n.endswith((".weight_scale", ".scale_weight", ".scaled_fp8")) or n == "scaled_fp8"]
+    if not eights:
+        return []
+    return [
+        f"{len(eights)} tensors in fp8, " + (f"with {len(scales)} scales, by which they must be multiplied" if scales else "without scales")
+    ]
+
+
+def _ltx(header: Header) -> Found | None:
+    t, head = header.tensors, UNET if f"{UNET}patchify_proj.weight" in header.tensors else ""
+    has_model, has_vae = f"{head}patchify_proj.weight" in t, any(n.startswith(("vae.encoder.", "vae.decoder.")) for n in t)
+    if any("av_ca_a2v_gate" in n for n in t) or not (has_model or has_vae) or (has_model and f"{head}patchify_proj.weight" not in t):
+        return None
+    layers = len({n.split("transformer_blocks.")[1].split(".")[0] for n in t if n.startswith(f"{head}transformer_blocks.")})
+    width = shape(t, f"{head}patchify_proj.weight", 0) or 0
+    size = LTX_SIZES.get((layers, width), f"{layers} layers of width {width}") if has_model else ""
+    version = _ltx_version(t) if has_vae else "its VAE's version is not in this file"
+    parts = (*(["transformer"] if has_model else []), *(["VAE"] if has_vae else []))
+    faults = [f"it lacks its {part}" for part, there in (("transformer", has_model), ("VAE", has_vae)) if not there]
+    faults.append("its text encoder (T5-XXL) is never in such a file: a diffusers folder holds all parts")
+    steps = "allowed_inference_steps" in header.metadata.get("config", "")
+    notes = [version, *(["distilled: its metadata lists its own noise levels"] if steps else []), *_fp8(header)]
+    known = (f"{head}transformer_blocks.", f"{head}patchify_proj", f"{head}adaln_single", f"{head}caption_projection", f"{head}proj_out",
+             f"{head}scale_shift_table", "vae.")  # fmt: skip
+    return Found("checkpoint", f"{LTX} {size}".strip(), parts, tuple(notes), tuple(faults), _rest(t, *known), "ltx_video")
+
+
+def _ltx_version(t: dict[str, Tensor]) -> str:
+    """By the VAE: from 0.9.1 its decoder knows the noise level, from 0.9.5 its encoder ends in 2048 channels (diffusers' rule)."""
+    if shape(t, "vae.encoder.conv_out.conv.weight", 1) == 2048:
+        return "VAE of 0.9.5 or later"
+    return "VAE of 0.9.1" if _any(t, "vae.decoder.last_time_embedder") else "VAE of 0.9.0"
+
+
+def _motion_module(header: Header) -> Found | None:
+    t = {n.removeprefix("motion_modules."): x for n, x in header.tensors.items()}
+    encodings = [x for n, x in t.items() if n.endswith("pos_encoder.pe")]  # the original layout; diffusers' own computes them
+    if not _any(t, "motion_modules.0.") or not (encodings or _any(t, "motion_modules.0.transformer_blocks.")):
+        return None
+    if not encodings:
+        return Found(
+            "motion module", f"AnimateDiff for {SD}", (), ("diffusers' layout: its folder says how many frames it makes",), (PART,)
+        )
+    longest = encodings[0].shape[1]
+    sdxl = not _any(t, "down_blocks.3.motion_modules")
+    middle = _any(t, "mid_block.motion_modules")
+    version = "SDXL beta" if sdxl else "v1.5-2" if middle else "v3" if longest == 32 else "v1.4 or v1.5"
+    family = SDXL if sdxl else SD
+    faults = ("Tower animates with Stable Diffusion 1.5 alone",) if sdxl else ()
+    notes = (f"makes up to {longest} frames", "trained on linear betas")
+    unknown = tuple(n for n in t if "motion_modules" not in n and "pos_encoder" not in n)
+    folder = f"motion_adapter: {header.path.stem}" if not faults else ""
+    return Found("motion module", f"AnimateDiff {version} for {family}", (), notes, faults, unknown, "animatediff", folder)
+
+
+def _lora(header: Header) -> Found | None:
+    keys = lora_keys(header)
+    if keys is None:
+        return None
+    kind = "motion LoRA" if keys.motion else "LoRA"
+    family = {SD: "stable_diffusion", SDXL: "stable_diffusion", LTX: "ltx_video"}.get(keys.architecture, "")
+    use = f"loras: [{{file: {header.path.name}, weight: 1.0}}]" if not keys.faults else ""
+    return Found(kind, keys.architecture, keys.parts, keys.notes, keys.faults, keys.unknown, family, use, keys)
+
+
+def _ip_adapter(header: Header) -> Found | None:
+    t = header.tensors
+    if not any(n.startswith("ip_adapter.") for n in t) or not any(n.startswith("image_proj.") for n in t):
+        return None
+    width = next((x.shape[1] for n, x in t.items() if n.endswith("to_k_ip.weight")), 0)
+    plus = "plus: it reads patches of the picture" if _any(t, "image_proj.latents") else "plain: it reads the picture's one embedding"
+    return Found(
+        "IP-Adapter",
+        BY_WIDTH.get(width, f"text of width {width}"),
+        (),
+        (plus,),
+        ("Tower applies no IP-Adapter",),
+        _rest(t, "ip_adapter.", "image_proj."),
+    )
+
+
+def _embedding(header: Header) -> Found | None:
+    t = header.tensors
+    if len(t) > 4 or any(len(x.shape) > 2 or x.parameters > 200 * 4096 for x in t.values()) or not t:
+        return None
+    widths = {x.shape[-1] if x.shape else 0 for x in t.values()}
+    architecture = SDXL if {"clip_l", "clip_g"} <= t.keys() else {frozenset({768}): SD, frozenset({1024}): SD2}.get(frozenset(widths), "")
+    if not architecture:
+        return None
+    vectors = max(x.shape[0] if len(x.shape) == 2 else 1 for x in t.values())
+    return Found("embedding (textual inversion)", architecture, (), (f"{vectors} vectors",), ("Tower applies no embeddings",))
+
+
+def _vae(header: Header) -> Found | None:
+    t = {n.removeprefix(LDM_VAE).removeprefix("vae."): x for n, x in header.tensors.items()}
+    channels = shape(t, "decoder.conv_in.weight", 1)
+    if channels is None or len(t["decoder.conv_in.weight"].shape) != 4:
+        return None
+    architecture = {4: f"{SD} or {SDXL}", 16: "Flux or Stable Diffusion 3"}.get(channels, f"{channels} channels")
+    half = ("float16 of SDXL's VAE overflows to black",) if any(x.dtype == "F16" for x in t.values()) else ()
+    return Found(
+        "VAE",
+        architecture,
+        (),
+        half,
+        ("Tower uses the VAE of the checkpoint",),
+        _rest(t, "encoder.", "decoder.", "quant_conv.", "post_quant_conv.", "loss."),
+    )
+
+
+def _upscaler(header: Header) -> Found | None:
+    t = header.tensors
+    if _any(t, "initial_conv.weight") and _any(t, "upsampler."):
+        return Found("latent upscaler", LTX, faults=("Tower has no stage for it",))
+    if "conv_first.weight" in t or _any(t, ".rdb1.") or _any(t, ".RDB1."):
+        return Found("upscaler", "ESRGAN", faults=("Tower has no stage for it",))
+    return None
+
+
+def _text_encoder(header: Header) -> Found | None:
+    t = header.tensors
+    rules: tuple[tuple[str, Callable[[str], bool]], ...] = (
+        ("T5", lambda n: "SelfAttention.q.weight" in n),
+        ("CLIP", lambda n: "text_model.encoder.layers." in n),
+        ("CLIP's vision model", lambda n: "vision_model.encoder.layers." in n),
+    )
+    for name, rule in rules:
+        if any(map(rule, t)):
+            return Found(
+                "text encoder" if "vision" not in name else "image encoder", name, faults=("it belongs into the checkpoint's folder",)
+            )
+    return None
+
+
+def _unet(header: Header) -> Found | None:
+    """A UNet in diffusers' layout."""
+    width = next((x.shape[-1] for n, x in header.tensors.items() if n.endswith("attn2.to_k.weight") and n.startswith("down_blocks.")), None)
+    if width is None or "conv_in.weight" not in header.tensors:
+        return None
+    return Found("UNet", BY_WIDTH.get(width, f"text of width {width}"), (), tuple(_fp8(header)), (PART,))
+
+
+def _other(header: Header) -> Found | None:
+    name = next((name for key, name in OTHERS.items() if _any(header.tensors, key)), None)
+    if name is None and header.format == "gguf":
+        name = header.metadata.get("general.architecture", "unknown architecture")
+    return Found("checkpoint", name, faults=(f"Tower has no family for {name}",)) if name else None
+
+
+def types(header: Header) -> dict[str, int]:
+    """Type to number of parameters, most first."""
+    count: Counter[str] = Counter()
+    for tensor in header.tensors.values():
+        count[tensor.dtype] += tensor.parameters
+    return dict(count.most_common())

@@ -1,0 +1,142 @@
+"""The keys of LoRA files: which writers name them how, which modules they change, with which rank, alpha and weights."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from .headers import Header
+
+# Endings of keys, to what the tensor is. kohya and LyCORIS write the first names, diffusers and PEFT the others.
+ENDINGS = {
+    ".lora_down.weight": "down", ".lora_up.weight": "up", ".lora_mid.weight": "mid", ".alpha": "alpha", ".dora_scale": "dora",
+    ".lora_A.weight": "down", ".lora_B.weight": "up", ".lora_A.default.weight": "down", ".lora_B.default.weight": "up",
+    ".lora.down.weight": "down", ".lora.up.weight": "up", "_lora.down.weight": "down", "_lora.up.weight": "up",
+    ".lora_magnitude_vector": "dora", ".lora_magnitude_vector.weight": "dora",
+    ".hada_w1_a": "loha", ".hada_w1_b": "loha", ".hada_w2_a": "loha", ".hada_w2_b": "loha", ".hada_t1": "loha", ".hada_t2": "loha",
+    ".lokr_w1": "lokr", ".lokr_w2": "lokr", ".lokr_w1_a": "lokr", ".lokr_w1_b": "lokr", ".lokr_w2_a": "lokr", ".lokr_w2_b": "lokr",
+    ".lokr_t2": "lokr", ".diff": "full", ".diff_b": "full", ".on_input": "ia3",
+}  # fmt: skip
+NAMES = {"dora": "DoRA", "loha": "LoHa", "lokr": "LoKr", "full": "whole differences", "ia3": "IA3"}
+TEXT = ("lora_te_", "lora_te1_", "lora_te2_", "text_encoder.", "text_encoder_2.", "lora_te3_")
+BY_WIDTH = {768: "Stable Diffusion 1.5", 1024: "Stable Diffusion 2", 2048: "Stable Diffusion XL"}
+
+
+@dataclass(frozen=True)
+class LoraKeys:
+    """What a LoRA file changes.
+
+    modules: name of each changed module to the tensors that it has: {"down": key, "up": key, "alpha": key, ...}.
+    alphas: of modules that have one. ranks: of all modules.
+    """
+
+    modules: dict[str, dict[str, str]]
+    ranks: dict[str, int]
+    alphas: dict[str, float]
+    architecture: str
+    motion: bool
+    parts: tuple[str, ...]
+    notes: tuple[str, ...]
+    faults: tuple[str, ...]
+    unknown: tuple[str, ...]
+
+
+def lora_keys(header: Header) -> LoraKeys | None:
+    """The LoRA in a file; None where the file is none."""
+    modules, unknown = _modules(header)
+    if not any({"down", "loha", "lokr", "full", "ia3"} & kinds.keys() for kinds in modules.values()):
+        return None
+    ranks = {name: header.tensors[kinds["down"]].shape[0] for name, kinds in modules.items() if "down" in kinds}
+    alphas = {name: header.scalar(kinds["alpha"]) for name, kinds in modules.items() if "alpha" in kinds}
+    architecture = _architecture(header, modules)
+    motion = any("temporal_transformer" in name or "motion_modules" in name for name in modules)
+    text = [name for name in modules if name.startswith(TEXT)]
+    image = [name for name in modules if not name.startswith(TEXT)]
+    parts = (
+        *([f"{len(image)} modules of the image or video model"] if image else []),
+        *([f"{len(text)} of the text encoder"] if text else []),
+    )
+    kinds = sorted({NAMES[k] for m in modules.values() for k in m if k in NAMES})
+    notes = (_ranks(ranks), _alphas(ranks, alphas), *(f"holds {kind}" for kind in kinds), *_trained(header))
+    faults = _faults(modules, architecture, kinds, len(text), unknown)
+    return LoraKeys(modules, ranks, alphas, architecture, motion, parts, tuple(n for n in notes if n), faults, unknown)
+
+
+def _modules(header: Header) -> tuple[dict[str, dict[str, str]], tuple[str, ...]]:
+    modules: dict[str, dict[str, str]] = {}
+    unknown = []
+    for key in header.tensors:
+        ending = max((e for e in ENDINGS if key.endswith(e)), key=len, default=None)
+        if ending is None:
+            unknown.append(key)
+        else:
+            modules.setdefault(key.removesuffix(ending), {})[ENDINGS[ending]] = key
+    return modules, tuple(unknown)
+
+
+def _architecture(header: Header, modules: dict[str, dict[str, str]]) -> str:
+    """By the names of modules, and by the width of the text that cross attention reads."""
+    names = list(modules)
+    if any(part in n for n in names for part in ("double_blocks", "single_transformer_blocks")):
+        return "Flux"
+    if any("joint_blocks" in n for n in names):
+        return "Stable Diffusion 3"
+    if any("cross_attn" in n and "blocks" in n for n in names):
+        return "Wan"
+    unet = any(
+        part in n for n in names for part in ("down_blocks", "input_blocks", "mid_block", "middle_block", "up_blocks", "output_blocks")
+    )
+    if not unet and any("transformer_blocks" in n for n in names):
+        return "LTX-Video"
+    if any(n.startswith(("lora_te2_", "text_encoder_2.")) for n in names):
+        return "Stable Diffusion XL"
+    widths = {
+        header.tensors[kinds["down"]].shape[1]
+        for name, kinds in modules.items()
+        if "down" in kinds and "attn2" in name and name.endswith(("to_k", "to_v")) and "temporal" not in name
+    }
+    if len(widths) == 1:
+        return BY_WIDTH.get(widths.pop(), "")
+    told = header.metadata.get("ss_base_model_version", "") + header.metadata.get("modelspec.architecture", "")
+    if any("temporal_transformer" in n for n in names):
+        return "Stable Diffusion 1.5"
+    return "Stable Diffusion XL" if "xl" in told.lower() else "Stable Diffusion 1.5" if "v1" in told else ""
+
+
+def _ranks(ranks: dict[str, int]) -> str:
+    if not ranks:
+        return ""
+    low, high = min(ranks.values()), max(ranks.values())
+    return f"rank {low}" if low == high else f"ranks {low} to {high}"
+
+
+def _alphas(ranks: dict[str, int], alphas: dict[str, float]) -> str:
+    if not alphas:
+        return "no alpha: each module applies as it is" if ranks else ""
+    some = Counter(alphas.values())
+    without = len(ranks.keys() - alphas.keys())
+    told = f"alpha {next(iter(some)):g}" if len(some) == 1 else f"alphas {min(some):g} to {max(some):g}, by module"
+    return told + (f"; {without} modules have none" if without else "")
+
+
+def _trained(header: Header) -> list[str]:
+    told = header.metadata.get("ss_network_module", ""), header.metadata.get("ss_sd_model_name", "")
+    return [f"trained with {told[0]}" + (f" on {told[1]}" if told[1] else "")] if told[0] else []
+
+
+def _faults(
+    modules: dict[str, dict[str, str]], architecture: str, kinds: list[str], text: int, unknown: tuple[str, ...]
+) -> tuple[str, ...]:
+    found = [f"it holds {kind}, which Tower does not apply" for kind in kinds]
+    if text:
+        found.append(f"{text} of its modules are of the text encoder, where Tower applies none")
+    if architecture == "LTX-Video" and any(name.startswith("lora_unet_") for name in modules):
+        found.append("its keys begin with lora_unet_, which diffusers passes over for LTX-Video; they should begin with diffusion_model.")
+    if architecture not in ("Stable Diffusion 1.5", "Stable Diffusion XL", "LTX-Video"):
+        found.append(f"it is for {architecture or 'an architecture that its keys do not tell'}, for which Tower has no family")
+    halves = [name for name, has in modules.items() if ("down" in has) != ("up" in has)]
+    if halves:
+        found.append(f"{len(halves)} modules have one of their two matrices, such as {halves[0]}")
+    if unknown:
+        found.append(f"{len(unknown)} keys belong to nothing, such as {unknown[0]}")
+    return tuple(found)

@@ -1,0 +1,209 @@
+"""`tower models inspect`: each kind of file that producers hold is told for what it is, from its header alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from .conftest import DEMO
+
+SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1}
+UNET = "model.diffusion_model."
+SD15 = {
+    f"{UNET}input_blocks.0.0.weight": (320, 4, 3, 3),
+    f"{UNET}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight": (320, 768),
+    f"{UNET}output_blocks.11.0.skip_connection.weight": (320, 640, 1, 1),
+    "first_stage_model.decoder.conv_in.weight": (512, 4, 3, 3),
+    "cond_stage_model.transformer.text_model.embeddings.position_embedding.weight": (77, 768),
+}
+XL = {
+    f"{UNET}input_blocks.0.0.weight": (320, 4, 3, 3),
+    f"{UNET}input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight": (640, 2048),
+    "first_stage_model.decoder.conv_in.weight": (512, 4, 3, 3),
+    "conditioner.embedders.0.transformer.text_model.embeddings.position_embedding.weight": (77, 768),
+    "conditioner.embedders.1.model.transformer.resblocks.9.mlp.c_proj.bias": (1280,),
+}
+LTX = {f"{UNET}patchify_proj.weight": (2048, 128)} | {f"{UNET}transformer_blocks.{n}.scale_shift_table": (6, 2048) for n in range(28)}
+LTX_VAE = {"vae.encoder.conv_out.conv.weight": (129, 2048, 3, 3, 3), "vae.decoder.last_time_embedder.timestep_embedder.linear_1.weight": (256, 256)}
+KOHYA = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
+
+
+def model(file: Path, tensors: dict[str, tuple[int, ...]], dtype: str = "F16", **metadata: str) -> Path:
+    """A file of that header and full size; its weights are a hole that takes no disk."""
+    told: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
+    end = 0
+    for name, shape in tensors.items():
+        size = SIZES[dtype]
+        for n in shape:
+            size *= n
+        told[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [end, end + size]}
+        end += size
+    header = json.dumps(told).encode()
+    with file.open("wb") as out:
+        out.write(struct.pack("<Q", len(header)) + header)
+        out.truncate(8 + len(header) + end)
+    return file
+
+
+def lora(file: Path, width: int = 768, rank: int = 8, alpha: float = 4.0, **more: torch.Tensor) -> Path:
+    tensors = {f"{KOHYA}.lora_down.weight": torch.zeros(rank, width), f"{KOHYA}.lora_up.weight": torch.zeros(320, rank), f"{KOHYA}.alpha": torch.tensor(alpha)}
+    save_file(tensors | more, str(file))
+    return file
+
+
+@pytest.mark.parametrize(
+    ("tensors", "metadata", "kind", "architecture", "words"),
+    [
+        (SD15, {}, "checkpoint", "Stable Diffusion 1.5", ["UNet", "VAE", "text encoder", "epsilon is assumed"]),
+        (SD15 | {"v_pred": ()}, {}, "checkpoint", "Stable Diffusion 1.5", ["v-prediction (its marker v_pred)"]),
+        (XL | {"v_pred": (), "ztsnr": ()}, {}, "checkpoint", "Stable Diffusion XL", ["v-prediction", "zero terminal SNR", "text encoders"]),
+        (XL, {"modelspec.prediction_type": "v"}, "checkpoint", "Stable Diffusion XL", ["v-prediction (its metadata)"]),
+        (SD15 | {f"{UNET}input_blocks.0.0.weight": (320, 9, 3, 3)}, {}, "checkpoint", "Stable Diffusion 1.5", ["an inpainting model"]),
+        ({k: v for k, v in SD15.items() if "first_stage" not in k}, {}, "checkpoint", "Stable Diffusion 1.5", ["it lacks its VAE"]),
+        (SD15 | {"something.else": (3,)}, {}, "checkpoint", "Stable Diffusion 1.5", ["1 keys, such as something.else"]),
+        (LTX | LTX_VAE, {}, "checkpoint", "LTX-Video 2B", ["VAE of 0.9.5 or later"]),
+        (LTX | LTX_VAE, {"config": '{"allowed_inference_steps": [1.0]}'}, "checkpoint", "LTX-Video 2B", ["distilled"]),
+        (LTX | {"vae.decoder.conv_in.conv.weight": (1024, 128, 3, 3, 3)}, {}, "checkpoint", "LTX-Video 2B", ["VAE of 0.9.0"]),
+        (LTX, {}, "checkpoint", "LTX-Video 2B", ["it lacks its VAE", "version is not in this file"]),
+        ({"model.diffusion_model.double_blocks.0.img_attn.norm.key_norm.scale": (128,)}, {}, "checkpoint", "Flux", ["no family for Flux"]),
+        ({"emb_params": (4, 768)}, {}, "embedding (textual inversion)", "Stable Diffusion 1.5", ["4 vectors"]),
+        ({"clip_l": (8, 768), "clip_g": (8, 1280)}, {}, "embedding (textual inversion)", "Stable Diffusion XL", ["8 vectors"]),
+        ({"encoder.conv_in.weight": (128, 3, 3, 3), "decoder.conv_in.weight": (512, 4, 3, 3)}, {}, "VAE", "Stable Diffusion 1.5 or", ["overflows"]),
+        ({"image_proj.latents": (1, 16, 768), "ip_adapter.1.to_k_ip.weight": (320, 768)}, {}, "IP-Adapter", "Stable Diffusion 1.5", ["plus"]),
+        ({"initial_conv.weight": (512, 128, 3, 3, 3), "upsampler.0.weight": (1,)}, {}, "latent upscaler", "LTX-Video", []),
+        ({"conv_first.weight": (64, 3, 3, 3)}, {}, "upscaler", "ESRGAN", []),
+        ({"encoder.block.0.layer.0.SelfAttention.q.weight": (4096, 4096)}, {}, "text encoder", "T5", []),
+        ({"who.knows": (3, 5, 7)}, {}, "unknown", "", ["nothing that Tower knows"]),
+    ],
+)  # fmt: skip
+def test_every_kind_of_file_is_told_for_what_it_is(tmp_path, here, tensors, metadata, kind, architecture, words):
+    file = model(tmp_path / "a.safetensors", tensors, **metadata)
+    (row,) = json.loads(here("models", "inspect", file, "--json").out)
+    assert (row["kind"], row["architecture"][: len(architecture)]) == (kind, architecture)
+    text = here("models", "inspect", file).out
+    assert all(word in text for word in words), text
+
+
+@pytest.mark.parametrize(("longest", "middle", "version"), [(24, False, "v1.4 or v1.5"), (32, True, "v1.5-2"), (32, False, "v3")])
+def test_motion_modules_are_told_apart(tmp_path, here, longest, middle, version):
+    module = "motion_modules.0.temporal_transformer.transformer_blocks.0.attention_blocks.0.pos_encoder.pe"
+    blocks = ["down_blocks.0.", "down_blocks.3.", *(["mid_block."] if middle else [])]
+    (row,) = json.loads(here("models", "inspect", model(tmp_path / "mm.safetensors", {b + module: (1, longest, 320) for b in blocks}), "--json").out)
+    assert version in row["architecture"] and f"makes up to {longest} frames" in row["notes"] and "linear" in " ".join(row["notes"])
+
+
+def test_seven_gigabytes_are_told_without_reading_them(tmp_path, here):
+    file = model(tmp_path / "xl.safetensors", XL | {f"{UNET}output_blocks.{n}.weight": (16384, 20480) for n in range(11)})
+    assert file.stat().st_size > 7e9
+    (row,) = json.loads(here("models", "inspect", file, "--json").out)
+    assert row["architecture"] == "Stable Diffusion XL" and row["bytes"] == file.stat().st_size and row["parameters"] > 3.6e9
+
+
+def test_a_loras_ranks_alphas_and_architecture_are_told(tmp_path, here):
+    (row,) = json.loads(here("models", "inspect", lora(tmp_path / "hana.safetensors"), "--json").out)
+    assert (row["kind"], row["architecture"], row["faults"]) == ("LoRA", "Stable Diffusion 1.5", [])
+    assert row["ranks"] == {KOHYA: 8} and row["alphas"] == {KOHYA: 4.0} and row["use"] == "loras: [{file: hana.safetensors, weight: 1.0}]"
+    (row,) = json.loads(here("models", "inspect", lora(tmp_path / "xl.safetensors", width=2048), "--json").out)
+    assert row["architecture"] == "Stable Diffusion XL"
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({f"{KOHYA}.dora_scale": torch.ones(320, 1)}, "it holds DoRA"),
+        ({"lora_unet_x.hada_w1_a": torch.ones(4, 4), "lora_unet_x.hada_w1_b": torch.ones(4, 4)}, "it holds LoHa"),
+        ({"lora_unet_x.lokr_w1": torch.ones(4, 4), "lora_unet_x.lokr_w2": torch.ones(4, 4)}, "it holds LoKr"),
+        ({"lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": torch.ones(4, 768), "lora_te_text_model_encoder_layers_0_mlp_fc1.lora_up.weight": torch.ones(4, 4)}, "of the text encoder"),
+        ({"lora_unet_alone.lora_down.weight": torch.ones(4, 4)}, "one of their two matrices"),
+        ({"who.knows": torch.ones(4)}, "1 keys belong to nothing, such as who.knows"),
+    ],
+)  # fmt: skip
+def test_what_of_a_lora_would_be_lost_is_told(tmp_path, here, more, words):
+    done = here("models", "inspect", lora(tmp_path / "a.safetensors", **more))
+    assert done.code == 1 and words in done.out, done.out
+
+
+def test_an_ltx_lora_with_a_prefix_that_is_passed_over_is_told(tmp_path, here):
+    names = [f"transformer_blocks.{n}.attn1.to_q" for n in range(28)]
+    for prefix, fits in (("diffusion_model.", True), ("lora_unet_", False)):
+        tensors = {}
+        for name in names:
+            name = prefix + (name if fits else name.replace(".", "_"))
+            tensors |= {f"{name}.lora_A.weight": torch.zeros(4, 2048), f"{name}.lora_B.weight": torch.zeros(2048, 4)}
+        save_file(tensors, str(tmp_path / "a.safetensors"))
+        (row,) = json.loads(here("models", "inspect", tmp_path / "a.safetensors", "--json").out)
+        assert row["architecture"] == "LTX-Video" and (not row["faults"]) == fits, row
+
+
+def test_folders_are_told_with_what_they_lack(tmp_path, here):
+    done = here("models", "inspect", DEMO / "stable-diffusion", DEMO / "ltx-video", DEMO / "motion-adapter")
+    assert done.code == 0 and "use:     checkpoint: ltx-video" in done.out and "vae/ in 3 shards" in done.out
+    broken = tmp_path / "broken"
+    shutil.copytree(DEMO / "ltx-video", broken)
+    next((broken / "vae").glob("*-00002-*")).unlink()
+    shutil.rmtree(broken / "tokenizer")
+    weights = next((broken / "transformer").glob("*.safetensors"))
+    weights.rename(weights.with_name("diffusion_pytorch_model.bin"))
+    done = here("models", "inspect", broken)
+    assert done.code == 1
+    for words in ("vae/ lacks 1 of its 3 shards", "it lacks tokenizer/", "only diffusion_pytorch_model.bin, and Tower loads safetensors alone"):
+        assert words in done.out, done.out
+
+
+def test_an_inpainting_folder_and_a_class_without_a_family_are_told(tmp_path, here):
+    for name, change, words in (
+        ("unet/config.json", {"in_channels": 17}, "reads 17 channels where its VAE makes"),
+        ("model_index.json", {"_class_name": "LatentConsistencyModelPipeline"}, "no family for LatentConsistencyModelPipeline"),
+    ):
+        folder = tmp_path / name.replace("/", "-")
+        shutil.copytree(DEMO / "stable-diffusion", folder)
+        told = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(told | change))
+        done = here("models", "inspect", folder)
+        assert done.code == 1 and words in done.out
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"PK\x03\x04 a zip", "is a pickle, which is a program"),
+        (b"\x80\x02}q\x00.", "is a pickle"),
+        (b"<html>", "neither safetensors nor GGUF"),
+        (b"", "neither safetensors nor GGUF"),
+        (struct.pack("<Q", 10**15) + b"{}", "neither safetensors nor GGUF"),
+        (struct.pack("<Q", 4) + b"nope", "its header cannot be read"),
+        (struct.pack("<Q", 2) + b"[]", "its header cannot be read"),
+        (b"GGUF" + b"\xff" * 40, "its header cannot be read"),
+    ],
+)
+def test_what_is_no_model_file_is_one_sentence(tmp_path, here, data, words):
+    file = tmp_path / "a.safetensors"
+    file.write_bytes(data)
+    done = here("models", "inspect", file)
+    assert done.code == 2 and done.err.startswith("error: ") and done.err.count("\n") == 1 and words in done.err
+
+
+def test_a_file_that_is_cut_off_is_told_with_its_sizes(tmp_path, here):
+    file = model(tmp_path / "a.safetensors", SD15)
+    with file.open("r+b") as out:
+        out.truncate(file.stat().st_size - 100)
+    done = here("models", "inspect", file)
+    assert done.code == 2 and "is not whole: its header promises" in done.err
+
+
+def test_a_gguf_file_is_told_by_its_header(tmp_path, here):
+    def text(words: str) -> bytes:
+        return struct.pack("<Q", len(words)) + words.encode()
+
+    pairs = text("general.architecture") + struct.pack("<I", 8) + text("ltxv") + text("general.file_type") + struct.pack("<II", 4, 7)
+    tensor = text("patchify_proj.weight") + struct.pack("<I", 2) + struct.pack("<QQ", 128, 2048) + struct.pack("<IQ", 8, 0)
+    (tmp_path / "a.gguf").write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 1, 2) + pairs + tensor)
+    (row,) = json.loads(here("models", "inspect", tmp_path / "a.gguf", "--json").out)
+    assert row["architecture"].startswith("LTX-Video") and row["parameters"] == 128 * 2048 and row["faults"]
