@@ -38,6 +38,8 @@ class AnimateDiffModel(Model):
         if not 2 <= settings.num_frames <= longest:
             raise ModelError(f"num_frames {settings.num_frames} does not fit this motion adapter: it makes 2 to {longest} frames")
         super().__init__(identity, files, settings, device, motion_adapter=adapter)
+        least = {"width": 64, "height": 64, "num_frames": 2, "num_inference_steps": 2, "strength": 1.0, "keyframe_crf": None}
+        self.try_out(ClipRequest("trial", 0, keyframe=np.zeros((64, 64, 3), np.uint8)), **least)
 
     @torch.no_grad()
     def generate(self, requests: list[ClipRequest]) -> tuple[list[Receipt], list[np.ndarray]]:

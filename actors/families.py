@@ -29,7 +29,9 @@ class Family:
         parameters: settings that a workflow may let a shot change.
         own: settings of its stage that only this family reads.
         shots_loras: whether the LoRAs of a shot's characters are applied; a workflow's own LoRAs always are.
+        checkpoints: family whose checkpoints it loads, where these are not its own.
         motion_adapter: whether the family needs a motion adapter.
+        betas: beta schedule of a workflow that names none; "" where the family's noise has no betas.
         check_length: check_length(checkpoint, num_frames) raises ModelError where the checkpoint cannot make that many
             frames; None where there is nothing to check before loading.
     """
@@ -42,7 +44,9 @@ class Family:
     parameters: tuple[str, ...]
     own: tuple[str, ...] = ()
     shots_loras: bool = True
+    checkpoints: str = ""
     motion_adapter: bool = False
+    betas: str = ""
     check_length: Callable[[str, int], None] | None = None
 
     @property
@@ -57,7 +61,7 @@ class Family:
 
 
 TABLE = (
-    Family("stable_diffusion", "keyframe", "actors.keyframe:KeyframeModel", 8, "float16", GENERAL),
+    Family("stable_diffusion", "keyframe", "actors.keyframe:KeyframeModel", 8, "float16", GENERAL, betas="checkpoint"),
     Family(
         "ltx_video",
         "clip",
@@ -76,7 +80,9 @@ TABLE = (
         8,
         "float16",
         (*GENERAL, "strength", "keyframe_crf"),
+        checkpoints="stable_diffusion",
         motion_adapter=True,
+        betas="linear",  # published motion modules were trained so; on a checkpoint's own betas their clips are washed out
     ),
 )
 FAMILIES = {family.name: family for family in TABLE}

@@ -118,12 +118,26 @@ def _weights(folder: Path) -> tuple[list[Path], str, str]:
         if missing:
             return [], "", f"{folder.name}/ lacks {len(missing)} of its {len(shards)} shards, such as {missing[0]}"
         return _sound(folder, shards, f"{folder.name}/ in {len(shards)} shards")
-    variants = [f for f in every if f.name.count(".") == 2]
+    variants = [f for f in every if f.name.count(".") == 2 and f.name.split(".")[0] in WEIGHTS]
     if variants:
         return _sound(folder, variants[:1], f"{folder.name}/ only as variant {variants[0].name.split('.')[1]}")
     others = [f.name for f in folder.iterdir() if f.suffix in (".bin", ".ckpt", ".pt", ".pth")]
     why = f"only {others[0]}, and Tower loads safetensors alone" if others else "no weights"
     return [], "", f"{folder.name}/ has {why}"
+
+
+def variant_of(folder: Path) -> str | None:
+    """The variant, such as "fp16", that a part of a checkpoint is in where its plain file is missing; None where all are there."""
+    parts = [part for part in sorted(folder.iterdir()) if part.is_dir() and part.name not in PASSED_OVER]
+    opened = [file.name for part in parts if not part.name.startswith(("scheduler", "tokenizer")) for file in _weights(part)[0]]
+    return next((name.split(".")[1] for name in opened if name.count(".") == 2), None)
+
+
+def opened(folder: Path) -> list[Path]:
+    """The weight files of a diffusers folder that a loader would open: no second copy in another variant, and no part that Tower
+    never loads."""
+    parts = [part for part in sorted(folder.iterdir()) if part.is_dir() and part.name not in PASSED_OVER]
+    return [file for part in [folder, *parts] for file in _weights(part)[0]]
 
 
 def _sound(folder: Path, files: list[Path], note: str) -> tuple[list[Path], str, str]:

@@ -8,7 +8,7 @@ from diffusers import AutoPipelineForText2Image
 
 from .loading import generator
 from .model import Model
-from .values import KeyframeRequest, ModelError, Receipt
+from .values import KeyframeRequest, KeyframeSettings, ModelError, ModelFiles, Receipt
 
 
 class KeyframeModel(Model):
@@ -16,6 +16,10 @@ class KeyframeModel(Model):
 
     family = "stable_diffusion"
     pipeline = AutoPipelineForText2Image
+
+    def __init__(self, identity: str, files: ModelFiles, settings: KeyframeSettings, device: str | None = None):
+        super().__init__(identity, files, settings, device)
+        self.try_out(KeyframeRequest("trial", 0), width=64, height=64, num_inference_steps=2, batch_size=1)
 
     @torch.no_grad()
     def generate(self, requests: list[KeyframeRequest]) -> tuple[list[Receipt], list[np.ndarray]]:

@@ -14,6 +14,7 @@ import torch
 import transformers
 
 from .files import check_folder, in_one_line
+from .folders import variant_of
 from .values import Lora, ModelError
 
 warnings.filterwarnings("ignore", message=".*should be kept in float32.*")
@@ -21,7 +22,10 @@ diffusers.utils.logging.set_verbosity_error()
 diffusers.utils.logging.disable_progress_bar()
 transformers.utils.logging.disable_progress_bar()
 
-SCHEDULERS = {
+# Parts of published folders that are never loaded. Prompts are encoded elsewhere, and a safety checker would black pictures
+# that the gates then reject, seed after seed.
+NOT_LOADED = {"tokenizer": None, "text_encoder": None, "safety_checker": None, "feature_extractor": None}
+SCHEDULERS: dict[str, tuple[Any, dict[str, Any]] | None] = {
     "checkpoint": None,
     "ddim": (diffusers.DDIMScheduler, {}),
     "euler": (diffusers.EulerDiscreteScheduler, {}),
@@ -63,21 +67,34 @@ def load_pipeline(cls: Any, folder: str, dtype: torch.dtype, device: str, **part
     path = check_folder(folder, "checkpoint")
     try:
         pipe = cls.from_pretrained(
-            path, dtype=dtype, local_files_only=True, use_safetensors=True, tokenizer=None, text_encoder=None, **parts
+            path, dtype=dtype, local_files_only=True, use_safetensors=True, variant=variant_of(path), **NOT_LOADED, **parts
         )  # type: ignore[attr-defined]
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, AttributeError) as error:
         raise ModelError(f"checkpoint {folder} cannot be loaded as {cls.__name__}: {in_one_line(error)}") from error
     pipe.set_progress_bar_config(disable=True)
+    for name, part in pipe.components.items():
+        lacking = [key for key, value in part.state_dict().items() if value.is_meta] if isinstance(part, torch.nn.Module) else []
+        if lacking:
+            raise ModelError(f"checkpoint {folder} lacks {len(lacking)} tensors of its {name}, such as {lacking[0]}")
     return pipe.to(device)
 
 
-def set_scheduler(pipe: Any, name: str) -> None:
+def set_scheduler(pipe: Any, name: str, betas: str = "checkpoint") -> None:
+    """Give the pipeline the scheduler of that name, and another beta schedule unless `betas` is "checkpoint"."""
     if name not in SCHEDULERS:
         raise ModelError(f"scheduler {name!r} is not known; it is one of {', '.join(SCHEDULERS)}")
-    chosen = SCHEDULERS[name]
-    if chosen:
-        cls, extra = chosen
-        pipe.scheduler = cls.from_config(pipe.scheduler.config, **extra)  # type: ignore[attr-defined]
+    cls, extra = SCHEDULERS[name] or (type(pipe.scheduler), {})
+    if betas != "checkpoint":
+        extra = extra | {"beta_schedule": betas, "trained_betas": None}
+    pipe.scheduler = cls.from_config(pipe.scheduler.config, **extra)  # type: ignore[attr-defined]
+
+
+def visit_as_given(pipe: Any) -> None:
+    """Make a flow scheduler visit the timesteps that it is given: no shift, no stretch to a last value, nothing that depends on size.
+
+    A distilled model's noise levels are its own. Schedulers of checkpoints before LTX-Video 0.9.5 would shift them once more.
+    """
+    pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, shift=1.0, shift_terminal=None, use_dynamic_shifting=False)
 
 
 class Loras:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from .compress import compressed
 from .files import check_frames
-from .loading import generator
+from .loading import generator, visit_as_given
 from .model import Model, proven_length
 from .values import ClipRequest, ClipSettings, ModelFiles, Receipt
 
@@ -24,6 +24,11 @@ class LtxVideoModel(Model):
     def __init__(self, identity: str, files: ModelFiles, settings: ClipSettings, device: str | None = None):
         check_frames(files.checkpoint, settings.num_frames)
         super().__init__(identity, files, settings, device)
+        if settings.timesteps:
+            visit_as_given(self.pipe)
+        least = {"width": 64, "height": 64, "num_frames": self.pipe.vae_temporal_compression_ratio + 1, "num_inference_steps": 2}
+        still = ClipRequest("trial", 0, keyframe=np.zeros((64, 64, 3), np.uint8))
+        self.try_out(still, **least, timesteps=settings.timesteps[:2], keyframe_crf=None)
 
     @torch.no_grad()
     def generate(self, requests: list[ClipRequest]) -> tuple[list[Receipt], list[np.ndarray]]:

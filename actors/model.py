@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from .families import FAMILIES
-from .files import check_size
+from .files import check_size, in_one_line
 from .loading import (
     Loras,
     best_device,
@@ -23,9 +23,10 @@ from .loading import (
     set_scheduler,
     to_uint8,
 )
-from .values import ClipRequest, ClipSettings, KeyframeRequest, Lora, ModelError, ModelFiles, Receipt
+from .values import ClipRequest, ClipSettings, KeyframeRequest, Lora, ModelError, ModelFiles, PromptEmbedding, Receipt
 
 Request = KeyframeRequest | ClipRequest
+TRY_TOKENS = 77  # of the empty prompt of a trial: what CLIP gives, and fewer than T5
 
 
 class Model:
@@ -50,9 +51,33 @@ class Model:
         check_size(settings.width, settings.height, family.size_multiple)
         dtype = dtype_for(files.dtype, self.device, family.dtype)
         self.pipe = load_pipeline(self.pipeline, files.checkpoint, dtype, self.device, **parts)
-        set_scheduler(self.pipe, settings.scheduler)
+        set_scheduler(self.pipe, settings.scheduler, settings.beta_schedule)
         self.loras, self.always, self.shots_loras = Loras(self.pipe), files.loras, family.shots_loras
         self.loras.use(self.always)
+
+    def try_out(self, request: Request, **least: Any) -> None:
+        """Make one take of least size and few steps. What every take would meet is found here, as one sentence, before any is begun.
+
+        Args:
+            request: without prompt; its embeddings are of the width that the denoiser reads, and empty.
+            least: settings of the least take, in place of the model's own.
+
+        Raises:
+            ModelError: these files and settings cannot make a take.
+        """
+        nothing = PromptEmbedding(np.zeros((TRY_TOKENS, self.text_width), np.float32), np.ones(TRY_TOKENS, bool))
+        try:
+            self.generate([replace(request, prompt=nothing, negative=nothing, parameters=tuple(least.items()))])  # type: ignore[attr-defined]
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            raise ModelError(f"{self.identity.split('#')[0]} cannot make a take: {in_one_line(error)}") from error
+
+    @property
+    def text_width(self) -> int:
+        """Width of the embeddings that the denoiser attends to."""
+        denoiser = getattr(self.pipe, "unet", None) or self.pipe.transformer
+        return int(denoiser.config.get("cross_attention_dim") if hasattr(self.pipe, "unet") else denoiser.config.caption_channels)
 
     def prepare(self, loras: tuple[Lora, ...]) -> None:
         """Load a shot's LoRAs now, so that a bad one is an error before anything renders."""

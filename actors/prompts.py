@@ -10,8 +10,11 @@ import torch
 from transformers import AutoTokenizer, CLIPTextModel, T5EncoderModel
 
 from .files import check_folder, in_one_line
+from .folders import variant_of
 from .loading import best_device, dtype_for
 from .values import ModelError, ModelFiles, PromptEmbedding, PromptReceipt, PromptRequest
+
+UNTOLD = 10**6  # transformers gives an astronomical length where a tokenizer tells none
 
 
 class PromptEncoder:
@@ -34,7 +37,12 @@ class PromptEncoder:
             self.tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
             dtype = dtype_for(files.dtype, self.device, "bfloat16" if kind is T5EncoderModel else "float16")
             encoder, found = kind.from_pretrained(
-                folder / "text_encoder", dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
+                folder / "text_encoder",
+                dtype=dtype,
+                local_files_only=True,
+                use_safetensors=True,
+                variant=variant_of(folder),
+                output_loading_info=True,
             )
             self.encoder = encoder.eval().to(self.device)  # eval: T5's dropout would make each call's embeddings different
         except (OSError, ValueError, KeyError, RuntimeError) as error:
@@ -43,7 +51,18 @@ class PromptEncoder:
         if missing:  # transformers would fill them with random numbers
             raise ModelError(f"text encoder of checkpoint {folder.name} lacks {len(missing)} tensors, such as {missing[0]}")
         self.masked = kind is T5EncoderModel  # Stable Diffusion attends to the padding tokens, and LTX-Video masks them
-        self.max_tokens = max_tokens or self.tokenizer.model_max_length
+        self.max_tokens = self._limit(max_tokens, folder.name)
+
+    def _limit(self, wanted: int | None, checkpoint: str) -> int:
+        """Most tokens of a prompt. Raises ModelError where the encoder has not as many positions, or nothing says how many."""
+        positions = getattr(self.encoder.config, "max_position_embeddings", None)  # T5 has none: its positions are relative
+        told = self.tokenizer.model_max_length
+        known = told if told < UNTOLD else positions
+        if (limit := wanted or known) is None:
+            raise ModelError(f"the tokenizer of checkpoint {checkpoint} does not say how long a prompt may be; give max_tokens")
+        if positions is not None and limit > positions:
+            raise ModelError(f"max_tokens {limit}: the text encoder of checkpoint {checkpoint} has {positions} positions")
+        return limit
 
     def generate(self, requests: list[PromptRequest]) -> tuple[list[PromptReceipt], list[PromptEmbedding]]:
         """Receipts and embeddings: one of each for every request."""

@@ -64,13 +64,17 @@ class PromptReceipt:
 
 @dataclass(frozen=True)
 class KeyframeSettings:
-    """Sampling of stills. width, height: pixels, multiples of 8. guidance_scale: 1 turns guidance off. batch_size: stills a call."""
+    """Sampling of stills. width, height: pixels, multiples of 8. guidance_scale: 1 turns guidance off. batch_size: stills a call.
+
+    beta_schedule: of the scheduler; "checkpoint" leaves the checkpoint's own.
+    """
 
     width: int
     height: int
     num_inference_steps: int
     guidance_scale: float
     scheduler: str = "checkpoint"
+    beta_schedule: str = "checkpoint"
     batch_size: int = 4
 
 
@@ -98,7 +102,9 @@ class ClipSettings:
         motion adapter's length.
     strength: for LTX-Video, how closely frame 0 follows the keyframe (1: exactly). For AnimateDiff, how much noise is
         added to the repeated keyframe (1: nothing of the keyframe is left).
-    timesteps: noise levels to visit, from 1000 down to 0, in place of those that num_inference_steps gives.
+    beta_schedule: of AnimateDiff's scheduler; "checkpoint" leaves the checkpoint's own.
+    timesteps: noise levels to visit, from 1000 down to 0, in place of those that num_inference_steps gives. They are visited as they
+        are: nothing shifts them.
     image_cond_noise_scale, decode_timestep, decode_noise_scale: arguments of diffusers' LTXConditionPipeline.
     keyframe_crf: CRF, 0..51, at which the keyframe is compressed as H.264 before the model sees it (LTX-Video's own code
         uses 29, so that stills move more); None does not compress it.
@@ -111,6 +117,7 @@ class ClipSettings:
     num_inference_steps: int
     guidance_scale: float
     scheduler: str = "checkpoint"
+    beta_schedule: str = "checkpoint"
     strength: float = 1.0
     timesteps: tuple[float, ...] = ()
     image_cond_noise_scale: float = 0.0

@@ -57,7 +57,7 @@ class Models:
         still, long, short = (
             read_workflow(WORKFLOWS / f"{name}.yaml").model_copy(update={"height": self.height, "width": self.width}) for name in names
         )
-        self.keyframe = KeyframeModel("k", sd, still.settings(), device)
+        self.keyframe = KeyframeModel("k", sd, still.settings(), device)  # type: ignore[arg-type]
         self.ltx = LtxVideoModel("l", ltx, long.settings(), device)  # type: ignore[arg-type]
         self.animatediff = AnimateDiffModel("a", animate, short.settings(), device)  # type: ignore[arg-type]
         self.sd_text, self.ltx_text = PromptEncoder("s", sd, None, device), PromptEncoder("t", ltx, long.max_tokens, device)

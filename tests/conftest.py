@@ -50,10 +50,12 @@ EPISODE_FRAMES = 60 + 36 + 48 - 12
 
 # Ray's workers have a niceness of 15. On a busy machine, whatever else runs would keep them from ever answering.
 os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray wants it so
+# Two workers of pytest on two cores: threads of torch would only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # What `make check` leaves out: files whose tests start Ray or run a model, nearly all of them. Single tests elsewhere are marked.
 RAY = ("controls", "drivers", "faults", "jobs", "metrics", "nodes", "pool", "render")
-MODELS = ("actors", "gpu_benchmark", "judges", "training")
+MODELS = ("actors", "gpu_benchmark", "judges", "loading", "training")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
+from actors.families import Family
 from actors.files import check_folder, check_size
+from actors.folders import identify_folder, opened
 from actors.values import Lora, ModelError, ModelFiles
 from pipeline import PROJECT
 from pipeline.story.errors import InputError
@@ -55,7 +57,7 @@ def check_files(workflow: Workflow, files: ModelFiles) -> None:
     """
     field = "checkpoint"
     try:
-        check_folder(files.checkpoint, "checkpoint")
+        check_checkpoint(check_folder(files.checkpoint, "checkpoint"), workflow.kind)
         field = "width, height"
         check_size(workflow.width, workflow.height, workflow.kind.size_multiple)
         field = "num_frames"
@@ -68,6 +70,15 @@ def check_files(workflow: Workflow, files: ModelFiles) -> None:
         raise InputError(f"workflow {workflow.name}: {field}: {error}") from error
 
 
+def check_checkpoint(folder: Path, family: Family) -> None:
+    """Raises ModelError where the folder lacks something, or its pipeline is none that the family can load."""
+    found = identify_folder(folder)
+    if found.faults:
+        raise ModelError(f"checkpoint {folder}: {found.faults[0]}")
+    if found.family not in (family.name, family.checkpoints):
+        raise ModelError(f"checkpoint {folder} is {found.architecture}, for family {found.family} and not for {family.name}")
+
+
 def state_of_files(workflow: Workflow, settings: Settings) -> str:
     """`ready` and the size of the model files, or what is missing; text for people. Nothing is loaded."""
     try:
@@ -76,7 +87,7 @@ def state_of_files(workflow: Workflow, settings: Settings) -> str:
     except InputError as error:
         return str(error).removeprefix(f"workflow {workflow.name}: ")
     folders = [files.checkpoint, *([files.motion_adapter] if files.motion_adapter else [])]
-    megabytes = sum(p.stat().st_size for folder in folders for p in Path(folder).rglob("*.safetensors")) / 1e6
+    megabytes = sum(p.stat().st_size for folder in folders for p in opened(Path(folder))) / 1e6
     return f"ready, {megabytes:,.1f} MB"
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from math import prod
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-
 from actors.families import ENCODER, FAMILIES, Lazy
-from actors.values import ModelFiles
+from actors.folders import opened
+from actors.headers import read_header
+from actors.values import ModelError, ModelFiles
 from catalog.store import Catalog
 from cluster.specs import ModelSpec
 from pipeline.plan.resolve import StagePlan
@@ -91,20 +90,19 @@ def frame_bytes(flow: Workflow) -> int:
 
 
 def weights(folders: list[str], text: bool, dtype: str) -> int:
-    """Bytes that the safetensors files in these folders take on a device.
+    """Bytes that the weights in these folders take on a device: of the files that a loader would open, and of no others.
 
     Args:
         text: True counts only the subfolders of text encoders, False only the others.
         dtype: as in a workflow. float32 takes four bytes for a number, all others two: on a GPU, "auto" loads 16 bits.
     """
-    files = [(p.relative_to(f).parts[0].startswith("text_encoder"), p) for f in folders for p in Path(f).rglob("*.safetensors")]
+    files = [(p.relative_to(f).parts[0].startswith("text_encoder"), p) for f in folders for p in opened(Path(f))]
     return sum(_numbers(p) for is_text, p in files if is_text == text) * (4 if dtype == "float32" else 2)
 
 
 def _numbers(file: Path) -> int:
     """How many numbers a safetensors file holds. Only its header is read."""
     try:
-        with safe_open(file, "np") as tensors:
-            return sum(prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118 - not a dictionary
-    except (OSError, SafetensorError):
+        return sum(tensor.parameters for tensor in read_header(file).tensors.values())
+    except ModelError:
         return file.stat().st_size // 2  # a guess: loading the model will report the damaged file

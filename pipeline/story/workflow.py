@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from actors.families import FAMILIES, Family
 from actors.values import ClipSettings, KeyframeSettings
@@ -19,6 +19,7 @@ from .yaml_file import read_yaml
 WORKFLOWS = PROJECT / "configs" / "workflows"
 RETIRED = PROJECT / "archive" / "workflows"
 Action = Literal["new_seed", "new_keyframe", "give_up"]
+LATER_FIELDS = {"beta_schedule": "checkpoint"}  # fields that workflows got later, and the value that changes nothing
 if TYPE_CHECKING:  # mypy cannot read a Literal that is built at run time
     FamilyName = str
 else:
@@ -51,6 +52,7 @@ class Retry(Written):
 Parameter = Literal[
     "num_inference_steps", "guidance_scale", "strength", "image_cond_noise_scale", "decode_timestep", "decode_noise_scale", "keyframe_crf"
 ]
+BetaSchedule = Literal["checkpoint", "linear", "scaled_linear"]
 WHOLE = ("num_inference_steps", "keyframe_crf")  # parameters that take only whole numbers
 
 
@@ -82,6 +84,9 @@ class Workflow(Written):
     )
     guidance_scale: float = Field(ge=1, le=30)
     scheduler: Literal["checkpoint", "ddim", "euler", "euler_ancestral", "dpmpp_2m_karras"] = "checkpoint"
+    beta_schedule: BetaSchedule = Field(
+        "checkpoint", description="of the noise; family animatediff takes linear if not given, as published motion modules were trained on"
+    )
     strength: float = Field(1.0, gt=0, le=1, description="clips only; see actors/values.py")
     image_cond_noise_scale: float = Field(0.0, ge=0, le=1)
     decode_timestep: float = Field(0.0, ge=0, le=1)
@@ -108,6 +113,12 @@ class Workflow(Written):
                 raise ValueError(f"parameters.{name}: its own value {default} is not between {span.minimum:g} and {span.maximum:g}")
         return self
 
+    @model_serializer(mode="wrap")
+    def _without_later_fields(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out fields that the first workflows did not have, where they change nothing: digests must stay what they were."""
+        written: dict[str, Any] = write(self)
+        return {name: value for name, value in written.items() if LATER_FIELDS.get(name, LATER_FIELDS) != value}
+
     @model_validator(mode="after")
     def _fits_its_family(self) -> Workflow:
         kind = self.kind
@@ -126,6 +137,9 @@ class Workflow(Written):
         ):
             having = [f.name for f in FAMILIES.values() if "timesteps" in f.own]
             raise ValueError(f"timesteps belong to family {' and '.join(having)}, and go down")
+        if self.beta_schedule != "checkpoint" and not kind.betas:
+            having = [f.name for f in FAMILIES.values() if f.betas]
+            raise ValueError(f"beta_schedule belongs to family {' and '.join(having)}, and only there")
         return self
 
     @property
@@ -177,4 +191,7 @@ def read_workflow(path: Path) -> Workflow:
     Raises:
         InputError: the file does not fit. The message is one sentence with file and line.
     """
-    return read_yaml(path, Workflow)
+    workflow = read_yaml(path, Workflow)
+    given = "beta_schedule" in workflow.model_fields_set
+    # Not the field's default: versions in catalogs from before the field were rendered with the checkpoint's betas.
+    return workflow if given else workflow.model_copy(update={"beta_schedule": workflow.kind.betas or "checkpoint"})

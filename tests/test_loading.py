@@ -1,0 +1,182 @@
+"""Published layouts and settings in miniature: loaded right, or refused in a sentence before anything renders."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from actors.animatediff import AnimateDiffModel
+from actors.keyframe import KeyframeModel
+from actors.ltx_video import LtxVideoModel
+from actors.prompts import PromptEncoder
+from actors.values import ClipRequest, ClipSettings, ModelError, ModelFiles
+from pipeline.registry.workflows import settings_digest
+from pipeline.render.needs import weights
+from pipeline.story.errors import InputError
+from pipeline.story.workflow import WORKFLOWS, Workflow, read_workflow
+
+from .conftest import DEMO, EPISODE, refused
+from .test_actors import ANIMATE, HANA, LTX, SD, STILLS, animatediff, still, words
+
+DISTILLED = (1000, 993, 987, 981, 975, 909, 725, 0.03)  # LTX-Video 0.9.8's own noise levels
+
+
+@pytest.fixture
+def stills(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(DEMO / "stable-diffusion", tmp_path / "stills"))
+
+
+def change(file: Path, **values: Any) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+
+def picture(checkpoint: Path) -> np.ndarray:
+    return KeyframeModel("stills", ModelFiles(str(checkpoint)), STILLS).generate([still(HANA, 1)])[1][0]
+
+
+def clip() -> ClipRequest:
+    return ClipRequest("t1", 1, prompt=words(HANA, ltx=True), negative=words("", ltx=True), keyframe=np.full((64, 96, 3), 128, np.uint8))
+
+
+def test_animatediff_samples_on_the_betas_that_its_workflow_names_and_stills_keep_theirs():
+    linear = AnimateDiffModel("a", ANIMATE, ClipSettings(96, 64, 8, 8, 6, 2.0, strength=0.7, beta_schedule="linear"))
+    told = linear.pipe.scheduler.config
+    betas = torch.linspace(told.beta_start, told.beta_end, told.num_train_timesteps)
+    if told.rescale_betas_zero_snr:  # arXiv 2305.08891, algorithm 1
+        root = torch.cumprod(1 - betas, 0).sqrt()
+        root = (root - root[-1]) * root[0] / (root[0] - root[-1])
+        alphas = root**2
+    else:
+        alphas = torch.cumprod(1 - betas, 0)
+    assert torch.allclose(linear.pipe.scheduler.alphas_cumprod, alphas, atol=1e-6)
+    own = animatediff().pipe.scheduler.alphas_cumprod
+    assert abs(float(own[500] - alphas[500])) > 0.01, "the checkpoint's own betas are others"
+    assert KeyframeModel("k", SD, STILLS).pipe.scheduler.config.beta_schedule == "scaled_linear"
+
+
+def test_a_workflow_of_animatediff_takes_linear_betas_unless_it_says_otherwise(tmp_path):
+    text = (WORKFLOWS / "animatediff_16.yaml").read_text()
+    assert read_workflow(WORKFLOWS / "animatediff_16.yaml").beta_schedule == "linear"
+    (tmp_path / "mine.yaml").write_text(text.replace("beta_schedule: linear\n", ""))
+    assert read_workflow(tmp_path / "mine.yaml").beta_schedule == "linear"
+    (tmp_path / "mine.yaml").write_text(text.replace("beta_schedule: linear", "beta_schedule: checkpoint"))
+    mine = read_workflow(tmp_path / "mine.yaml")
+    assert mine.beta_schedule == "checkpoint"
+    stored = json.loads(mine.model_dump_json())
+    assert "beta_schedule" not in stored and settings_digest(Workflow.model_validate(stored)) == settings_digest(mine), "as before the field"
+    (tmp_path / "ltx.yaml").write_text((WORKFLOWS / "ltx_video_2b.yaml").read_text() + "beta_schedule: linear\n")
+    with pytest.raises(InputError, match="beta_schedule belongs to family"):
+        read_workflow(tmp_path / "ltx.yaml")
+
+
+@pytest.mark.parametrize("scheduler", [{"shift": 3.0}, {"shift_terminal": 0.1}, {"use_dynamic_shifting": True}])
+def test_a_distilled_models_noise_levels_are_visited_as_they_are_whatever_the_checkpoints_scheduler_would_shift(tmp_path, scheduler):
+    folder = Path(shutil.copytree(DEMO / "ltx-video", tmp_path / "ltx"))
+    change(folder / "scheduler" / "scheduler_config.json", **scheduler)
+    model = LtxVideoModel("ltx", ModelFiles(str(folder)), ClipSettings(96, 64, 9, 24, 8, 1.0, timesteps=DISTILLED))
+    visited = []
+    step = model.pipe.scheduler.step
+    model.pipe.scheduler.step = lambda noise, t, *args, **more: visited.append(float(t)) or step(noise, t, *args, **more)
+    model.generate([clip()])
+    assert visited == pytest.approx(DISTILLED, abs=1e-2)
+
+
+@pytest.mark.parametrize("scheduler", ["euler", "ddim"])
+def test_a_scheduler_that_a_family_cannot_sample_with_is_told_when_the_model_is_built(scheduler):
+    settings = ClipSettings(96, 64, 9, 24, 2, 1.0, timesteps=(1000, 500), scheduler=scheduler)
+    with pytest.raises(ModelError, match="ltx cannot make a take: "):
+        LtxVideoModel("ltx", LTX, settings)
+
+
+def test_dynamic_shifting_without_given_noise_levels_is_told_when_the_model_is_built(tmp_path):
+    folder = Path(shutil.copytree(DEMO / "ltx-video", tmp_path / "ltx"))
+    change(folder / "scheduler" / "scheduler_config.json", use_dynamic_shifting=True)
+    with pytest.raises(ModelError, match="ltx cannot make a take: "):
+        LtxVideoModel("ltx", ModelFiles(str(folder)), ClipSettings(96, 64, 9, 24, 4, 1.0))
+
+
+def test_a_safety_checker_and_other_extras_of_a_folder_are_never_loaded(stills):
+    before = picture(DEMO / "stable-diffusion")
+    extras = {"safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"], "feature_extractor": ["transformers", "CLIPImageProcessor"]}
+    change(stills / "model_index.json", **extras, requires_safety_checker=True)
+    for name in extras:
+        (stills / name).mkdir()
+        (stills / name / "model.safetensors").write_bytes(b"whoever opens this fails")
+    (stills / "v1-5-pruned.safetensors").write_bytes(b"the original file lies beside it in published folders")
+    assert np.array_equal(picture(stills), before)
+
+
+def test_a_folder_that_holds_only_a_variant_is_loaded(stills):
+    before = picture(DEMO / "stable-diffusion")
+    for part in ("unet", "vae", "text_encoder"):
+        (file,) = (stills / part).glob("*.safetensors")
+        file.rename(file.with_name(file.name.replace(".safetensors", ".fp16.safetensors")))
+    assert np.array_equal(picture(stills), before)
+    encoded = [PromptEncoder("t", ModelFiles(str(folder))).encode([HANA])[0].embeds for folder in (stills, DEMO / "stable-diffusion")]
+    assert np.array_equal(*encoded)
+
+
+def test_a_tensor_that_a_checkpoint_lacks_is_named(stills):
+    (file,) = (stills / "unet").glob("*.safetensors")
+    tensors = load_file(file)
+    tensors.pop("conv_out.weight")
+    save_file(tensors, file)
+    with pytest.raises(ModelError, match=r"lacks 1 tensors of its unet, such as conv_out.weight"):
+        picture(stills)
+
+
+@pytest.mark.parametrize(
+    ("file", "values", "sentence"),
+    [
+        ("model_index.json", {"_class_name": "StableDiffusionXLPipeline"}, "Tower has no family for StableDiffusionXLPipeline"),
+        ("model_index.json", {"_class_name": "LatentConsistencyModelPipeline"}, "Tower has no family for LatentConsistencyModelPipeline"),
+        ("unet/config.json", {"in_channels": 17}, "for inpainting or editing, and draws no prompt"),
+        ("model_index.json", {"_class_name": "LTXPipeline"}, "for family ltx_video and not for stable_diffusion"),
+    ],
+)
+def test_a_checkpoint_that_no_take_could_come_of_is_told_by_plan(tmp_path, here, file, values, sentence):
+    folder = Path(shutil.copytree(DEMO / "stable-diffusion", tmp_path / "models" / "stills"))
+    change(folder / file, **values)
+    text = (WORKFLOWS / "sd15_keyframe_demo.yaml").read_text().replace("demo:stable-diffusion", "stills").replace("sd15_keyframe_demo", "mine")
+    (tmp_path / "mine.yaml").write_text(text)
+    (tmp_path / "episode.yaml").write_text(EPISODE.replace("sd15_keyframe_demo", "mine"))
+    here("workflows", "register", tmp_path / "mine.yaml")
+    refused(here("plan", "episode.yaml"), "workflow mine: checkpoint", sentence)
+
+
+def test_prompts_longer_than_the_encoders_positions_are_told_when_it_is_built(stills):
+    with pytest.raises(ModelError, match=r"max_tokens 150: the text encoder of checkpoint .* has \d+ positions"):
+        PromptEncoder("t", SD, max_tokens=150)
+    told = json.loads((stills / "tokenizer" / "tokenizer_config.json").read_text())
+    told.pop("model_max_length", None)
+    (stills / "tokenizer" / "tokenizer_config.json").write_text(json.dumps(told))
+    encoder = PromptEncoder("t", ModelFiles(str(stills)))
+    assert encoder.max_tokens == encoder.encoder.config.max_position_embeddings
+
+
+def test_a_t5_tokenizer_that_tells_no_length_needs_one_from_the_workflow(tmp_path):
+    folder = Path(shutil.copytree(DEMO / "ltx-video", tmp_path / "ltx"))
+    told = json.loads((folder / "tokenizer" / "tokenizer_config.json").read_text())
+    told.pop("model_max_length", None)
+    (folder / "tokenizer" / "tokenizer_config.json").write_text(json.dumps(told))
+    with pytest.raises(ModelError, match="does not say how long a prompt may be; give max_tokens"):
+        PromptEncoder("t", ModelFiles(str(folder)))
+    assert PromptEncoder("t", ModelFiles(str(folder)), max_tokens=64).max_tokens == 64
+
+
+def test_the_first_guess_of_memory_counts_what_would_be_opened_and_nothing_else(stills):
+    before = [weights([str(stills)], text, "auto") for text in (False, True)]
+    for part in ("unet", "vae", "text_encoder"):
+        (file,) = (stills / part).glob("*.safetensors")
+        for other in (".fp16", ".non_ema"):
+            shutil.copy(file, file.with_name(file.name.replace(".safetensors", f"{other}.safetensors")))
+    shutil.copytree(stills / "unet", stills / "safety_checker")
+    shutil.copy(next((stills / "unet").glob("*.safetensors")), stills / "v1-5-pruned-emaonly.safetensors")
+    assert [weights([str(stills)], text, "auto") for text in (False, True)] == before
