@@ -83,9 +83,15 @@ def test_a_distilled_models_noise_levels_are_visited_as_they_are_whatever_the_ch
     model = LtxVideoModel("ltx", ModelFiles(str(folder)), ClipSettings(96, 64, 9, 24, 8, 1.0, timesteps=DISTILLED))
     visited = []
     step = model.pipe.scheduler.step
-    model.pipe.scheduler.step = lambda noise, t, *args, **more: visited.append(float(t)) or step(noise, t, *args, **more)
+
+    def seen(noise: torch.Tensor, t: torch.Tensor, *args: Any, **more: Any) -> Any:
+        scheduler, made = model.pipe.scheduler, step(noise, t, *args, **more)
+        visited.append((float(t), float(scheduler.sigmas[scheduler.step_index - 1])))  # what the model is told, and where it is
+        return made
+
+    model.pipe.scheduler.step = seen
     model.generate([clip()])
-    assert visited == pytest.approx(DISTILLED, abs=1e-2)
+    assert visited == [(pytest.approx(t, abs=1e-2), pytest.approx(t / 1000, abs=1e-5)) for t in DISTILLED]
 
 
 @pytest.mark.parametrize("scheduler", ["euler", "ddim"])
