@@ -15,13 +15,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
+import pyarrow.parquet as pq
 import pytest
 import typer
+import yaml
 from pydantic import BaseModel
 
+from catalog.standing import name_of
 from gates.rules import Declaration
 from gates.verdict import LABELS
 from pipeline.cli.main import app
+from pipeline.evidence.pages import tables
 from pipeline.story.cluster_profile import ClusterProfile
 from pipeline.story.episode import Character, Episode, Location, Sequence, Shot
 from pipeline.story.gate_profile import load_profile
@@ -338,6 +342,16 @@ def test_every_label_and_every_declaration_is_listed() -> None:
     told = (PROJECT / "docs" / "gates.md").read_text().partition("| label | gate |")[2].partition("\n## ")[0]
     first = {name for row in re.findall(r"^\| (`.+?) \|", told, re.M) for name in words(row)}
     assert first == {*LABELS, *get_args(Declaration)}
+
+
+def test_the_generated_pages_are_todays() -> None:
+    """The page of the tables is the schema's; the reasons are told in the same words by the ledger, and by the page that is written from it."""
+    assert (PROJECT / "docs" / "TABLES.md").read_text() == tables()
+    reasons = {ref: " ".join(why.split()) for ref, why in yaml.safe_load((PROJECT / "archive" / "reasons.yaml").read_text()).items()}
+    ledger = pq.read_table(PROJECT / "configs" / "evidence" / "promotions.parquet").to_pylist()
+    assert {name_of(row): row["why"] for row in ledger if row["action"] == "archive"} == reasons
+    page = (PROJECT / "docs" / "FAILED_ATTEMPTS.md").read_text()
+    assert [why for why in reasons.values() if f"**Why**: {why}\n" not in page] == []
 
 
 # --- the checks can fail ------------------------------------------------------------------------------------------------
