@@ -5,6 +5,7 @@ Each check is a function from text to faults, and is shown a planted fault first
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 import tomllib
@@ -36,7 +37,8 @@ PAGES += [PROJECT / "actors" / "demo" / "README.md", PROJECT / "cluster" / "depl
 GUIDE = PROJECT / "docs" / "SETUP_GUIDE.md"
 TO_BE_MADE = {"actors/wan_video.py", "configs/workflows/wan22_ti2v_5b.yaml"}  # docs/ADD_A_MODEL.md tells its reader to write them
 OLD_NAMES = {"TOWER_PROFILE"}  # the code names it only to refuse it
-MODULES = ("pipeline", "benchmarks", "actors", "catalog", "cluster", "gates")
+PRODUCT = ("pipeline", "actors", "catalog", "cluster", "gates")
+MODULES = (*PRODUCT, "benchmarks")
 
 
 @dataclass(frozen=True)
@@ -285,6 +287,43 @@ def test_every_metric_and_every_alert_is_listed() -> None:
     assert sorted(re.findall(r"^\| `(Tower\w+)`", told, re.M)) == sorted(alerts)
 
 
+FILLED_IN = (
+    "SH0010",
+    "clip",
+    "frozen",
+    "takes",
+    "experimental",
+    "stale",
+    "a device",
+)  # the page's examples of what the code puts into a sentence
+
+
+@cache
+def sayings() -> tuple[str, ...]:
+    """Every text in the product's code but docstrings, of an f-string each part between its holes; and names of errors, which texts begin with."""
+    trees = [ast.parse(file.read_text()) for folder in PRODUCT for file in sorted((PROJECT / folder).rglob("*.py"))]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    docstrings = {id(n.value) for n in nodes if isinstance(n, ast.Expr)}
+    texts = [n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str) and id(n) not in docstrings]
+    return (*texts, *(n.name for n in nodes if isinstance(n, ast.ClassDef)))
+
+
+def message_faults(text: str) -> Iterator[str]:
+    """Messages in the first column of a table that no code can print: their words between examples and `…` are the code's."""
+    for row in re.findall(r"^\| (.+?) \|", text, re.M):
+        for message in re.findall(r"`([^`]+)`", row):
+            pieces = re.split(rf"[;:,…]|\b\d[\d.x]*\b|\b(?:{'|'.join(FILLED_IN)})\b", message)
+            for piece in filter(None, map(str.strip, pieces)):
+                if not any(piece in saying for saying in sayings()):
+                    yield f"no code says {piece!r}: {message}"
+
+
+def test_every_message_in_the_page_of_troubles_is_one_that_the_code_prints() -> None:
+    page = (PROJECT / "docs" / "TROUBLESHOOTING.md").read_text().partition("\n## ")[0]
+    assert page.count("`") > 60
+    assert not list(message_faults(page))
+
+
 def words(cell: str) -> set[str]:
     return set(re.findall(r"`(\w+)`", cell))
 
@@ -387,6 +426,7 @@ def test_right_paths_are_let_through() -> None:
         (settings_faults, GUIDE.read_text().replace("| `TOWER_DEVICES`", "| `TOWER_DEVISES`"), "TOWER_DEVICES is not in the table"),
         (package_faults, GUIDE.read_text().replace("| duckdb |", "| duckbd |"), "duckdb is not in the table"),
         (package_faults, GUIDE.read_text().replace("| duckdb |", "| duckbd |"), "duckbd is not installed"),
+        (message_faults, "| `no device began within 120 s` | x |", "no code says 'no device began within': no device began within 120 s"),
         (missing_tests, "test_nothing.py", "test_docs.py is not told of"),
         (missing_tests, "test_nothing.py", "test_nothing.py does not exist"),
     ],

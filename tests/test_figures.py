@@ -237,7 +237,7 @@ def told_in(page: Path) -> tuple[str, ...]:
     return tuple(words for name, words in from_code() if PROJECT / name == page)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
 def test_every_figure_names_the_command_that_measured_it(page: Path) -> None:
     assert not list(unsourced(page.read_text(), told_in(page)))
 
@@ -252,7 +252,7 @@ def test_what_is_known_without_a_command_is_still_said() -> None:
 PLANTED = "It took 12.5 s here."
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
 def test_a_planted_figure_is_found_in_every_section_of_every_page(page: Path) -> None:
     lines, told = page.read_text().splitlines(), told_in(page)
     headings = [block.line for block in blocks(page.read_text()) if block.kind == "heading"]
