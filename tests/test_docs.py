@@ -300,7 +300,7 @@ FILLED_IN = (
 
 @cache
 def sayings() -> tuple[str, ...]:
-    """Every text in the product's code but docstrings, of an f-string each part between its holes; and names of errors, which texts begin with."""
+    """Every text in the product's code but docstrings, f-strings cut at their holes; and names of classes: errors begin with them."""
     trees = [ast.parse(file.read_text()) for folder in PRODUCT for file in sorted((PROJECT / folder).rglob("*.py"))]
     nodes = [node for tree in trees for node in ast.walk(tree)]
     docstrings = {id(n.value) for n in nodes if isinstance(n, ast.Expr)}
@@ -351,7 +351,7 @@ def test_every_label_and_every_declaration_is_listed() -> None:
 
 
 def test_the_generated_pages_are_todays() -> None:
-    """The page of the tables is the schema's; the reasons are told in the same words by the ledger, and by the page that is written from it."""
+    """The page of the tables is the schema's; the ledger, and the page that is written from it, tell the reasons in the same words."""
     assert (PROJECT / "docs" / "TABLES.md").read_text() == tables()
     reasons = {ref: " ".join(why.split()) for ref, why in yaml.safe_load((PROJECT / "archive" / "reasons.yaml").read_text()).items()}
     ledger = pq.read_table(PROJECT / "configs" / "evidence" / "promotions.parquet").to_pylist()
