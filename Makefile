@@ -36,8 +36,8 @@ schemas: $(READY)
 docs: $(READY)
 	folder=$$(mktemp -d) && TOWER_CATALOG_URI=$$folder $(BIN)/tower docs --out docs; rm -rf $$folder
 
-# uv installs in a third of pip's time. It does not read pip's settings, so it is told of them, and to treat all indexes alike, as
-# pip does. Where uv is not to be had, pip installs.
+# uv installs quicker than pip (docs/benchmarks.md). It does not read pip's settings, so it is told of them, and to treat all indexes
+# alike, as pip does. Where uv is not to be had, pip installs.
 define install
 	@pip() { $(BIN)/pip --disable-pip-version-check "$$@"; }; \
 	told() { pip config get ":env:.$$1" 2>/dev/null || pip config get "global.$$1" 2>/dev/null || true; }; \

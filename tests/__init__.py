@@ -15,6 +15,7 @@
 | test_doctor.py | `tower doctor` tells what can render here, and changes nothing |
 | test_drivers.py | two drivers on one episode: one renders, a dead one blocks nobody |
 | test_faults.py | the whole path killed, interrupted, misled |
+| test_figures.py | a figure in a page stands beside the command that measured it, or is the code's |
 | test_fuzz.py | no episode file, whatever is in it, gives a traceback |
 | test_gate_files.py | `tower gate` on hostile and odd files |
 | test_gates.py | planted faults found, good pictures let through |

@@ -1,4 +1,4 @@
-"""The documents: every command parses, every path exists, every setting and package is listed, and figures are the code's.
+"""The documents: every command parses, every path exists, every setting and package is listed. For figures see test_figures.py.
 
 Each check is a function from text to faults, and is shown a planted fault first: a check that finds nothing proves nothing.
 """
@@ -15,16 +15,19 @@ from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
+import pyarrow.parquet as pq
 import pytest
 import typer
+import yaml
 from pydantic import BaseModel
 
+from catalog.standing import name_of
 from gates.rules import Declaration
 from gates.verdict import LABELS
 from pipeline.cli.main import app
+from pipeline.evidence.pages import tables
 from pipeline.story.cluster_profile import ClusterProfile
 from pipeline.story.episode import Character, Episode, Location, Sequence, Shot
-from pipeline.story.gate_profile import load_profile
 from pipeline.story.settings import Settings
 
 from .conftest import PROJECT
@@ -34,7 +37,8 @@ PAGES += [PROJECT / "actors" / "demo" / "README.md", PROJECT / "cluster" / "depl
 GUIDE = PROJECT / "docs" / "SETUP_GUIDE.md"
 TO_BE_MADE = {"actors/wan_video.py", "configs/workflows/wan22_ti2v_5b.yaml"}  # docs/ADD_A_MODEL.md tells its reader to write them
 OLD_NAMES = {"TOWER_PROFILE"}  # the code names it only to refuse it
-MODULES = ("pipeline", "benchmarks", "actors", "catalog", "cluster", "gates")
+PRODUCT = ("pipeline", "actors", "catalog", "cluster", "gates")
+MODULES = (*PRODUCT, "benchmarks")
 
 
 @dataclass(frozen=True)
@@ -274,37 +278,6 @@ def test_the_example_model_is_still_an_example() -> None:
     assert not [name for name in TO_BE_MADE if (PROJECT / name).exists()], "it is shipped now: say so in docs/ADD_A_MODEL.md"
 
 
-def constant(file: str, name: str) -> Any:
-    """The value of a constant, without importing its module."""
-    for node in ast.parse((PROJECT / file).read_text()).body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == name:
-            return ast.literal_eval(node.value)
-    raise AssertionError(f"{file} has no constant {name}")
-
-
-def figures() -> Iterator[tuple[str, str]]:
-    """(document, what it must say): numbers that the code decides."""
-    version = constant("catalog/schema.py", "VERSION")
-    yield "docs/TROUBLESHOOTING.md", f"has version {version + 1}, this Tower knows versions up to {version}`"
-    (frozen,) = [rule for rule in load_profile("anime").video if rule.label == "frozen"]
-    yield "docs/WATCHING.md", f"frozen ({frozen.measure} 0.42, threshold {frozen.below:.3g})"
-    yield "docs/gates.md", f"{{label: frozen, measure: {frozen.measure}, below: {frozen.below}}}"
-    yield "docs/gates.md", f"gets {frozen.below} levels further"
-    yield "docs/POOL.md", f"A device gives models {100 * constant('cluster/fleet.py', 'MEMORY_SHARE'):.0f} % of its memory"
-    live = constant("pipeline/render/drive.py", "LIVE_IN_TURNS"), constant("pipeline/render/drive.py", "LIVE_PER_DEVICE")
-    yield "docs/POOL.md", f"{live[0]} shots a device are under way at once and not {live[1]}"
-    yield "docs/POOL.md", f"passed over {constant('cluster/choose.py', 'PATIENCE')} times"
-    yield "docs/CLUSTER.md", f"It has {constant('cluster/jobs.py', 'STOP_SECONDS')} seconds to end"
-    yield "docs/WATCHING.md", f"up to {constant('pipeline/render/progress.py', 'LINES')} in an interval"
-    yield "docs/WATCHING.md", f"one line every {Settings.model_fields['log_seconds'].default:.0f} seconds"
-    yield "docs/SETUP_GUIDE.md", f"gives up\nafter {constant('cluster/look.py', 'JOIN_SECONDS')} s"
-
-
-@pytest.mark.parametrize(("page", "told"), figures(), ids=lambda value: value[:60])
-def test_a_documents_numbers_are_the_codes(page: str, told: str) -> None:
-    assert told in (PROJECT / page).read_text()
-
-
 def test_every_metric_and_every_alert_is_listed() -> None:
     told = (PROJECT / "docs" / "WATCHING.md").read_text()
     metrics = re.findall(r'"(tower_\w+)"', (PROJECT / "cluster" / "metrics.py").read_text())
@@ -312,6 +285,43 @@ def test_every_metric_and_every_alert_is_listed() -> None:
     assert metrics and alerts
     assert sorted(re.findall(r"^\| `ray_(tower_\w+)`", told, re.M)) == sorted(metrics)
     assert sorted(re.findall(r"^\| `(Tower\w+)`", told, re.M)) == sorted(alerts)
+
+
+FILLED_IN = (
+    "SH0010",
+    "clip",
+    "frozen",
+    "takes",
+    "experimental",
+    "stale",
+    "a device",
+)  # the page's examples of what the code puts into a sentence
+
+
+@cache
+def sayings() -> tuple[str, ...]:
+    """Every text in the product's code but docstrings, f-strings cut at their holes; and names of classes: errors begin with them."""
+    trees = [ast.parse(file.read_text()) for folder in PRODUCT for file in sorted((PROJECT / folder).rglob("*.py"))]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    docstrings = {id(n.value) for n in nodes if isinstance(n, ast.Expr)}
+    texts = [n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str) and id(n) not in docstrings]
+    return (*texts, *(n.name for n in nodes if isinstance(n, ast.ClassDef)))
+
+
+def message_faults(text: str) -> Iterator[str]:
+    """Messages in the first column of a table that no code can print: their words between examples and `…` are the code's."""
+    for row in re.findall(r"^\| (.+?) \|", text, re.M):
+        for message in re.findall(r"`([^`]+)`", row):
+            pieces = re.split(rf"[;:,…]|\b\d[\d.x]*\b|\b(?:{'|'.join(FILLED_IN)})\b", message)
+            for piece in filter(None, map(str.strip, pieces)):
+                if not any(piece in saying for saying in sayings()):
+                    yield f"no code says {piece!r}: {message}"
+
+
+def test_every_message_in_the_page_of_troubles_is_one_that_the_code_prints() -> None:
+    page = (PROJECT / "docs" / "TROUBLESHOOTING.md").read_text().partition("\n## ")[0]
+    assert page.count("`") > 60
+    assert not list(message_faults(page))
 
 
 def words(cell: str) -> set[str]:
@@ -338,6 +348,16 @@ def test_every_label_and_every_declaration_is_listed() -> None:
     told = (PROJECT / "docs" / "gates.md").read_text().partition("| label | gate |")[2].partition("\n## ")[0]
     first = {name for row in re.findall(r"^\| (`.+?) \|", told, re.M) for name in words(row)}
     assert first == {*LABELS, *get_args(Declaration)}
+
+
+def test_the_generated_pages_are_todays() -> None:
+    """The page of the tables is the schema's; the ledger, and the page that is written from it, tell the reasons in the same words."""
+    assert (PROJECT / "docs" / "TABLES.md").read_text() == tables()
+    reasons = {ref: " ".join(why.split()) for ref, why in yaml.safe_load((PROJECT / "archive" / "reasons.yaml").read_text()).items()}
+    ledger = pq.read_table(PROJECT / "configs" / "evidence" / "promotions.parquet").to_pylist()
+    assert {name_of(row): row["why"] for row in ledger if row["action"] == "archive"} == reasons
+    page = (PROJECT / "docs" / "FAILED_ATTEMPTS.md").read_text()
+    assert [why for why in reasons.values() if f"**Why**: {why}\n" not in page] == []
 
 
 # --- the checks can fail ------------------------------------------------------------------------------------------------
@@ -406,6 +426,7 @@ def test_right_paths_are_let_through() -> None:
         (settings_faults, GUIDE.read_text().replace("| `TOWER_DEVICES`", "| `TOWER_DEVISES`"), "TOWER_DEVICES is not in the table"),
         (package_faults, GUIDE.read_text().replace("| duckdb |", "| duckbd |"), "duckdb is not in the table"),
         (package_faults, GUIDE.read_text().replace("| duckdb |", "| duckbd |"), "duckbd is not installed"),
+        (message_faults, "| `no device began within 120 s` | x |", "no code says 'no device began within': no device began within 120 s"),
         (missing_tests, "test_nothing.py", "test_docs.py is not told of"),
         (missing_tests, "test_nothing.py", "test_nothing.py does not exist"),
     ],

@@ -158,10 +158,12 @@ def test_a_changed_gate_profile_only_judges_again(copied, planned, own_profiles)
     assert all(row["keyframe"] == "keep" and "accepted becomes rejected" in row["why"][0]["text"] for row in rows.values())
 
 
-def test_what_a_shot_declares_only_judges_again(copied, planned):
+def test_what_a_shot_declares_only_judges_again(copied, here, planned):
     edit(copied, "title: A test}", "title: A test, declares: [night]}")
     assert planned()["SH0010"]["state"] == "rejudge" and planned()["SH0020"]["state"] == "clean"
-    assert {w["code"] for w in planned()["SH0010"]["why"]} == {"declares_changed"}
+    assert [(w["stage"], w["code"]) for w in planned()["SH0010"]["why"]] == [("keyframe", "declares_changed"), ("clip", "declares_changed")]
+    told = here("plan", "episode.yaml").out
+    assert " ".join(told.split()).count("its declarations changed") == 1, "both stages have that reason; a person reads it once"
 
 
 def test_a_retake_renders_exactly_what_the_plan_said_with_another_seed(copied, here, planned):

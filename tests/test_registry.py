@@ -215,6 +215,7 @@ def test_a_retired_workflow_still_loads_and_tells_why(here):
     assert shown["status"] == "archived" and shown["settings"]["strength"] == 0.7
     told = here("workflows", "explain", "animatediff_16_demo@1")
     assert "archived" in told.out and "wrong_first_frame" in told.out and "archive by the project" in told.out
+    assert told.out.count("figures tear apart") == 1
     again = json.loads(here("workflows", "show", "#" + shown["settings_digest"][:10], "--json").out)
     assert again["workflow"] == "animatediff_16_demo@1"
 
@@ -235,8 +236,10 @@ def test_the_ledger_moves_a_status_and_a_benchmark_brings_it_back(here):
     evidence = json.loads(here("workflows", "explain", "ltx_video_2b_demo@1", "--json").out)["cells"][0]["benchmark"]
     assert here("workflows", "deprecate", "ltx_video_2b_demo@1", "--why", "a better one came", "--by", "Mika").code == 0
     assert statuses(here)["ltx_video_2b_demo@1"] == "deprecated"
+    assert here("workflows", "explain", "ltx_video_2b_demo@1").out.count("a better one came") == 1
     assert here("workflows", "promote", "ltx_video_2b_demo@1", "--evidence", evidence, "--by", "Mika").code == 0
     assert statuses(here)["ltx_video_2b_demo@1"] == "proven"
+    assert "by Mika: a better one came" in here("workflows", "explain", "ltx_video_2b_demo@1").out, "the ledger keeps what no longer holds"
 
 
 def test_a_changed_library_model_file_or_suite_makes_the_status_stale(tmp_path, here, monkeypatch):

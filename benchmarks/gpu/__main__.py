@@ -1,6 +1,6 @@
 """Measure a GPU: python -m benchmarks.gpu [--minutes 8] [--out gpu-figures] [--tiny]
 
-    --tiny    the same code with narrow models and small pictures: a rehearsal on a CPU, in half a minute
+    --tiny    the same code with narrow models and small pictures: a rehearsal on a CPU, in minutes
     --judge   no measuring: gates the clips that an earlier run brought back in --out, where PyAV was not there
 
 Steps run one after another, the most valuable first, each in a process of its own: what a step breaks, or a card that runs out

@@ -62,7 +62,7 @@ def plan(
         show(as_rows(chosen, chosen.shots), True)
         return
     rows = as_rows(chosen, [s for s in chosen.shots if s.stale or s.reasons])
-    shown = [r | {"why": "; ".join(w["text"] for w in r["why"])} for r in rows]
+    shown = [r | {"why": "; ".join(dict.fromkeys(w["text"] for w in r["why"]))} for r in rows]  # two stages may have one reason
     show([{k: r[k] for k in ("shot", "state", *STAGES, "gpu_minutes", "why")} for r in shown], False, "nothing is stale")
     known = [r["gpu_minutes"] for r in rows if r["gpu_minutes"] is not None]
     unknown = len(rows) - len(known)

@@ -105,8 +105,8 @@ def explain(ref: Ref, as_json: AsJson = False) -> None:
     out.print(f"{workflow.title} is {standing.status}: {standing.why}", highlight=False, soft_wrap=True)
     for row in ledger:
         decision = f"{row['at']:%Y-%m-%d} {row['action']} by {row['by']}"
-        more = ", ".join(str(row[k]) for k in ("evidence", "why") if row[k])
-        out.print(f"  ledger: {decision}: {more}", highlight=False, soft_wrap=True)
+        said = [row["evidence"], row["why"] if row["why"] != standing.why else ""]  # the first line has told that reason
+        out.print(": ".join(filter(None, (f"  ledger: {decision}", ", ".join(filter(None, said))))), highlight=False, soft_wrap=True)
     keys = ("benchmark", "case", "seed", "outcome", "labels", "device_seconds", "take", "device")
     show([{k: row[k] for k in keys} for row in cells], False, "no benchmark rows")
 
