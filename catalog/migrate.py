@@ -39,6 +39,8 @@ def migrate(place: Place) -> int:
     for table in TABLES.values():
         check_writable(place, table.name)
         _try(partial(_bring, place, table))
+        if place.is_local:
+            place.flush(table.name)  # the engine makes a table's folders, and flushes none
         seal_new(place, table.name)
     row = {"version": VERSION, "at": datetime.now(UTC), "tower": tower_version(), "host": socket.gethostname()}
     file = write_data(place, "migrations", pa.Table.from_pylist([row], schema=MIGRATIONS.schema).to_batches(), MIGRATIONS.schema)

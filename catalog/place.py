@@ -73,6 +73,11 @@ class Place:
         """Address of the Delta table of that name, as deltalake takes it: a path of this machine as it is, a URL escaped once."""
         return f"{self.uri if self.is_local else _escaped(self.uri)}/{name}"
 
+    def make(self) -> None:
+        """Make the folder of a local catalog, and those above it; on return they are safe on disk."""
+        if self.is_local:
+            _make(self.folder)
+
     def write(self, path: str, data: bytes) -> None:
         """Write a file, whole or not at all; on return it is safe on disk. A failed write leaves nothing behind.
 
@@ -98,7 +103,7 @@ class Place:
         _flush(target.parent)
 
     def flush(self, path: str) -> None:
-        """Flush a file of a local catalog, and its folder, to the disk (fsync)."""
+        """Flush a file or a folder of a local catalog, and the folder that holds it, to the disk (fsync)."""
         _flush(self.folder / path)
         _flush((self.folder / path).parent)
 

@@ -53,8 +53,7 @@ class Catalog:
         """
         place = _place(where)
         try:
-            if place.is_local:
-                place.folder.mkdir(parents=True, exist_ok=True)
+            place.make()
             was_version = migrate(place)
             lost = {name: version for name in TABLES if (version := lost_commit(place, name)) is not None}
         except NewerCatalog as error:

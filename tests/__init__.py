@@ -14,6 +14,7 @@
 | test_docs.py | documents: commands parse, paths exist, settings and packages are all listed |
 | test_doctor.py | `tower doctor` tells what can render here, and changes nothing |
 | test_drivers.py | two drivers on one episode: one renders, a dead one blocks nobody |
+| test_durability.py | what a row promises is on the disk before the row counts, told by the kernel |
 | test_faults.py | the whole path killed, interrupted, misled |
 | test_figures.py | a figure in a page stands beside the command that measured it, or is the code's |
 | test_fuzz.py | no episode file, whatever is in it, gives a traceback |

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from catalog.store import Catalog
+from cluster.pool import Pool
 from cluster.specs import PoolOptions
+from cluster.start import ClusterInfo, cluster
+from pipeline.plan.plan import make_plan
+from pipeline.registry.open_catalog import seed
+from pipeline.render.context import Context
+from pipeline.render.drive import drive, studio_for
 from pipeline.render.needs import ModelNeeds
+from pipeline.render.run_log import RunLog
 from pipeline.story.cluster_profile import PROFILES, cluster_profile
+from pipeline.story.episode import load_episode
 from pipeline.story.errors import InputError
 from pipeline.story.settings import Settings
 
@@ -72,6 +82,29 @@ def test_ctrl_c_lets_what_executes_end_and_commits_it(story):
     assert story.clips and all(t["outcome"] == "accepted" for t in story.clips), "what was executing is recorded"
     assert len(story.clips) < 3, "and nothing else was begun"
     assert story.last == "interrupted"
+
+
+def test_an_urgent_shot_goes_before_shots_that_wait_already(tmp_path):
+    """The keyframes of nine shots are asked for at once, the urgent shot's last. A device makes four in a call."""
+    head, shots = EPISODE.split("    shots:\n")[:2]
+    plain = shots.splitlines()[0].replace(", title: A test", "")
+    lines = [plain.replace("SH0010", f"SH{n:04d}") for n in range(10, 90, 10)] + [plain.replace("SH0010", "SH0090, priority: 1")]
+    file = tmp_path / "episode.yaml"
+    file.write_text(head + "    shots:\n" + "\n".join(lines) + "\n")
+    here = Context(settings(catalog_uri=str(tmp_path / "catalog"), devices=1), Catalog.open(tmp_path / "catalog"), Console(quiet=True))
+    seed(here.catalog, here.settings, evidence=False)
+    plan = make_plan(load_episode(file), file, here.settings, here.catalog)
+    stills = replace(plan, shots=[replace(shot, stages=shot.stages[:1]) for shot in plan.shots])
+    log, needs = RunLog(here.catalog, stills, True, {}), ModelNeeds.of(here.catalog, cluster_profile(here.settings))
+
+    async def story(info: ClusterInfo) -> None:
+        async with studio_for(stills, here, log, Pool(info, PoolOptions(devices=1)), needs) as studio:
+            await drive(stills.shots, studio, lambda: len(lines))
+
+    with cluster(devices=1) as info:
+        asyncio.run(story(info))
+    made = [row["shot"] for row in here.catalog.rows("takes")]
+    assert len(made) == 9 and "SH0090" in made[:4], made
 
 
 def test_nobody_who_renders_can_be_told_nothing(here, tmp_path):

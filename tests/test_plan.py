@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,10 @@ import pytest
 import pipeline.plan.verdicts
 import pipeline.story.gate_profile
 from catalog.store import Catalog
+from pipeline.plan.plan import make_plan
+from pipeline.render.studio import _row
+from pipeline.story.episode import load_episode
+from pipeline.story.settings import load_settings
 
 from .conftest import EPISODE, PROJECT, takes_of, tower
 
@@ -106,6 +111,28 @@ def test_a_changed_reference_picture_is_told_by_its_name(copied, planned):
     assert "mine.png" in planned()["SH0010"]["why"][0]["text"]
     Image.open(still).rotate(180).save(copied / "mine.png")
     assert stale(planned()) == {"SH0010": ["reference_changed"]}
+
+
+def test_another_weight_of_a_lora_makes_its_shot_stale_and_the_plan_says_so(copied, planned, rendered):
+    (copied / "models").mkdir()
+    (copied / "models" / "hana.safetensors").write_bytes(b"a plan reads its bytes and loads nothing")
+    edit(copied, "yellow coat}", "yellow coat, lora: {file: hana.safetensors, weight: 0.8}}")
+    assert stale(planned())["SH0010"] == ["reference_changed"] and "hana.safetensors" in planned()["SH0010"]["why"][0]["text"]
+
+    file, catalog = copied / "episode.yaml", Catalog.open(copied / "catalog-data")
+    shot = make_plan(load_episode(file), file, load_settings(), catalog).shots[0]
+    plain = rendered.accepted("keyframe")["SH0010"]
+    judged = {name: plain[name] for name in ("outcome", "measures", "media", "media_path", "media_bytes")}
+    styled = _row("run", shot, shot.stages[0], 9, 0, None) | judged | {"at": datetime.now(UTC)}
+    catalog.append("takes", [styled])
+    assert "SH0010" not in stale(planned()), "a take with exactly this LoRA and this weight is there"
+
+    edit(copied, "weight: 0.8", "weight: 0.6")
+    row = planned()["SH0010"]
+    assert stale(planned())["SH0010"] == ["inputs_changed"] and (row["keyframe"], row["clip"]) == ("render", "render")
+    assert "the weight of a LoRA" in row["why"][0]["text"]
+    edit(copied, "weight: 0.6", "weight: 0.8")
+    assert "SH0010" not in stale(planned())
 
 
 def test_a_missing_and_a_damaged_file_make_their_shot_stale(copied, planned):

@@ -232,6 +232,39 @@ def test_a_promotion_without_evidence_or_with_a_failing_benchmark_is_refused_wit
     refused(here("workflows", "archive", "ltx_video_2b_demo@1", "--why", "x", "--evidence", "nothing"), "no benchmark nothing")
 
 
+@pytest.fixture
+def easy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A suite of 42 cells that asks for little: the demo's own asks for so much that whoever passes it loses to nobody."""
+    (tmp_path / "suites").mkdir()
+    text = (SUITES / "demo.yaml").read_text().replace("name: demo\n", "name: easy\n", 1).replace("pass_rate: 0.80", "pass_rate: 0.50")
+    (tmp_path / "suites" / "easy.yaml").write_text(text)
+    monkeypatch.setattr("pipeline.story.suite.SUITES", tmp_path / "suites")
+
+
+def measured(ref: str, passed: int) -> str:
+    """Adds a benchmark of the suite `easy`, in which that many first takes were accepted, to the catalog. Returns its id."""
+    registry = Registry(open_catalog(load_settings()), load_settings())
+    ready = registry.prepare(registry.resolve(ref, "a test"))
+    of = {"benchmark": f"easy-{ref}", "suite": "easy", "suite_digest": registry.suites["easy"][0], "stage": "clip"}
+    made_by = {"workflow": ready.workflow.name, "version": ready.workflow.version, "digest": ready.digest}
+    registry.catalog.append("benchmarks", cells(passed, **of, **made_by, profile=ready.profile_identity))
+    return f"easy-{ref}"
+
+
+@pytest.mark.parametrize(("passed", "is_worse"), [(36, True), (37, False)])
+def test_a_version_that_loses_against_a_proven_one_on_the_same_cells_cannot_be_promoted(tmp_path, here, easy, passed, is_worse):
+    text = (WORKFLOWS / "ltx_video_2b_demo.yaml").read_text().replace("version: 1", "version: 2")
+    (tmp_path / "two.yaml").write_text(text.replace("num_inference_steps: 6", "num_inference_steps: 6\ndtype: float32"))
+    assert here("workflows", "register", "two.yaml").code == 0
+    old, new = measured("ltx_video_2b_demo@1", 42), measured("ltx_video_2b_demo@2", passed)
+    assert here("workflows", "promote", "ltx_video_2b_demo@1", "--evidence", old).code == 0
+    assert statuses(here)["ltx_video_2b_demo@2"] == "candidate", "by itself it is good enough"
+    done = here("workflows", "promote", "ltx_video_2b_demo@2", "--evidence", new)
+    if is_worse:
+        refused(done, "ltx_video_2b_demo@1 is better on the same cells", "6 pass only there, 0 only here (p 0.031)")
+    assert statuses(here)["ltx_video_2b_demo@2"] == ("candidate" if is_worse else "proven")
+
+
 def test_the_ledger_moves_a_status_and_a_benchmark_brings_it_back(here):
     evidence = json.loads(here("workflows", "explain", "ltx_video_2b_demo@1", "--json").out)["cells"][0]["benchmark"]
     assert here("workflows", "deprecate", "ltx_video_2b_demo@1", "--why", "a better one came", "--by", "Mika").code == 0

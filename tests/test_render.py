@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
+import pytest
 from PIL import Image
 
 from gates.decode import read_video
+from pipeline.story.gate_profile import PROFILES
 
-from .conftest import EPISODE_FRAMES, Rendered, takes_of, tower
+from .conftest import EPISODE_FRAMES, Rendered, environment, takes_of, tower
 
 
 def test_a_finished_episode_is_exactly_as_declared(rendered: Rendered):
@@ -82,3 +90,126 @@ def test_status_takes_and_workflows_speak_json(rendered: Rendered):
     assert {t["shot"] for t in one} == {"SH0020"} and {"seed", "labels", "media", "workflow", "outcome"} <= set(one[0])
     files = {w["workflow"]: w["files"] for w in json.loads(tower("workflows", "list", "--json", cwd=rendered.cwd).out)}
     assert files["ltx_video_2b_demo@1"].startswith("ready, ") and "does not exist" in files["ltx_video_2b@1"]
+
+
+# --- what gate 2 rejects --------------------------------------------------------------------------------------------
+
+# AnimateDiff as text to video: at strength 1 nothing of the keyframe is left, so no clip begins with it.
+CARELESS = """\
+name: careless
+version: 1
+family: animatediff
+checkpoint: demo:stable-diffusion
+motion_adapter: demo:motion-adapter
+width: 96
+height: 64
+num_frames: 16
+fps: 8
+num_inference_steps: 8
+guidance_scale: 1.0
+strength: 1.0
+retry: {max_attempts: 2}
+"""
+CARELESS_SHOT = """\
+id: E90
+title: A test
+width: 192
+height: 128
+fps: 24
+style: anime
+keyframe_workflow: sd15_keyframe_demo
+clip_workflow: careless
+characters:
+  hana: {name: Hana, description: a girl with pink hair and a yellow coat}
+locations:
+  shore: {description: by the sea}
+sequences:
+  - id: S010
+    location: shore
+    time: by day
+    shots:
+      - {id: SH0010, frames: 36, framing: close-up, characters: [hana], action: standing still, camera: static camera}
+"""
+URGENT_SHOT = CARELESS_SHOT.splitlines()[-1].replace("SH0010", "SH0020").replace(
+    "camera}", "camera, declares: [hold], clip_workflow: animatediff_16_demo, priority: 10}"
+)  # fmt: skip
+
+ONE_DEVICE = {"TOWER_DEVICES": "1"}  # wherever these tests run: another number of threads may round otherwise
+
+# The command line with the gate profiles of the folder `gates`, as if they were in configs/gates.
+OWN_GATES = """\
+from pathlib import Path
+import pipeline.story.gate_profile as profiles
+profiles.PROFILES = Path("gates").absolute()
+from pipeline.cli.main import main
+main()
+"""
+
+
+def ready(cwd: Path, workflow: str, episode: str) -> Path:
+    (cwd / "careless.yaml").write_text(workflow)
+    (cwd / "episode.yaml").write_text(episode)
+    return cwd / "episode.yaml"
+
+
+@pytest.fixture(scope="module")
+def refused_clip(tmp_path_factory: pytest.TempPathFactory) -> Rendered:
+    """A careless shot and an urgent good one after it, on one device, one shot at a time."""
+    cwd = tmp_path_factory.mktemp("refused")
+    file = ready(cwd, CARELESS, CARELESS_SHOT + URGENT_SHOT + "\n")
+    (cwd / "one.yaml").write_text("name: one\nlive_shots_per_device: 1\n")
+    assert tower("workflows", "register", "careless.yaml", cwd=cwd).code == 0
+    first = tower("render", file, "--allow-experimental", cwd=cwd, TOWER_CLUSTER_PROFILE="one.yaml", **ONE_DEVICE)
+    return Rendered(cwd, file, first, takes_of(cwd))
+
+
+def clips_of(takes: list[dict[str, Any]], shot: str = "SH0010") -> list[dict[str, Any]]:
+    return [t for t in takes if (t["shot"], t["stage"]) == (shot, "clip")]
+
+
+def test_a_clip_that_gate_2_rejects_is_a_rejected_take_and_its_shot_is_exhausted_after_other_seeds(refused_clip: Rendered):
+    clips = clips_of(refused_clip.takes)
+    assert [(t["attempt"], t["variation"], t["outcome"]) for t in clips] == [(1, 0, "rejected"), (2, 1, "rejected")]
+    assert all(t["labels"] == ["wrong_first_frame"] for t in clips) and len({t["seed"] for t in clips}) == 2
+    assert refused_clip.first.code == 3
+    assert "SH0010 exhausted: clip rejected 2 times, last for wrong_first_frame" in refused_clip.first.err
+
+
+def test_nothing_of_a_rejected_clip_is_delivered_and_its_file_stays_as_evidence(refused_clip: Rendered):
+    delivered = [file for file in refused_clip.out.rglob("*") if file.is_file()]
+    assert {f.name for f in delivered} == {"SH0010.png", "SH0020.png", "SH0020.mp4", "contact_sheet.png", "summary.json"}
+    clips = clips_of(refused_clip.takes)
+    assert not {t["media"] for t in clips} & {hashlib.sha256(f.read_bytes()).hexdigest() for f in delivered}
+    assert all(hashlib.sha256(refused_clip.media(t).read_bytes()).hexdigest() == t["media"] for t in clips)
+    summary = json.loads((refused_clip.out / "summary.json").read_text())
+    assert (summary["accepted"], summary["exhausted"], summary["movie"]) == (1, 1, None)
+
+
+def test_the_more_urgent_shot_is_begun_first_wherever_its_file_names_it(refused_clip: Rendered):
+    assert [(t["shot"], t["stage"]) for t in refused_clip.takes] == [
+        ("SH0020", "keyframe"), ("SH0020", "clip"), ("SH0010", "keyframe"), ("SH0010", "clip"), ("SH0010", "clip")
+    ]  # fmt: skip
+
+
+def test_after_a_rejected_clip_the_next_seed_is_tried_and_the_first_good_one_is_delivered(refused_clip: Rendered, tmp_path: Path):
+    first, second = clips_of(refused_clip.takes)
+    was, will = (t["measures"]["first_frame_delta_e"] for t in (first, second))
+    side = "above" if was > will else "below"  # on which the first take is, whatever that says of its looks
+    rule = f"{{label: wrong_first_frame, measure: first_frame_delta_e, {side}: {(was + will) / 2}}}"
+    shutil.copytree(PROFILES, tmp_path / "gates")
+    (tmp_path / "gates" / "between.yaml").write_text(
+        f"name: between\nimage:\n  - {{label: empty, measure: contrast, below: 1}}\nvideo:\n  - {rule}\n"
+    )
+    file = ready(tmp_path, CARELESS + "gates: between\n", CARELESS_SHOT)
+    commands = ["workflows", "register", "careless.yaml"], ["render", str(file), "--allow-experimental"]
+    for command in commands:
+        done = subprocess.run(
+            [sys.executable, "-c", OWN_GATES, *command],
+            cwd=tmp_path, env=environment(tmp_path, **ONE_DEVICE), capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+    clips = clips_of(takes_of(tmp_path))
+    assert [(t["outcome"], t["labels"]) for t in clips] == [("rejected", ["wrong_first_frame"]), ("accepted", [])]
+    assert [(t["seed"], t["media"]) for t in clips] == [(t["seed"], t["media"]) for t in (first, second)], "the same seeds, the same bits"
+    shot = tmp_path / "out" / "E90" / "shots" / "SH0010.mp4"
+    assert hashlib.sha256(shot.read_bytes()).hexdigest() == second["media"] and (tmp_path / "out" / "E90" / "episode.mp4").is_file()

@@ -184,7 +184,9 @@ def _reasons(shot: ShotPlan, rows: dict[str, Row], verdicts: Verdicts) -> list[R
         found = changes(row, missing, shot.shot.variation)
         if start and row["keyframe_media"] != start:
             found.append(("upstream_changed", f"its {shot.stages[len(shot.accepted) - 1].stage} changed"))
-        found = found or [("inputs_changed", f"what the {stage} is made from changed")]
+        # Rows tell no LoRA's weight: where a shot has LoRAs and all that rows tell is the same, it is the likely cause.
+        such_as = ", such as the weight of a LoRA" if missing.loras else ""
+        found = found or [("inputs_changed", f"what the {stage} is made from changed{such_as}")]
         return [Reason(stage, code, text) for code, text in found]
     if any(p.outcome == "accepted" for p in same):
         return [Reason(stage, "media_gone", f"the {stage}'s file is gone or damaged")]
