@@ -60,16 +60,16 @@ def read_header(path: Path) -> Header:
     """
     try:
         with path.open("rb") as file:
-            start = file.read(8)
+            start, size = file.read(9), path.stat().st_size
+            length = int.from_bytes(start[:8], "little")
+            if start[8:] == b"{" and length <= min(LONGEST, size - 8):
+                file.seek(8)
+                return _safetensors(path, json.loads(file.read(length)), 8 + length, size)
             if start[:4] == b"GGUF":
                 return _gguf(path, file)
-            if start[:2] == b"PK" or start[:1] == b"\x80":
+            if start[:2] == b"PK" or (start[:1] == b"\x80" and start[1:2] <= b"\x05"):
                 raise ModelError(f"{path} is a pickle, which is a program and not data; Tower loads safetensors only, so convert it")
-            size = path.stat().st_size
-            length = int.from_bytes(start, "little")
-            if len(start) < 8 or not 2 <= length <= min(LONGEST, size - 8):
-                raise ModelError(f"{path} is no model file that Tower knows: neither safetensors nor GGUF, or it is cut off")
-            return _safetensors(path, json.loads(file.read(length)), 8 + length, size)
+            raise ModelError(f"{path} is no model file that Tower knows: neither safetensors nor GGUF, or it is cut off")
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:

@@ -15,7 +15,7 @@ import transformers
 
 from .files import check_folder, in_one_line
 from .folders import variant_of
-from .values import Lora, ModelError
+from .values import ModelError
 
 warnings.filterwarnings("ignore", message=".*should be kept in float32.*")
 diffusers.utils.logging.set_verbosity_error()
@@ -95,55 +95,6 @@ def visit_as_given(pipe: Any) -> None:
     A distilled model's noise levels are its own. Schedulers of checkpoints before LTX-Video 0.9.5 would shift them once more.
     """
     pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, shift=1.0, shift_terminal=None, use_dynamic_shifting=False)
-
-
-class Loras:
-    """The LoRAs of one pipeline. Each is loaded once, and each request switches to its own."""
-
-    def __init__(self, pipe: Any):
-        self.pipe, self.names = pipe, {}  # type: ignore[var-annotated]
-
-    def use(self, loras: tuple[Lora, ...]) -> None:
-        """Make exactly these LoRAs active. Raises ModelError where one does not exist or does not fit the checkpoint."""
-        for lora in loras:
-            if lora.file not in self.names:
-                self.names[lora.file] = self._load(lora.file)
-        if loras:
-            self.pipe.enable_lora()
-            self.pipe.set_adapters([self.names[x.file] for x in loras], [x.weight for x in loras])
-        elif self.names:
-            self.pipe.disable_lora()
-
-    def _load(self, file: str) -> str:
-        path, name = Path(file), f"lora{len(self.names)}"
-        if not path.is_file():
-            raise ModelError(f"LoRA {file} does not exist")
-        try:
-            state = self.pipe.lora_state_dict(str(path), local_files_only=True)
-            state = state[0] if isinstance(state, tuple) else state
-            _refuse_text_encoder(file, state)
-            self.pipe.load_lora_weights(str(path.parent), weight_name=path.name, adapter_name=name, local_files_only=True)
-        except ModelError:
-            raise
-        except Exception as error:
-            raise ModelError(f"LoRA {file} does not fit this checkpoint: {in_one_line(error)}") from error
-        model = getattr(self.pipe, "unet", None) or self.pipe.transformer
-        fitted = sum(1 for n, _ in model.named_parameters() if f".{name}." in n)
-        wanted = sum(1 for key in state if key.endswith(("lora_A.weight", "lora_B.weight", "lora.down.weight", "lora.up.weight")))
-        if fitted == 0 or fitted < wanted:
-            raise ModelError(f"LoRA {file} does not fit this checkpoint: {fitted} of its {wanted} matrices have a place in it")
-        return name
-
-
-def _refuse_text_encoder(file: str, state: dict[str, Any]) -> None:
-    """Raise ModelError for a LoRA with matrices for the text encoder.
-
-    Tower encodes prompts in a separate model without LoRAs, so a part of such a file would be ignored in silence.
-    """
-    count = sum(1 for key in state if "text_encoder" in key or "lora_te" in key)
-    if count:
-        why = f"{count} of its matrices are for the text encoder, where Tower applies none"
-        raise ModelError(f"LoRA {file} does not fit: {why}; use one for the UNet alone")
 
 
 def generator(seed: int) -> torch.Generator:

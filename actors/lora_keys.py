@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections import Counter
 from dataclasses import dataclass
 
@@ -19,6 +21,7 @@ ENDINGS = {
 }  # fmt: skip
 NAMES = {"dora": "DoRA", "loha": "LoHa", "lokr": "LoKr", "full": "whole differences", "ia3": "IA3"}
 TEXT = ("lora_te_", "lora_te1_", "lora_te2_", "text_encoder.", "text_encoder_2.", "lora_te3_")
+METADATA = "lora_adapter_metadata"  # where diffusers writes PEFT's configuration, as JSON
 BY_WIDTH = {768: "Stable Diffusion 1.5", 1024: "Stable Diffusion 2", 2048: "Stable Diffusion XL"}
 
 
@@ -27,7 +30,8 @@ class LoraKeys:
     """What a LoRA file changes.
 
     modules: name of each changed module to the tensors that it has: {"down": key, "up": key, "alpha": key, ...}.
-    alphas: of modules that have one. ranks: of all modules.
+    alphas: of modules that have one. ranks: of all modules. lost: what of the file would be ignored, a sentence each.
+    faults: these, and what keeps every checkpoint of Tower from using it.
     """
 
     modules: dict[str, dict[str, str]]
@@ -37,8 +41,13 @@ class LoraKeys:
     motion: bool
     parts: tuple[str, ...]
     notes: tuple[str, ...]
+    lost: tuple[str, ...]
     faults: tuple[str, ...]
     unknown: tuple[str, ...]
+
+    def strength(self, module: str) -> float:
+        """Factor of the module's change, `up @ down`: alpha / rank; 1 where the file writes no alpha."""
+        return self.alphas.get(module, self.ranks[module]) / self.ranks[module]
 
 
 def lora_keys(header: Header) -> LoraKeys | None:
@@ -47,7 +56,8 @@ def lora_keys(header: Header) -> LoraKeys | None:
     if not any({"down", "loha", "lokr", "full", "ia3"} & kinds.keys() for kinds in modules.values()):
         return None
     ranks = {name: header.tensors[kinds["down"]].shape[0] for name, kinds in modules.items() if "down" in kinds}
-    alphas = {name: header.scalar(kinds["alpha"]) for name, kinds in modules.items() if "alpha" in kinds}
+    alphas = _adapter_alphas(header, modules, ranks)
+    alphas |= {name: header.scalar(kinds["alpha"]) for name, kinds in modules.items() if "alpha" in kinds}
     architecture = _architecture(header, modules)
     motion = any("temporal_transformer" in name or "motion_modules" in name for name in modules)
     text = [name for name in modules if name.startswith(TEXT)]
@@ -58,8 +68,9 @@ def lora_keys(header: Header) -> LoraKeys | None:
     )
     kinds = sorted({NAMES[k] for m in modules.values() for k in m if k in NAMES})
     notes = (_ranks(ranks), _alphas(ranks, alphas), *(f"holds {kind}" for kind in kinds), *_trained(header))
-    faults = _faults(modules, architecture, kinds, len(text), unknown)
-    return LoraKeys(modules, ranks, alphas, architecture, motion, parts, tuple(n for n in notes if n), faults, unknown)
+    lost = _lost(modules, kinds, len(text), unknown)
+    notes = tuple(note for note in notes if note)
+    return LoraKeys(modules, ranks, alphas, architecture, motion, parts, notes, lost, (*lost, *_misfits(modules, architecture)), unknown)
 
 
 def _modules(header: Header) -> tuple[dict[str, dict[str, str]], tuple[str, ...]]:
@@ -124,19 +135,34 @@ def _trained(header: Header) -> list[str]:
     return [f"trained with {told[0]}" + (f" on {told[1]}" if told[1] else "")] if told[0] else []
 
 
-def _faults(
-    modules: dict[str, dict[str, str]], architecture: str, kinds: list[str], text: int, unknown: tuple[str, ...]
-) -> tuple[str, ...]:
+def _lost(modules: dict[str, dict[str, str]], kinds: list[str], text: int, unknown: tuple[str, ...]) -> tuple[str, ...]:
     found = [f"it holds {kind}, which Tower does not apply" for kind in kinds]
     if text:
         found.append(f"{text} of its modules are of the text encoder, where Tower applies none")
-    if architecture == "LTX-Video" and any(name.startswith("lora_unet_") for name in modules):
-        found.append("its keys begin with lora_unet_, which diffusers passes over for LTX-Video; they should begin with diffusion_model.")
-    if architecture not in ("Stable Diffusion 1.5", "Stable Diffusion XL", "LTX-Video"):
-        found.append(f"it is for {architecture or 'an architecture that its keys do not tell'}, for which Tower has no family")
     halves = [name for name, has in modules.items() if ("down" in has) != ("up" in has)]
     if halves:
         found.append(f"{len(halves)} modules have one of their two matrices, such as {halves[0]}")
     if unknown:
         found.append(f"{len(unknown)} keys belong to nothing, such as {unknown[0]}")
     return tuple(found)
+
+
+def _misfits(modules: dict[str, dict[str, str]], architecture: str) -> tuple[str, ...]:
+    if architecture == "LTX-Video" and any(name.startswith("lora_unet_") for name in modules):
+        return ("its keys begin with lora_unet_, which diffusers passes over for LTX-Video; they should begin with diffusion_model.",)
+    if architecture not in ("Stable Diffusion 1.5", "LTX-Video"):
+        return (f"it is for {architecture or 'an architecture that its keys do not tell'}, for which Tower has no family",)
+    return ()
+
+
+def _adapter_alphas(header: Header, modules: dict[str, dict[str, str]], ranks: dict[str, int]) -> dict[str, float]:
+    """Alphas that diffusers writes into the metadata: one for all modules, and others by the ends of modules' names (PEFT's patterns)."""
+    told = json.loads(header.metadata.get(METADATA, "{}"))
+    alphas = {}
+    for name in ranks:
+        part = next((p for p in ("unet.", "transformer.") if f"{p}lora_alpha" in told), "")
+        alpha, pattern = told.get(f"{part}lora_alpha"), told.get(f"{part}alpha_pattern") or {}
+        own = next((value for key, value in pattern.items() if re.fullmatch(rf"(.*\.)?({key})", name)), alpha)
+        if own is not None:
+            alphas[name] = float(own)
+    return alphas

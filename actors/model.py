@@ -13,7 +13,6 @@ import torch
 from .families import FAMILIES
 from .files import check_size, in_one_line
 from .loading import (
-    Loras,
     best_device,
     device_name,
     dtype_for,
@@ -23,6 +22,7 @@ from .loading import (
     set_scheduler,
     to_uint8,
 )
+from .loras import Loras
 from .values import ClipRequest, ClipSettings, KeyframeRequest, Lora, ModelError, ModelFiles, PromptEmbedding, Receipt
 
 Request = KeyframeRequest | ClipRequest

@@ -236,7 +236,7 @@ def test_a_lora_with_a_part_for_the_text_encoder_is_refused_whole(tmp_path):
     state = load_file(lora_file(tmp_path / "a.safetensors"))
     state["text_encoder.text_model.encoder.layers.0.self_attn.q_proj.lora_A.weight"] = torch.zeros(4, 128)
     save_file(state, tmp_path / "both.safetensors")
-    with pytest.raises(ModelError, match=r"both\.safetensors does not fit: 1 of its matrices are for the text encoder"):
+    with pytest.raises(ModelError, match=r"both\.safetensors does not fit: 1 of its modules are of the text encoder"):
         KeyframeModel("x", SD, STILLS).prepare((Lora(str(tmp_path / "both.safetensors")),))
 
 

@@ -16,7 +16,7 @@ from actors.animatediff import AnimateDiffModel
 from actors.keyframe import KeyframeModel
 from actors.ltx_video import LtxVideoModel
 from actors.prompts import PromptEncoder
-from actors.values import ClipRequest, ClipSettings, ModelError, ModelFiles
+from actors.values import ClipRequest, ClipSettings, Lora, ModelError, ModelFiles
 from pipeline.registry.workflows import settings_digest
 from pipeline.render.needs import weights
 from pipeline.story.errors import InputError
@@ -186,3 +186,78 @@ def test_the_first_guess_of_memory_counts_what_would_be_opened_and_nothing_else(
     shutil.copytree(stills / "unet", stills / "safety_checker")
     shutil.copy(next((stills / "unet").glob("*.safetensors")), stills / "v1-5-pruned-emaonly.safetensors")
     assert [weights([str(stills)], text, "auto") for text in (False, True)] == before
+
+
+def kohya(path: Path, modules: dict[str, tuple[int, float | None]]) -> dict[str, torch.Tensor]:
+    """A LoRA in kohya's layout: module of the UNet to (rank, alpha). Returns the change that it should make to each module."""
+    from diffusers import UNet2DConditionModel
+
+    unet = dict(UNet2DConditionModel.from_pretrained(SD.checkpoint, subfolder="unet").named_modules())
+    rng, tensors, changes = torch.Generator().manual_seed(0), {}, {}
+    for module, (rank, alpha) in modules.items():
+        out, width = unet[module].weight.shape[:2]
+        down, up = (torch.randn(shape, generator=rng) for shape in ((rank, width), (out, rank)))
+        name = "lora_unet_" + module.replace(".", "_")
+        tensors |= {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up}
+        tensors |= {} if alpha is None else {f"{name}.alpha": torch.tensor(alpha)}
+        changes[module] = (1.0 if alpha is None else alpha / rank) * up @ down
+    save_file(tensors, path)
+    return changes
+
+
+ATTENTION = "down_blocks.1.attentions.0.transformer_blocks.0.attn1"
+
+
+def test_a_lora_changes_each_module_as_its_file_says_whatever_its_rank_and_alpha(tmp_path):
+    file = tmp_path / "resized.safetensors"
+    wanted = kohya(file, {f"{ATTENTION}.to_q": (4, 1.0), f"{ATTENTION}.to_k": (8, 8.0), f"{ATTENTION}.to_v": (2, 6.0), f"{ATTENTION}.to_out.0": (4, None)})
+    model = KeyframeModel("x", SD, STILLS)
+    model.loras.use((Lora(str(file), 0.5),))
+    modules = dict(model.pipe.unet.named_modules())
+    for name, change in wanted.items():
+        layer = modules[name]
+        made = layer.scaling["lora0"] * layer.lora_B["lora0"].weight @ layer.lora_A["lora0"].weight
+        assert torch.allclose(made, 0.5 * change, rtol=1e-3, atol=1e-6), name
+
+
+def test_alphas_in_the_metadata_that_diffusers_writes_are_applied(tmp_path):
+    width = KeyframeModel("x", SD, STILLS).pipe.unet.get_submodule(f"{ATTENTION}.to_q").weight.shape[0]
+    shapes = {"A": (4, width), "B": (width, 4)}
+    tensors = {f"unet.{ATTENTION}.{part}.lora_{side}.weight": torch.randn(shapes[side]) for part in ("to_q", "to_k") for side in "AB"}
+    told = {"unet.r": 4, "unet.lora_alpha": 2, "unet.alpha_pattern": {f"{ATTENTION}.to_k": 12}, "unet.target_modules": ["to_q", "to_k"]}
+    save_file(tensors, tmp_path / "a.safetensors", metadata={"lora_adapter_metadata": json.dumps(told), "format": "pt"})
+    model = KeyframeModel("x", SD, STILLS)
+    model.loras.use((Lora(str(tmp_path / "a.safetensors")),))
+    assert [model.pipe.unet.get_submodule(f"{ATTENTION}.{part}").scaling["lora0"] for part in ("to_q", "to_k")] == [0.5, 3.0]
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        ({"lora_unet_x.dora_scale": (4, 1)}, "it holds DoRA"),
+        ({"lora_unet_x.hada_w1_a": (4, 4)}, "it holds LoHa"),
+        ({"lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": (4, 8)}, "of the text encoder"),
+        ({"lora_unet_nowhere.lora_down.weight": (4, 8), "lora_unet_nowhere.lora_up.weight": (8, 4)}, "nowhere"),
+        ({"nobody.knows": (4,)}, "1 keys belong to nothing, such as nobody.knows"),
+    ],
+)
+def test_a_lora_of_which_a_part_would_be_lost_is_refused_whole(tmp_path, extra, words):
+    kohya(tmp_path / "a.safetensors", {f"{ATTENTION}.to_q": (4, 4.0)})
+    tensors = load_file(tmp_path / "a.safetensors")
+    save_file(tensors | {name: torch.ones(shape) for name, shape in extra.items()}, tmp_path / "b.safetensors")
+    with pytest.raises(ModelError, match=rf"LoRA .*b.safetensors does not fit.*{words}"):
+        KeyframeModel("x", SD, STILLS).prepare((Lora(str(tmp_path / "b.safetensors")),))
+
+
+@pytest.mark.parametrize("prefix", ["diffusion_model.", "transformer.", "lora_unet_"])
+def test_a_lora_for_ltx_is_applied_or_refused_by_its_prefix_and_never_passed_over(tmp_path, prefix):
+    model = LtxVideoModel("ltx", LTX, ClipSettings(96, 64, 9, 24, 2, 1.0))
+    width = model.pipe.transformer.get_submodule("transformer_blocks.0.attn1.to_q").weight.shape[0]
+    name = prefix + ("transformer_blocks_0_attn1_to_q" if prefix == "lora_unet_" else "transformer_blocks.0.attn1.to_q")
+    save_file({f"{name}.lora_A.weight": torch.randn(4, width), f"{name}.lora_B.weight": torch.randn(width, 4)}, tmp_path / "a.safetensors")
+    if prefix == "lora_unet_":
+        with pytest.raises(ModelError, match="does not fit this checkpoint"):
+            model.loras.use((Lora(str(tmp_path / "a.safetensors")),))
+        return
+    model.loras.use((Lora(str(tmp_path / "a.safetensors")),))
+    assert model.pipe.transformer.get_submodule("transformer_blocks.0.attn1.to_q").scaling["lora0"] == 1.0

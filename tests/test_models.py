@@ -111,7 +111,7 @@ def test_a_loras_ranks_alphas_and_architecture_are_told(tmp_path, here):
     assert (row["kind"], row["architecture"], row["faults"]) == ("LoRA", "Stable Diffusion 1.5", [])
     assert row["ranks"] == {KOHYA: 8} and row["alphas"] == {KOHYA: 4.0} and row["use"] == "loras: [{file: hana.safetensors, weight: 1.0}]"
     (row,) = json.loads(here("models", "inspect", lora(tmp_path / "xl.safetensors", width=2048), "--json").out)
-    assert row["architecture"] == "Stable Diffusion XL"
+    assert row["architecture"] == "Stable Diffusion XL" and "no family" in row["faults"][0]
 
 
 @pytest.mark.parametrize(
@@ -178,8 +178,8 @@ def test_an_inpainting_folder_and_a_class_without_a_family_are_told(tmp_path, he
         (b"<html>", "neither safetensors nor GGUF"),
         (b"", "neither safetensors nor GGUF"),
         (struct.pack("<Q", 10**15) + b"{}", "neither safetensors nor GGUF"),
-        (struct.pack("<Q", 4) + b"nope", "its header cannot be read"),
-        (struct.pack("<Q", 2) + b"[]", "its header cannot be read"),
+        (struct.pack("<Q", 4) + b"{ope", "its header cannot be read"),
+        (struct.pack("<Q", 2) + b"[]", "neither safetensors nor GGUF"),
         (b"GGUF" + b"\xff" * 40, "its header cannot be read"),
     ],
 )
@@ -188,6 +188,16 @@ def test_what_is_no_model_file_is_one_sentence(tmp_path, here, data, words):
     file.write_bytes(data)
     done = here("models", "inspect", file)
     assert done.code == 2 and done.err.startswith("error: ") and done.err.count("\n") == 1 and words in done.err
+
+
+def test_a_header_whose_length_begins_like_a_pickle_is_read(tmp_path, here):
+    padding = {f"{KOHYA}.lora_down.weight": (4, 768), f"{KOHYA}.lora_up.weight": (320, 4)}
+    file = model(tmp_path / "a.safetensors", padding)
+    for length in range(0x480 - 8, 0x480 + 8):  # 0x80 0x04 is also how a pickle begins
+        header = json.loads(file.read_bytes()[8 : 8 + int.from_bytes(file.read_bytes()[:8], "little")])
+        text = json.dumps(header).ljust(length).encode()
+        (tmp_path / "b.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + bytes(2 * (4 * 768 + 320 * 4)))
+        assert here("models", "inspect", tmp_path / "b.safetensors").code == 0
 
 
 def test_a_file_that_is_cut_off_is_told_with_its_sizes(tmp_path, here):

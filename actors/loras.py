@@ -1,0 +1,91 @@
+"""LoRAs: loaded once, switched from request to request, and proven to change each module as their file says."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft.tuners.lora import LoraLayer
+from safetensors import safe_open
+
+from .files import in_one_line
+from .headers import read_header
+from .lora_keys import LoraKeys, lora_keys
+from .values import Lora, ModelError
+
+
+class Loras:
+    """The LoRAs of one pipeline. Each is loaded once, and each request switches to its own."""
+
+    def __init__(self, pipe: Any):
+        self.pipe = pipe
+        self.names: dict[str, str] = {}  # file to the adapter's name in the pipeline
+
+    def use(self, loras: tuple[Lora, ...]) -> None:
+        """Make exactly these LoRAs active. Raises ModelError where one does not exist or does not fit the checkpoint."""
+        for lora in loras:
+            if lora.file not in self.names:
+                self.names[lora.file] = self._load(lora.file)
+        if loras:
+            self.pipe.enable_lora()
+            self.pipe.set_adapters([self.names[x.file] for x in loras], [x.weight for x in loras])
+        elif self.names:
+            self.pipe.disable_lora()
+
+    def _load(self, file: str) -> str:
+        path, name = Path(file), f"lora{len(self.names)}"
+        if not path.is_file():
+            raise ModelError(f"LoRA {file} does not exist")
+        try:
+            keys = lora_keys(read_header(path))
+        except ModelError as error:
+            raise ModelError(f"LoRA {file} does not fit: {error}") from error
+        if keys is None:
+            raise ModelError(f"LoRA {file} is no LoRA: `tower models inspect` tells what it is")
+        if keys.lost:
+            raise ModelError(f"LoRA {file} does not fit: {keys.lost[0]}")
+        try:
+            self.pipe.load_lora_weights(str(path.parent), weight_name=path.name, adapter_name=name, local_files_only=True)
+        except Exception as error:
+            raise ModelError(f"LoRA {file} does not fit this checkpoint: {in_one_line(error)}") from error
+        apply_as_written(getattr(self.pipe, "unet", None) or self.pipe.transformer, name, path, keys)
+        return name
+
+
+def apply_as_written(model: torch.nn.Module, adapter: str, path: Path, keys: LoraKeys) -> None:
+    """Give every module the strength that the file writes for it: alpha / rank, or 1 where it has no alpha.
+
+    Loaders work from one alpha and one rank for the whole file, with exceptions by name; where these fail, a module is too strong or
+    too weak and nobody is told. So the matrices in the model are matched with those in the file by their values, whatever the names.
+
+    Raises:
+        ModelError: a module of the file changes nothing in the model.
+    """
+    layers = [layer for layer in model.modules() if isinstance(layer, LoraLayer) and adapter in layer.lora_A]
+    waiting: dict[bytes, list[LoraLayer]] = {}
+    for layer in layers:
+        waiting.setdefault(_mark(layer.lora_A[adapter].weight, layer.lora_B[adapter].weight), []).append(layer)
+    dtype = layers[0].lora_A[adapter].weight.dtype if layers else torch.float32
+    unused = []
+    with safe_open(path, "pt") as tensors:
+        for module, parts in keys.modules.items():
+            found = waiting.get(_mark(*(tensors.get_tensor(parts[side]).to(dtype) for side in ("down", "up"))))
+            if not found:
+                unused.append(module)
+                continue
+            layer = found.pop()  # modules of equal matrices have equal strengths, or the file could not be told from another
+            layer.lora_alpha[adapter] = keys.strength(module) * layer.r[adapter]
+            layer.set_scale(adapter, 1.0)
+    if unused:
+        count = f"{len(unused)} of its {len(keys.modules)} modules"
+        raise ModelError(f"LoRA {path} does not fit this checkpoint: {count} have no place in it, such as {unused[0]}")
+
+
+def _mark(down: torch.Tensor, up: torch.Tensor) -> bytes:
+    """The values of a pair of matrices, whatever the shape: a 1x1 convolution and a linear layer hold the same."""
+    values = hashlib.sha256()
+    for matrix in (down, up):
+        values.update(matrix.detach().flatten().float().cpu().numpy().tobytes())
+    return values.digest()
