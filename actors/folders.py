@@ -134,8 +134,9 @@ def variant_of(folder: Path) -> str | None:
 
 
 def opened(folder: Path) -> list[Path]:
-    """The weight files of a diffusers folder that a loader would open: no second copy in another variant, and no part that Tower
-    never loads."""
+    """The weight files that a loader would open: of a folder no second copy in another variant, and no part that is never loaded."""
+    if folder.is_file():
+        return [folder]
     parts = [part for part in sorted(folder.iterdir()) if part.is_dir() and part.name not in PASSED_OVER]
     return [file for part in [folder, *parts] for file in _weights(part)[0]]
 

@@ -85,17 +85,19 @@ def _checkpoint(header: Header) -> Found | None:
     has_vae = any(n.startswith(LDM_VAE) for n in t)
     parts = ("UNet", *(["VAE"] if has_vae else []), *(["text encoder" + ("s" if architecture == SDXL else "")] if encoders else []))
     faults = [f"it lacks its {part}" for part, there in (("VAE", has_vae), ("text encoder", bool(encoders))) if not there]
-    if first != 4:
-        what = {8: "an editing", 9: "an inpainting"}.get(first, "another kind of")
-        faults.append(f"it is {what} model: its UNet reads {first} channels, and drawing from a prompt gives 4")
-    if architecture not in (SD, SDXL):
+    latents = shape(t, f"{LDM_VAE}decoder.conv_in.weight", 1) or 4
+    if first != latents:
+        what = {2 * latents: "an editing", 2 * latents + 1: "an inpainting"}.get(first, "another kind of")
+        faults.append(f"it is {what} model: its UNet reads {first} channels, and drawing from a prompt gives {latents}")
+    if architecture in (SD2, SDXL, REFINER):
         faults.append(f"Tower has no family for {architecture}")
     known = (UNET, LDM_VAE, "cond_stage_model.", "conditioner.", "model_ema.", *MARKERS, *SCHEDULE)
     notes = [*_prediction(header), *_fp8(header)]
     if any(n.startswith("model_ema.") for n in t):
         notes.append("holds a second copy of the UNet (EMA), which is not used")
-    faults.append("Tower loads diffusers folders: `convert_original_stable_diffusion_to_diffusers` of diffusers makes one of it")
-    return Found("checkpoint", architecture, parts, tuple(notes), tuple(faults), _rest(t, *known), "stable_diffusion")
+    use = f"checkpoint: {header.path.name}, and base: a diffusers folder of {architecture}, for configurations and tokenizer"
+    use = "" if faults else use
+    return Found("checkpoint", architecture, parts, tuple(notes), tuple(faults), _rest(t, *known), "stable_diffusion", use)
 
 
 # Buffers of the original code's noise schedule, which a loader computes anew.

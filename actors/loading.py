@@ -15,7 +15,8 @@ import transformers
 
 from .files import check_folder, in_one_line
 from .folders import variant_of
-from .values import ModelError
+from .single_file import load_parts, prediction_of
+from .values import ModelError, ModelFiles
 
 warnings.filterwarnings("ignore", message=".*should be kept in float32.*")
 diffusers.utils.logging.set_verbosity_error()
@@ -55,16 +56,18 @@ def dtype_for(setting: str, device: str, on_gpu: str) -> torch.dtype:
     return getattr(torch, automatic if setting == "auto" else setting)
 
 
-def load_pipeline(cls: Any, folder: str, dtype: torch.dtype, device: str, **parts: Any) -> Any:
-    """Load a diffusers pipeline from a local folder onto the device, without its text encoder.
+def load_pipeline(cls: Any, files: ModelFiles, dtype: torch.dtype, device: str, **parts: Any) -> Any:
+    """Load a diffusers pipeline from local files onto the device, without its text encoder.
 
     Args:
         cls: class of the pipeline. parts: components to use in place of the checkpoint's own.
 
     Raises:
-        ModelError: the folder is no such checkpoint.
+        ModelError: the checkpoint is none of that class.
     """
-    path = check_folder(folder, "checkpoint")
+    folder, path = files.checkpoint, check_folder(files.folder, "checkpoint")
+    if files.base:
+        parts = load_parts(Path(folder), path, dtype) | parts
     try:
         pipe = cls.from_pretrained(
             path, dtype=dtype, local_files_only=True, use_safetensors=True, variant=variant_of(path), **NOT_LOADED, **parts
@@ -72,6 +75,8 @@ def load_pipeline(cls: Any, folder: str, dtype: torch.dtype, device: str, **part
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, AttributeError) as error:
         raise ModelError(f"checkpoint {folder} cannot be loaded as {cls.__name__}: {in_one_line(error)}") from error
     pipe.set_progress_bar_config(disable=True)
+    if files.base and (told := prediction_of(Path(folder))):
+        pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, **told)
     for name, part in pipe.components.items():
         lacking = [key for key, value in part.state_dict().items() if value.is_meta] if isinstance(part, torch.nn.Module) else []
         if lacking:

@@ -50,7 +50,7 @@ class Model:
         self.identity, self.settings, self.device = identity, settings, device or best_device()
         check_size(settings.width, settings.height, family.size_multiple)
         dtype = dtype_for(files.dtype, self.device, family.dtype)
-        self.pipe = load_pipeline(self.pipeline, files.checkpoint, dtype, self.device, **parts)
+        self.pipe = load_pipeline(self.pipeline, files, dtype, self.device, **parts)
         set_scheduler(self.pipe, settings.scheduler, settings.beta_schedule)
         self.loras, self.always, self.shots_loras = Loras(self.pipe), files.loras, family.shots_loras
         self.loras.use(self.always)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoTokenizer, CLIPTextModel, T5EncoderModel
@@ -12,6 +13,7 @@ from transformers import AutoTokenizer, CLIPTextModel, T5EncoderModel
 from .files import check_folder, in_one_line
 from .folders import variant_of
 from .loading import best_device, dtype_for
+from .single_file import load_text_encoder
 from .values import ModelError, ModelFiles, PromptEmbedding, PromptReceipt, PromptRequest
 
 UNTOLD = 10**6  # transformers gives an astronomical length where a tokenizer tells none
@@ -31,25 +33,22 @@ class PromptEncoder:
 
     def __init__(self, identity: str, files: ModelFiles, max_tokens: int | None = None, device: str | None = None):
         self.identity, self.device = identity, device or best_device()
-        folder = check_folder(files.checkpoint, "checkpoint")
+        folder = check_folder(files.folder, "checkpoint")
         kind = CLIPTextModel if "CLIP" in (folder / "text_encoder" / "config.json").read_text() else T5EncoderModel
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
             dtype = dtype_for(files.dtype, self.device, "bfloat16" if kind is T5EncoderModel else "float16")
-            encoder, found = kind.from_pretrained(
-                folder / "text_encoder",
-                dtype=dtype,
-                local_files_only=True,
-                use_safetensors=True,
-                variant=variant_of(folder),
-                output_loading_info=True,
-            )
+            if files.base:
+                encoder, found = load_text_encoder(Path(files.checkpoint), folder, dtype)
+            else:
+                how: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "variant": variant_of(folder)}
+                encoder, found = kind.from_pretrained(folder / "text_encoder", dtype=dtype, output_loading_info=True, **how)
             self.encoder = encoder.eval().to(self.device)  # eval: T5's dropout would make each call's embeddings different
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise ModelError(f"text encoder of checkpoint {Path(folder).name} cannot be loaded: {in_one_line(error)}") from error
         missing = sorted(found["missing_keys"])
         if missing:  # transformers would fill them with random numbers
-            raise ModelError(f"text encoder of checkpoint {folder.name} lacks {len(missing)} tensors, such as {missing[0]}")
+            raise ModelError(f"text encoder of checkpoint {Path(files.checkpoint).name} lacks {len(missing)} tensors, such as {missing[0]}")
         self.masked = kind is T5EncoderModel  # Stable Diffusion attends to the padding tokens, and LTX-Video masks them
         self.max_tokens = self._limit(max_tokens, folder.name)
 

@@ -25,6 +25,7 @@ class Lora:
 class ModelFiles:
     """What to load: diffusers folders and safetensors files on the device's machine.
 
+    base: where the checkpoint is a single file, a diffusers folder of the same architecture with configurations and tokenizer.
     dtype: name of a torch type, or "auto". "auto" is float32 on a CPU; on a GPU it is bfloat16 for LTX-Video and float16
         for Stable Diffusion.
     """
@@ -33,6 +34,12 @@ class ModelFiles:
     motion_adapter: str | None = None
     loras: tuple[Lora, ...] = ()
     dtype: str = "auto"
+    base: str | None = None
+
+    @property
+    def folder(self) -> str:
+        """The diffusers folder that has configurations and tokenizer."""
+        return self.base or self.checkpoint
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from pipeline.story.errors import InputError
 from pipeline.story.workflow import WORKFLOWS, Workflow, read_workflow
 
 from .conftest import DEMO, EPISODE, refused
-from .test_actors import ANIMATE, HANA, LTX, SD, STILLS, animatediff, still, words
+from .original_layout import single_file
+from .test_actors import ANIMATE, HANA, LTX, SD, SIXTEEN, STILLS, animatediff, still, words
 
 DISTILLED = (1000, 993, 987, 981, 975, 909, 725, 0.03)  # LTX-Video 0.9.8's own noise levels
 
@@ -261,3 +263,60 @@ def test_a_lora_for_ltx_is_applied_or_refused_by_its_prefix_and_never_passed_ove
         return
     model.loras.use((Lora(str(tmp_path / "a.safetensors")),))
     assert model.pipe.transformer.get_submodule("transformer_blocks.0.attn1.to_q").scaling["lora0"] == 1.0
+
+
+def test_a_checkpoint_in_one_file_draws_what_its_folder_draws_and_asks_no_network(tmp_path, monkeypatch):
+    file = single_file(Path(SD.checkpoint), tmp_path / "one.safetensors")
+    before, encoded = picture(Path(SD.checkpoint)), PromptEncoder("t", SD).encode([HANA])[0]
+    monkeypatch.setattr(socket.socket, "connect", forbidden)
+    one = ModelFiles(str(file), base=SD.checkpoint)
+    assert np.array_equal(PromptEncoder("t", one).encode([HANA])[0].embeds, encoded.embeds)
+    assert np.array_equal(KeyframeModel("stills", one, STILLS).generate([still(HANA, 1)])[1][0], before)
+    request = ClipRequest("t1", 1, prompt=words(HANA), negative=words(""), keyframe=clip().keyframe)
+    animated = AnimateDiffModel("a", ModelFiles(str(file), ANIMATE.motion_adapter, base=SD.checkpoint), SIXTEEN)
+    assert np.array_equal(animated.generate([request])[1][0], animatediff().generate([request])[1][0])
+    assert weights([str(file)], True, "auto") == weights([SD.checkpoint], True, "auto")
+    assert weights([str(file)], False, "auto") == weights([SD.checkpoint], False, "auto")
+
+
+def forbidden(*_: Any) -> None:
+    raise AssertionError("a network is asked while a model is loaded")
+
+
+def test_the_markers_of_a_file_count_more_than_the_scheduler_of_its_base(tmp_path):
+    base = Path(shutil.copytree(SD.checkpoint, tmp_path / "base"))
+    change(base / "scheduler" / "scheduler_config.json", prediction_type="epsilon", rescale_betas_zero_snr=False, timestep_spacing="leading")
+    plain = single_file(base, tmp_path / "plain.safetensors")
+    marked = single_file(base, tmp_path / "marked.safetensors", v_pred=torch.zeros(1), ztsnr=torch.zeros(1))
+    told = [KeyframeModel("k", ModelFiles(str(file), base=str(base)), STILLS).pipe.scheduler.config for file in (plain, marked)]
+    assert [(t.prediction_type, t.rescale_betas_zero_snr) for t in told] == [("epsilon", False), ("v_prediction", True)]
+
+
+def test_a_file_with_a_tensor_too_few_or_too_many_is_told(tmp_path):
+    file = single_file(Path(SD.checkpoint), tmp_path / "one.safetensors")
+    tensors = load_file(file)
+    extra = "model.diffusion_model.input_blocks.9.9.weight"
+    for name, changed in (("more", tensors | {extra: torch.zeros(1)}), ("less", {k: v for k, v in tensors.items() if not k.endswith("out.2.bias")})):
+        save_file(changed, tmp_path / f"{name}.safetensors")
+        with pytest.raises(ModelError, match=r"unet of checkpoint .* (has \d+ tensors, and the configuration|cannot be loaded)"):
+            KeyframeModel("k", ModelFiles(str(tmp_path / f"{name}.safetensors"), base=SD.checkpoint), STILLS)
+
+
+def test_a_workflow_of_a_single_file_is_checked_by_plan_and_renders(tmp_path, here):
+    models = tmp_path / "models"
+    models.mkdir()
+    single_file(Path(SD.checkpoint), models / "one.safetensors")
+    text = (WORKFLOWS / "sd15_keyframe_demo.yaml").read_text().replace("sd15_keyframe_demo", "mine").replace("version: 1", "version: 1")
+    text = text.replace("checkpoint: demo:stable-diffusion", "checkpoint: one.safetensors\nbase: demo:stable-diffusion")
+    (tmp_path / "mine.yaml").write_text(text)
+    (tmp_path / "episode.yaml").write_text(EPISODE.replace("sd15_keyframe_demo", "mine"))
+    here("workflows", "register", tmp_path / "mine.yaml")
+    assert here("plan", "episode.yaml").code == 0
+    whole = (models / "one.safetensors").read_bytes()
+    (models / "one.safetensors").write_bytes(whole[:-10])
+    refused(here("plan", "episode.yaml"), "workflow mine: checkpoint", "is not whole")
+    save_file({"a": torch.zeros(1)}, models / "one.safetensors")
+    refused(here("plan", "episode.yaml"), "workflow mine: checkpoint", "nothing that Tower knows")
+    for wrong, sentence in (("base: demo:stable-diffusion\n", "base belongs to"), ("one.safetensors", "base belongs to")):
+        (tmp_path / "wrong.yaml").write_text(text.replace(wrong, "" if wrong.startswith("base") else "demo:stable-diffusion"))
+        refused(here("workflows", "register", tmp_path / "wrong.yaml"), sentence)

@@ -8,6 +8,8 @@ from pathlib import Path
 from actors.families import Family
 from actors.files import check_folder, check_size
 from actors.folders import identify_folder, opened
+from actors.headers import read_header
+from actors.identify import Found, identify
 from actors.values import Lora, ModelError, ModelFiles
 from pipeline import PROJECT
 from pipeline.story.errors import InputError
@@ -26,7 +28,8 @@ def files_of(workflow: Workflow, settings: Settings) -> ModelFiles:
     """
     loras = tuple(lora_file(f"workflow {workflow.name}: loras", settings, x.file, x.weight) for x in workflow.loras)
     adapter = str(model_path(settings, workflow.motion_adapter)) if workflow.motion_adapter else None
-    return ModelFiles(str(model_path(settings, workflow.checkpoint)), adapter, loras, workflow.dtype)
+    base = str(model_path(settings, workflow.base)) if workflow.base else None
+    return ModelFiles(str(model_path(settings, workflow.checkpoint)), adapter, loras, workflow.dtype, base)
 
 
 def model_path(settings: Settings, name: str) -> Path:
@@ -57,7 +60,9 @@ def check_files(workflow: Workflow, files: ModelFiles) -> None:
     """
     field = "checkpoint"
     try:
-        check_checkpoint(check_folder(files.checkpoint, "checkpoint"), workflow.kind)
+        found = check_checkpoint(check_folder(files.folder, "base" if files.base else "checkpoint"), workflow.kind)
+        if files.base:
+            check_single_file(Path(files.checkpoint), found)
         field = "width, height"
         check_size(workflow.width, workflow.height, workflow.kind.size_multiple)
         field = "num_frames"
@@ -70,13 +75,26 @@ def check_files(workflow: Workflow, files: ModelFiles) -> None:
         raise InputError(f"workflow {workflow.name}: {field}: {error}") from error
 
 
-def check_checkpoint(folder: Path, family: Family) -> None:
-    """Raises ModelError where the folder lacks something, or its pipeline is none that the family can load."""
+def check_single_file(file: Path, base: Found) -> None:
+    """Raises ModelError where the file is no whole checkpoint, or of another architecture than the folder beside it."""
+    found = identify(read_header(file))
+    if found.kind not in ("checkpoint", "unknown"):
+        raise ModelError(f"checkpoint {file} is none: its tensors are of kind {found.kind}")
+    if found.faults or found.unknown:
+        why = found.faults[0] if found.faults else f"{len(found.unknown)} of its keys belong to nothing, such as {found.unknown[0]}"
+        raise ModelError(f"checkpoint {file}: {why}")
+    if found.architecture != base.architecture:
+        raise ModelError(f"checkpoint {file} is {found.architecture}, and its base is {base.architecture}")
+
+
+def check_checkpoint(folder: Path, family: Family) -> Found:
+    """What the folder is. Raises ModelError where the folder lacks something, or its pipeline is none that the family can load."""
     found = identify_folder(folder)
     if found.faults:
         raise ModelError(f"checkpoint {folder}: {found.faults[0]}")
     if found.family not in (family.name, family.checkpoints):
         raise ModelError(f"checkpoint {folder} is {found.architecture}, for family {found.family} and not for {family.name}")
+    return found
 
 
 def state_of_files(workflow: Workflow, settings: Settings) -> str:

@@ -128,6 +128,8 @@ class Registry:
         """Digest of each checkpoint, adapter and LoRA that the workflow loads, by its path as the workflow file writes it."""
         files = files_of(workflow, self.settings)
         found = {workflow.checkpoint: self.digests.of(Path(files.checkpoint))}
+        if workflow.base and files.base:
+            found[workflow.base] = self.digests.of(Path(files.base))
         if workflow.motion_adapter and files.motion_adapter:
             found[workflow.motion_adapter] = self.digests.of(Path(files.motion_adapter))
         return found | {written.file: self.digests.of(Path(lora.file)) for written, lora in zip(workflow.loras, files.loras, strict=True)}

@@ -19,6 +19,7 @@ FIRST_GUESS = 1.6  # memory of an unmeasured model over the size of its weights:
 PROMPTS = "prompts"  # what a cluster profile calls the text encoders
 TEXT_GUESS = 1.1  # the same for text encoders: a prompt is short, so its activations are small
 
+TEXT_PARTS = ("cond_stage_model.", "conditioner.")  # of a checkpoint in one file
 MEASURED = "SELECT workflow_digest, max(model_memory_bytes) AS bytes FROM takes WHERE model_memory_bytes IS NOT NULL GROUP BY ALL"
 
 
@@ -70,9 +71,9 @@ class ModelNeeds:
     def encoder(self, stage: StagePlan) -> ModelSpec:
         """The spec of the stage's text encoder. Workflows with the same checkpoint, dtype and token limit share it."""
         files, tokens = stage.files, stage.workflow.max_tokens
-        key = f"{Path(files.checkpoint).name}#{files.checkpoint}:{tokens}:{files.dtype}"
+        key = f"{Path(files.checkpoint).name}#{files.checkpoint}{f'+{files.base}' if files.base else ''}:{tokens}:{files.dtype}"
         if key not in self.models:
-            args = (key, ModelFiles(files.checkpoint, dtype=files.dtype), tokens)
+            args = (key, ModelFiles(files.checkpoint, dtype=files.dtype, base=files.base), tokens)
             memory = int(weights([files.checkpoint], True, files.dtype) * TEXT_GUESS)
             labels = self.profile.labels(PROMPTS, PROMPTS)
             self.models[key] = ModelSpec(key, Lazy(ENCODER), args, 8, "prompt", memory, labels)
@@ -96,13 +97,22 @@ def weights(folders: list[str], text: bool, dtype: str) -> int:
         text: True counts only the subfolders of text encoders, False only the others.
         dtype: as in a workflow. float32 takes four bytes for a number, all others two: on a GPU, "auto" loads 16 bits.
     """
-    files = [(p.relative_to(f).parts[0].startswith("text_encoder"), p) for f in folders for p in opened(Path(f))]
-    return sum(_numbers(p) for is_text, p in files if is_text == text) * (4 if dtype == "float32" else 2)
+    count = 0
+    for folder in map(Path, folders):
+        for file in opened(folder):
+            in_text = file != folder and file.relative_to(folder).parts[0].startswith("text_encoder")
+            count += _numbers(file, text) if file == folder else _numbers(file) if in_text == text else 0
+    return count * (4 if dtype == "float32" else 2)
 
 
-def _numbers(file: Path) -> int:
-    """How many numbers a safetensors file holds. Only its header is read."""
+def _numbers(file: Path, text: bool | None = None) -> int:
+    """How many numbers a safetensors file holds. Only its header is read.
+
+    Args:
+        text: of a whole checkpoint in one file, count only the text encoder (True), or only the rest (False).
+    """
     try:
-        return sum(tensor.parameters for tensor in read_header(file).tensors.values())
+        tensors = read_header(file).tensors.items()
     except ModelError:
         return file.stat().st_size // 2  # a guess: loading the model will report the damaged file
+    return sum(t.parameters for name, t in tensors if text is None or name.startswith(TEXT_PARTS) == text)

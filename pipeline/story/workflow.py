@@ -19,7 +19,7 @@ from .yaml_file import read_yaml
 WORKFLOWS = PROJECT / "configs" / "workflows"
 RETIRED = PROJECT / "archive" / "workflows"
 Action = Literal["new_seed", "new_keyframe", "give_up"]
-LATER_FIELDS = {"beta_schedule": "checkpoint"}  # fields that workflows got later, and the value that changes nothing
+LATER_FIELDS = {"beta_schedule": "checkpoint", "base": None}  # fields that workflows got later, and the value that changes nothing
 if TYPE_CHECKING:  # mypy cannot read a Literal that is built at run time
     FamilyName = str
 else:
@@ -70,7 +70,12 @@ class Workflow(Written):
     version: int = Field(ge=1)
     description: str = ""
     family: FamilyName
-    checkpoint: str = Field(description="diffusers folder, relative to TOWER_MODELS_DIR, or demo:NAME for the ones in actors/demo")
+    checkpoint: str = Field(
+        description="diffusers folder or .safetensors file, relative to TOWER_MODELS_DIR, or demo:NAME for the ones in actors/demo"
+    )
+    base: str | None = Field(
+        None, description="where the checkpoint is one .safetensors file: a diffusers folder of the same architecture, for what it lacks"
+    )
     motion_adapter: str | None = Field(None, description="AnimateDiff only; as checkpoint")
     loras: list[Lora] = Field(default_factory=list)
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
@@ -117,7 +122,7 @@ class Workflow(Written):
     def _without_later_fields(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out fields that the first workflows did not have, where they change nothing: digests must stay what they were."""
         written: dict[str, Any] = write(self)
-        return {name: value for name, value in written.items() if LATER_FIELDS.get(name, LATER_FIELDS) != value}
+        return {name: value for name, value in written.items() if name not in LATER_FIELDS or LATER_FIELDS[name] != value}
 
     @model_validator(mode="after")
     def _fits_its_family(self) -> Workflow:
@@ -137,6 +142,11 @@ class Workflow(Written):
         ):
             having = [f.name for f in FAMILIES.values() if "timesteps" in f.own]
             raise ValueError(f"timesteps belong to family {' and '.join(having)}, and go down")
+        single = self.checkpoint.endswith(".safetensors")
+        if single != (self.base is not None):
+            raise ValueError("base belongs to a checkpoint that is one .safetensors file, which needs it, and to no other")
+        if single and "stable_diffusion" not in (kind.name, kind.checkpoints):
+            raise ValueError(f"family {kind.name} loads diffusers folders, and no single files")
         if self.beta_schedule != "checkpoint" and not kind.betas:
             having = [f.name for f in FAMILIES.values() if f.betas]
             raise ValueError(f"beta_schedule belongs to family {' and '.join(having)}, and only there")

@@ -1,0 +1,67 @@
+"""Stable Diffusion checkpoints in one file: their parts, loaded with the configurations of a diffusers folder beside them.
+
+Such a file holds weights alone. What they mean (sizes, noise schedule, tokenizer) comes from a folder of the same architecture, and
+never from a network.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from safetensors import safe_open
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from .files import in_one_line
+from .headers import read_header
+from .identify import LDM_VAE, UNET
+from .values import ModelError
+
+PARTS: dict[str, tuple[Any, str]] = {"unet": (UNet2DConditionModel, UNET), "vae": (AutoencoderKL, LDM_VAE)}
+TEXT = "cond_stage_model.transformer."
+
+
+def load_parts(file: Path, base: Path, dtype: torch.dtype) -> dict[str, Any]:
+    """UNet and VAE of a checkpoint in one file.
+
+    Args:
+        base: diffusers folder with their configurations.
+
+    Raises:
+        ModelError: a part cannot be loaded, or a tensor of the file has no place in it.
+    """
+    return {name: _part(file, base, name, dtype) for name in PARTS}
+
+
+def _part(file: Path, base: Path, name: str, dtype: torch.dtype) -> Any:
+    cls, prefix = PARTS[name]
+    try:
+        part = cls.from_single_file(str(file), config=str(base), subfolder=name, torch_dtype=dtype, local_files_only=True)
+    except Exception as error:
+        raise ModelError(f"{name} of checkpoint {file} cannot be loaded with the configuration of {base}: {in_one_line(error)}") from error
+    held, wanted = sum(key.startswith(prefix) for key in read_header(file).tensors), len(part.state_dict())
+    if held != wanted:  # the loader would pass over what has no place, and fill up what is missing
+        raise ModelError(f"{name} of checkpoint {file} has {held} tensors, and the configuration of {base} asks for {wanted}")
+    return part
+
+
+def load_text_encoder(file: Path, base: Path, dtype: torch.dtype) -> tuple[Any, dict[str, Any]]:
+    """The CLIP text encoder of a checkpoint in one file, and what transformers says of its loading."""
+    with safe_open(file, "pt") as tensors:
+        state = {key.removeprefix(TEXT): tensors.get_tensor(key) for key in tensors.keys() if key.startswith(TEXT)}  # noqa: SIM118
+    state.pop("text_model.embeddings.position_ids", None)  # 0, 1, 2 …: older files hold them
+    config = CLIPTextConfig.from_pretrained(base / "text_encoder", local_files_only=True)
+    return CLIPTextModel.from_pretrained(None, config=config, state_dict=state, dtype=dtype, output_loading_info=True)
+
+
+def prediction_of(file: Path) -> dict[str, Any]:
+    """What the file's markers say of its noise: settings of a scheduler, in place of the base folder's."""
+    header = read_header(file)
+    told: dict[str, Any] = {}
+    if "v_pred" in header.tensors or header.metadata.get("modelspec.prediction_type") == "v":
+        told["prediction_type"] = "v_prediction"
+    if "ztsnr" in header.tensors:
+        told |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    return told

@@ -1,0 +1,58 @@
+"""Stable Diffusion in the layout of the original code, one file: the names of tensors, made from diffusers' own."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+RESNET = {"norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "norm2": "out_layers.0", "conv2": "out_layers.3", "conv_shortcut": "skip_connection"}
+ENDS = {"conv_in": "input_blocks.0.0", "time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2", "conv_norm_out": "out.0", "conv_out": "out.2"}
+ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
+
+
+def unet_key(key: str, layers: int, attentive: list[bool]) -> str:
+    """Args: layers: ResNets of a down block. attentive: whether each up block attends to text."""
+    name, _, end = key.rpartition(".")
+    if name in ENDS:
+        return f"{ENDS[name]}.{end}"
+    side, block, part, number, rest = re.fullmatch(r"(down|up|mid)_blocks?\.?(\d*)\.(\w+)\.(\d+)\.(.*)", name).groups()
+    n = int(number)
+    if part == "resnets":
+        rest = RESNET[rest]
+    if side == "mid":
+        return f"middle_block.{2 * n if part == 'resnets' else 1}.{rest}.{end}"
+    i, sub = int(block), 0 if part == "resnets" else 1
+    if side == "down":
+        return f"input_blocks.{(i + 1) * (layers + 1)}.0.op.{end}" if part == "downsamplers" else f"input_blocks.{1 + i * (layers + 1) + n}.{sub}.{rest}.{end}"
+    if part == "upsamplers":
+        return f"output_blocks.{i * (layers + 1) + layers}.{2 if attentive[i] else 1}.conv.{end}"
+    return f"output_blocks.{i * (layers + 1) + n}.{sub}.{rest}.{end}"
+
+
+def vae_key(key: str, blocks: int) -> str:
+    key = key.replace("conv_norm_out", "norm_out").replace("conv_shortcut", "nin_shortcut")
+    key = re.sub(r"mid_block\.resnets\.(\d)", lambda m: f"mid.block_{int(m[1]) + 1}", key)
+    key = re.sub(r"mid_block\.attentions\.0\.(\w+(?:\.0)?)\.(?=weight|bias)", lambda m: f"mid.attn_1.{ATTENTION[m[1]]}.", key)
+    key = re.sub(r"down_blocks\.(\d)\.(?:resnets\.(\d)|downsamplers\.0)", lambda m: f"down.{m[1]}." + (f"block.{m[2]}" if m[2] else "downsample"), key)
+    up = lambda m: f"up.{blocks - 1 - int(m[1])}." + (f"block.{m[2]}" if m[2] else "upsample")  # noqa: E731
+    return re.sub(r"up_blocks\.(\d)\.(?:resnets\.(\d)|upsamplers\.0)", up, key)
+
+
+def single_file(folder: Path, file: Path, **more: torch.Tensor) -> Path:
+    """Write a diffusers folder's UNet, VAE and text encoder as one file."""
+    told = {part: json.loads((folder / part / "config.json").read_text()) for part in ("unet", "vae")}
+    load = {part: load_file(next((folder / part).glob("*.safetensors"))) for part in ("unet", "vae", "text_encoder")}
+    attentive = ["CrossAttn" in name for name in told["unet"]["up_block_types"]]
+    tensors = {f"model.diffusion_model.{unet_key(k, told['unet']['layers_per_block'], attentive)}": v for k, v in load["unet"].items()}
+    for key, value in load["vae"].items():
+        name = vae_key(key, len(told["vae"]["block_out_channels"]))
+        square = "attn_1" in name and name.endswith("weight") and value.ndim == 2
+        tensors[f"first_stage_model.{name}"] = value[:, :, None, None].contiguous() if square else value
+    for key, value in load["text_encoder"].items():
+        tensors[f"cond_stage_model.transformer.{key if key.startswith('text_model.') else f'text_model.{key}'}"] = value
+    save_file(tensors | more, file)
+    return file
