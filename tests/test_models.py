@@ -12,7 +12,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from .conftest import DEMO
+from .conftest import DEMO, EPISODE, refused
+from .original_layout import single_file
 
 SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1}
 UNET = "model.diffusion_model."
@@ -217,3 +218,42 @@ def test_a_gguf_file_is_told_by_its_header(tmp_path, here):
     (tmp_path / "a.gguf").write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 1, 2) + pairs + tensor)
     (row,) = json.loads(here("models", "inspect", tmp_path / "a.gguf", "--json").out)
     assert row["architecture"].startswith("LTX-Video") and row["parameters"] == 128 * 2048 and row["faults"]
+
+
+def test_a_checkpoint_is_imported_as_a_workflow_that_plans(tmp_path, here):
+    models = tmp_path / "models"
+    shutil.copytree(DEMO / "stable-diffusion", models / "base")
+    single_file(DEMO / "stable-diffusion", models / "anime.safetensors")
+    done = here("models", "import", models / "anime.safetensors", "--as", "anime_stills")
+    assert done.code == 0 and "anime_stills@1 registered, as experimental" in done.out, done.err
+    text = (tmp_path / "anime_stills.yaml").read_text()
+    assert "checkpoint: anime.safetensors\nbase: base\n" in text and text.startswith("name: anime_stills\n")
+    (tmp_path / "episode.yaml").write_text(EPISODE.replace("sd15_keyframe_demo", "anime_stills"))
+    assert here("plan", "episode.yaml").code == 0
+    (row,) = [r for r in json.loads(here("workflows", "list", "--json").out) if r["workflow"] == "anime_stills@1"]
+    assert row["status"] == "experimental"
+    refused(here("models", "import", models / "anime.safetensors", "--as", "anime_stills"), "anime_stills.yaml is there already")
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("lora", ["is of kind LoRA", "loras: [{file: a.safetensors, weight: 1.0}]"]),
+        ("outside", ["does not lie in TOWER_MODELS_DIR"]),
+        ("alone", ["needs a base", "--base"]),
+        ("cut", ["is not whole"]),
+        ("inpainting", ["an inpainting model"]),
+    ],
+)
+def test_what_cannot_be_imported_is_one_sentence_and_nothing_is_written(tmp_path, here, what, words):
+    models = tmp_path / "models"
+    models.mkdir()
+    file = tmp_path / "a.safetensors" if what == "outside" else models / "a.safetensors"
+    if what == "lora":
+        lora(file)
+    else:
+        model(file, SD15 | ({f"{UNET}input_blocks.0.0.weight": (320, 9, 3, 3)} if what == "inpainting" else {}))
+    if what == "cut":
+        file.write_bytes(file.read_bytes()[:-7])
+    refused(here("models", "import", file, "--as", "mine"), *words)
+    assert not (tmp_path / "mine.yaml").exists()

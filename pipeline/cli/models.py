@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .common import in_ascii
 from .table import err, out
 
 if TYPE_CHECKING:
@@ -44,6 +45,38 @@ def inspect(files: Files, as_json: AsJson = False) -> None:
         raise typer.Exit(2)
     if any(t.found is None or t.found.faults for t in told):
         raise typer.Exit(1)
+
+
+@models_app.command("import")
+def import_one(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="a checkpoint in TOWER_MODELS_DIR: a folder, or one .safetensors file")],
+    name: Annotated[str, typer.Option("--as", metavar="NAME", help="the workflow's name")],
+    base: Annotated[str, typer.Option(metavar="FOLDER", help="for one file: a diffusers folder of the same architecture")] = "",
+) -> None:
+    """Write a starter workflow for a checkpoint, NAME.yaml, and register it as experimental."""
+    from pipeline.registry.open_catalog import open_catalog
+    from pipeline.registry.starter import starter
+    from pipeline.registry.workflows import Registry, register
+    from pipeline.story.errors import InputError
+    from pipeline.story.settings import load_settings
+    from pipeline.story.workflow import read_workflow
+
+    settings, target = load_settings(), Path(f"{in_ascii(name, 'workflow')}.yaml")
+    if target.exists():
+        raise InputError(f"{target} is there already; choose another name, or move it")
+    text = starter(file, name, base, settings)
+    registry = Registry(open_catalog(settings), settings)
+    try:
+        target.write_text(text, encoding="utf-8")
+        workflow = read_workflow(target)
+        registry.prepare(workflow)
+        register(registry, workflow, str(target))
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
+    registry.digests.save()
+    out.print(f"{target} is written and {workflow.title} registered, as experimental", soft_wrap=True)
+    out.print(f"try it: keyframe_workflow or clip_workflow: {name} in an episode, and `tower render --allow-experimental`", soft_wrap=True)
 
 
 def _told(path: Path) -> Told:
