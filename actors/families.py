@@ -30,6 +30,7 @@ class Family:
         own: settings of its stage that only this family reads.
         shots_loras: whether the LoRAs of a shot's characters are applied; a workflow's own LoRAs always are.
         checkpoints: family whose checkpoints it loads, where these are not its own.
+        text_loras: whether LoRAs may change its text encoder.
         motion_adapter: whether the family needs a motion adapter.
         betas: beta schedule of a workflow that names none; "" where the family's noise has no betas.
         check_length: check_length(checkpoint, num_frames) raises ModelError where the checkpoint cannot make that many
@@ -44,6 +45,7 @@ class Family:
     parameters: tuple[str, ...]
     own: tuple[str, ...] = ()
     shots_loras: bool = True
+    text_loras: bool = True
     checkpoints: str = ""
     motion_adapter: bool = False
     betas: str = ""
@@ -70,6 +72,7 @@ TABLE = (
         "bfloat16",
         (*GENERAL, "strength", "image_cond_noise_scale", "decode_timestep", "decode_noise_scale", "keyframe_crf"),
         own=("timesteps",),
+        text_loras=False,
         shots_loras=False,  # characters' LoRAs are for Stable Diffusion, and their effect is in the keyframe
         check_length=check_frames,
     ),

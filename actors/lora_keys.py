@@ -6,8 +6,11 @@ import json
 import re
 from collections import Counter
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
-from .headers import Header
+from .headers import Header, read_header
+from .values import Lora, ModelError
 
 # Endings of keys, to what the tensor is. kohya and LyCORIS write the first names, diffusers and PEFT the others.
 ENDINGS = {
@@ -50,6 +53,31 @@ class LoraKeys:
         return self.alphas.get(module, self.ranks[module]) / self.ranks[module]
 
 
+@cache
+def keys_of(file: str) -> LoraKeys:
+    """The keys of a LoRA file.
+
+    Raises:
+        ModelError: the file is no LoRA, or a part of it would be lost.
+    """
+    if not Path(file).is_file():
+        raise ModelError(f"LoRA {file} does not exist")
+    try:
+        keys = lora_keys(read_header(Path(file)))
+    except ModelError as error:
+        raise ModelError(f"LoRA {file} does not fit: {error}") from error
+    if keys is None:
+        raise ModelError(f"LoRA {file} does not fit: it is none; `tower models inspect` tells what it is")
+    if keys.lost:
+        raise ModelError(f"LoRA {file} does not fit: {keys.lost[0]}")
+    return keys
+
+
+def changing_text(loras: tuple[Lora, ...]) -> tuple[Lora, ...]:
+    """Those of the LoRAs that change a text encoder. Raises as `keys_of`."""
+    return tuple(lora for lora in loras if any(name.startswith(TEXT) for name in keys_of(lora.file).modules))
+
+
 def lora_keys(header: Header) -> LoraKeys | None:
     """The LoRA in a file; None where the file is none."""
     modules, unknown = _modules(header)
@@ -68,7 +96,7 @@ def lora_keys(header: Header) -> LoraKeys | None:
     )
     kinds = sorted({NAMES[k] for m in modules.values() for k in m if k in NAMES})
     notes = (_ranks(ranks), _alphas(ranks, alphas), *(f"holds {kind}" for kind in kinds), *_trained(header))
-    lost = _lost(modules, kinds, len(text), unknown)
+    lost = _lost(modules, kinds, unknown)
     notes = tuple(note for note in notes if note)
     return LoraKeys(modules, ranks, alphas, architecture, motion, parts, notes, lost, (*lost, *_misfits(modules, architecture)), unknown)
 
@@ -135,10 +163,8 @@ def _trained(header: Header) -> list[str]:
     return [f"trained with {told[0]}" + (f" on {told[1]}" if told[1] else "")] if told[0] else []
 
 
-def _lost(modules: dict[str, dict[str, str]], kinds: list[str], text: int, unknown: tuple[str, ...]) -> tuple[str, ...]:
+def _lost(modules: dict[str, dict[str, str]], kinds: list[str], unknown: tuple[str, ...]) -> tuple[str, ...]:
     found = [f"it holds {kind}, which Tower does not apply" for kind in kinds]
-    if text:
-        found.append(f"{text} of its modules are of the text encoder, where Tower applies none")
     halves = [name for name, has in modules.items() if ("down" in has) != ("up" in has)]
     if halves:
         found.append(f"{len(halves)} modules have one of their two matrices, such as {halves[0]}")

@@ -9,18 +9,22 @@ from typing import Any
 import torch
 from peft.tuners.lora import LoraLayer
 from safetensors import safe_open
+from safetensors.torch import load_file
 
 from .files import in_one_line
-from .headers import read_header
-from .lora_keys import LoraKeys, lora_keys
+from .lora_keys import TEXT, LoraKeys, keys_of
 from .values import Lora, ModelError
 
 
 class Loras:
-    """The LoRAs of one pipeline. Each is loaded once, and each request switches to its own."""
+    """The LoRAs of one pipeline. Each is loaded once, and each request switches to its own.
 
-    def __init__(self, pipe: Any):
-        self.pipe = pipe
+    Args:
+        text: prompts are encoded with the LoRAs' parts for the text encoder, so a file may have one.
+    """
+
+    def __init__(self, pipe: Any, text: bool):
+        self.pipe, self.text = pipe, text
         self.names: dict[str, str] = {}  # file to the adapter's name in the pipeline
 
     def use(self, loras: tuple[Lora, ...]) -> None:
@@ -35,19 +39,14 @@ class Loras:
             self.pipe.disable_lora()
 
     def _load(self, file: str) -> str:
-        path, name = Path(file), f"lora{len(self.names)}"
-        if not path.is_file():
-            raise ModelError(f"LoRA {file} does not exist")
+        path, name, keys = Path(file), f"lora{len(self.names)}", keys_of(file)
+        text = [module for module in keys.modules if module.startswith(TEXT)]
+        if text and not self.text:
+            raise ModelError(f"LoRA {file} does not fit: {len(text)} of its modules are of a text encoder that this family does not have")
+        tensors = load_file(path)
+        state = {key: tensors[key] for module, parts in keys.modules.items() if module not in text for key in parts.values()}
         try:
-            keys = lora_keys(read_header(path))
-        except ModelError as error:
-            raise ModelError(f"LoRA {file} does not fit: {error}") from error
-        if keys is None:
-            raise ModelError(f"LoRA {file} is no LoRA: `tower models inspect` tells what it is")
-        if keys.lost:
-            raise ModelError(f"LoRA {file} does not fit: {keys.lost[0]}")
-        try:
-            self.pipe.load_lora_weights(str(path.parent), weight_name=path.name, adapter_name=name, local_files_only=True)
+            self.pipe.load_lora_weights(state, adapter_name=name, local_files_only=True)
         except Exception as error:
             raise ModelError(f"LoRA {file} does not fit this checkpoint: {in_one_line(error)}") from error
         apply_as_written(getattr(self.pipe, "unet", None) or self.pipe.transformer, name, path, keys)
@@ -71,6 +70,8 @@ def apply_as_written(model: torch.nn.Module, adapter: str, path: Path, keys: Lor
     unused = []
     with safe_open(path, "pt") as tensors:
         for module, parts in keys.modules.items():
+            if module.startswith(TEXT):
+                continue
             found = waiting.get(_mark(*(tensors.get_tensor(parts[side]).to(dtype) for side in ("down", "up"))))
             if not found:
                 unused.append(module)

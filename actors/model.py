@@ -52,7 +52,7 @@ class Model:
         dtype = dtype_for(files.dtype, self.device, family.dtype)
         self.pipe = load_pipeline(self.pipeline, files, dtype, self.device, **parts)
         set_scheduler(self.pipe, settings.scheduler, settings.beta_schedule)
-        self.loras, self.always, self.shots_loras = Loras(self.pipe), files.loras, family.shots_loras
+        self.loras, self.always, self.shots_loras = Loras(self.pipe, family.text_loras), files.loras, family.shots_loras
         self.loras.use(self.always)
 
     def try_out(self, request: Request, **least: Any) -> None:

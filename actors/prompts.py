@@ -14,7 +14,8 @@ from .files import check_folder, in_one_line
 from .folders import variant_of
 from .loading import best_device, dtype_for
 from .single_file import load_text_encoder
-from .values import ModelError, ModelFiles, PromptEmbedding, PromptReceipt, PromptRequest
+from .text_loras import TextLoras
+from .values import Lora, ModelError, ModelFiles, PromptEmbedding, PromptReceipt, PromptRequest
 
 UNTOLD = 10**6  # transformers gives an astronomical length where a tokenizer tells none
 
@@ -50,6 +51,7 @@ class PromptEncoder:
         if missing:  # transformers would fill them with random numbers
             raise ModelError(f"text encoder of checkpoint {Path(files.checkpoint).name} lacks {len(missing)} tensors, such as {missing[0]}")
         self.masked = kind is T5EncoderModel  # Stable Diffusion attends to the padding tokens, and LTX-Video masks them
+        self.loras = None if self.masked else TextLoras(self.encoder)
         self.max_tokens = self._limit(max_tokens, folder.name)
 
     def _limit(self, wanted: int | None, checkpoint: str) -> int:
@@ -66,14 +68,25 @@ class PromptEncoder:
     def generate(self, requests: list[PromptRequest]) -> tuple[list[PromptReceipt], list[PromptEmbedding]]:
         """Receipts and embeddings: one of each for every request."""
         started = time.monotonic()
-        embeddings = self.encode([r.text for r in requests])
+        embeddings = [self.encode([r.text], r.loras)[0] for r in requests]
         seconds = (time.monotonic() - started) / len(requests)
         return [PromptReceipt(self.identity, e.cut, seconds) for e in embeddings], embeddings
 
     @torch.no_grad()
-    def encode(self, texts: list[str]) -> list[PromptEmbedding]:
-        """One embedding for each text. Texts are encoded one by one, so that no embedding depends on its neighbours in a batch."""
+    def encode(self, texts: list[str], loras: tuple[Lora, ...] = ()) -> list[PromptEmbedding]:
+        """One embedding for each text, with the parts of these LoRAs that change the encoder.
+
+        Texts are encoded one by one, so that no embedding depends on its neighbours in a batch.
+        """
+        self.prepare(loras)
         return [self._encode(text) for text in texts]
+
+    def prepare(self, loras: tuple[Lora, ...]) -> None:
+        """Make exactly these LoRAs active. Raises ModelError where one does not fit."""
+        if self.loras is not None:
+            self.loras.use(loras)
+        elif loras:
+            raise ModelError(f"LoRA {loras[0].file} does not fit: it changes a CLIP text encoder, and this checkpoint has another")
 
     def _encode(self, text: str) -> PromptEmbedding:
         with warnings.catch_warnings():

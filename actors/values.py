@@ -57,7 +57,10 @@ class PromptEmbedding:
 
 @dataclass(frozen=True)
 class PromptRequest:
+    """Asks for a text's embedding. loras: those that change the text encoder."""
+
     text: str
+    loras: tuple[Lora, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -230,16 +230,6 @@ def test_all_weights_together_stay_small_enough_for_the_repository():
     assert sizes and sum(sizes) <= 48e6 and max(sizes) <= 16e6
 
 
-def test_a_lora_with_a_part_for_the_text_encoder_is_refused_whole(tmp_path):
-    from safetensors.torch import load_file
-
-    state = load_file(lora_file(tmp_path / "a.safetensors"))
-    state["text_encoder.text_model.encoder.layers.0.self_attn.q_proj.lora_A.weight"] = torch.zeros(4, 128)
-    save_file(state, tmp_path / "both.safetensors")
-    with pytest.raises(ModelError, match=r"both\.safetensors does not fit: 1 of its modules are of the text encoder"):
-        KeyframeModel("x", SD, STILLS).prepare((Lora(str(tmp_path / "both.safetensors")),))
-
-
 def test_a_text_encoder_with_a_tensor_missing_is_refused(tmp_path):
     from safetensors.torch import load_file
 

@@ -11,19 +11,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from actors.animatediff import AnimateDiffModel
 from actors.keyframe import KeyframeModel
 from actors.ltx_video import LtxVideoModel
 from actors.prompts import PromptEncoder
-from actors.values import ClipRequest, ClipSettings, Lora, ModelError, ModelFiles
+from actors.values import ClipRequest, ClipSettings, KeyframeRequest, Lora, ModelError, ModelFiles
 from pipeline.registry.workflows import settings_digest
 from pipeline.render.needs import weights
 from pipeline.story.errors import InputError
 from pipeline.story.workflow import WORKFLOWS, Workflow, read_workflow
 
-from .conftest import DEMO, EPISODE, refused
+from .conftest import DEMO, EPISODE, refused, takes_of, tower
 from .original_layout import single_file
 from .test_actors import ANIMATE, HANA, LTX, SD, SIXTEEN, STILLS, animatediff, still, words
 
@@ -238,7 +239,7 @@ def test_alphas_in_the_metadata_that_diffusers_writes_are_applied(tmp_path):
     [
         ({"lora_unet_x.dora_scale": (4, 1)}, "it holds DoRA"),
         ({"lora_unet_x.hada_w1_a": (4, 4)}, "it holds LoHa"),
-        ({"lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": (4, 8)}, "of the text encoder"),
+        ({"lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": (4, 8)}, "one of their two matrices"),
         ({"lora_unet_nowhere.lora_down.weight": (4, 8), "lora_unet_nowhere.lora_up.weight": (8, 4)}, "nowhere"),
         ({"nobody.knows": (4,)}, "1 keys belong to nothing, such as nobody.knows"),
     ],
@@ -320,3 +321,67 @@ def test_a_workflow_of_a_single_file_is_checked_by_plan_and_renders(tmp_path, he
     for wrong, sentence in (("base: demo:stable-diffusion\n", "base belongs to"), ("one.safetensors", "base belongs to")):
         (tmp_path / "wrong.yaml").write_text(text.replace(wrong, "" if wrong.startswith("base") else "demo:stable-diffusion"))
         refused(here("workflows", "register", tmp_path / "wrong.yaml"), sentence)
+
+
+TEXT = "text_model_encoder_layers_0_self_attn_q_proj"
+
+
+def with_text(path: Path, prefix: str = "lora_te_", module: str = TEXT, alpha: float = 8.0) -> tuple[Lora, torch.Tensor]:
+    """A LoRA for a module of the UNet and one of the text encoder, and the change that it should make to the latter."""
+    kohya(path, {f"{ATTENTION}.to_q": (4, 4.0)})
+    width = PromptEncoder("t", SD).encoder.config.hidden_size
+    down, up = torch.randn(4, width, generator=torch.Generator().manual_seed(1)), torch.randn(width, 4, generator=torch.Generator().manual_seed(2))
+    name = prefix + module
+    text = {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up, f"{name}.alpha": torch.tensor(alpha)}
+    save_file(load_file(path) | text, path)
+    return Lora(str(path), 0.5), alpha / 4 * up @ down
+
+
+@pytest.mark.parametrize(("prefix", "module"), [("lora_te_", TEXT), ("text_encoder.", "text_model.encoder.layers.0.self_attn.q_proj")])
+def test_a_loras_part_for_the_text_encoder_changes_the_prompt_as_its_file_says_and_leaves_nothing_behind(tmp_path, prefix, module):
+    lora, change = with_text(tmp_path / "a.safetensors", prefix, module)
+    encoder = PromptEncoder("t", SD)
+    plain, weight = encoder.encode([HANA])[0].embeds, encoder.loras.modules[TEXT].weight.detach().clone()
+    styled = encoder.encode([HANA], (lora,))[0].embeds
+    assert torch.allclose(encoder.loras.modules[TEXT].weight, weight + 0.5 * change, rtol=1e-3, atol=1e-6)
+    by_hand = PromptEncoder("t", SD)
+    with torch.no_grad():
+        by_hand.loras.modules[TEXT].weight += 0.5 * change
+    assert np.allclose(by_hand.encode([HANA])[0].embeds, styled, atol=1e-5) and not np.allclose(plain, styled, atol=1e-3)
+    assert np.array_equal(encoder.encode([HANA])[0].embeds, plain) and torch.equal(encoder.loras.modules[TEXT].weight, weight)
+    KeyframeModel("x", SD, STILLS).prepare((lora,))
+
+
+def test_several_loras_change_the_text_encoder_together(tmp_path):
+    (one, a), (two, b) = with_text(tmp_path / "a.safetensors"), with_text(tmp_path / "b.safetensors", alpha=2.0)
+    encoder = PromptEncoder("t", SD)
+    weight = encoder.loras.modules[TEXT].weight.detach().clone()
+    encoder.prepare((one, two))
+    assert torch.allclose(encoder.loras.modules[TEXT].weight, weight + 0.5 * a + 0.5 * b, rtol=1e-3, atol=1e-6)
+
+
+def test_a_part_for_another_text_encoder_is_refused(tmp_path):
+    lora, _ = with_text(tmp_path / "a.safetensors", module="text_model_encoder_layers_99_self_attn_q_proj")
+    with pytest.raises(ModelError, match="has no place in the text encoder"):
+        PromptEncoder("t", SD).prepare((lora,))
+    with pytest.raises(ModelError, match="of a text encoder that this family does not have"):
+        LtxVideoModel("ltx", LTX, ClipSettings(96, 64, 9, 24, 2, 1.0)).loras.use((lora,))
+
+
+@pytest.mark.ray
+def test_a_characters_lora_with_a_text_part_renders_with_both_parts(tmp_path):
+    (tmp_path / "models").mkdir()
+    lora, _ = with_text(tmp_path / "models" / "hana.safetensors")
+    text = EPISODE.replace("hana: {name: Hana,", "hana: {name: Hana, lora: {file: hana.safetensors, weight: 0.5},")
+    text = text[: text.index("      - {id: SH0020")].replace("frames: 60", "frames: 24")
+    (tmp_path / "episode.yaml").write_text(text.replace("clip_workflow: ltx_video_2b_demo", "clip_workflow: animatediff_16_demo"))
+    done = tower("render", "episode.yaml", cwd=tmp_path)
+    takes = [t for t in takes_of(tmp_path) if t["outcome"] != "error"]
+    assert takes and not done.err.startswith("error"), done.out + done.err
+    still = next(t for t in takes if t["stage"] == "keyframe")
+    encoder = PromptEncoder("t", SD)
+    settings = read_workflow(WORKFLOWS / "sd15_keyframe_demo.yaml").settings()
+    request = KeyframeRequest("t", still["seed"], (lora,), prompt=encoder.encode([still["prompt"]], (lora,))[0], negative=encoder.encode([still["negative_prompt"] or ""], (lora,))[0])
+    made = KeyframeModel("k", SD, settings).generate([request])[1][0]
+    stored = np.asarray(Image.open(tmp_path / "catalog-data" / still["media_path"]).convert("RGB"))
+    assert np.array_equal(made, stored), "the same picture as from both parts, by hand"

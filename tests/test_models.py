@@ -121,7 +121,6 @@ def test_a_loras_ranks_alphas_and_architecture_are_told(tmp_path, here):
         ({f"{KOHYA}.dora_scale": torch.ones(320, 1)}, "it holds DoRA"),
         ({"lora_unet_x.hada_w1_a": torch.ones(4, 4), "lora_unet_x.hada_w1_b": torch.ones(4, 4)}, "it holds LoHa"),
         ({"lora_unet_x.lokr_w1": torch.ones(4, 4), "lora_unet_x.lokr_w2": torch.ones(4, 4)}, "it holds LoKr"),
-        ({"lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": torch.ones(4, 768), "lora_te_text_model_encoder_layers_0_mlp_fc1.lora_up.weight": torch.ones(4, 4)}, "of the text encoder"),
         ({"lora_unet_alone.lora_down.weight": torch.ones(4, 4)}, "one of their two matrices"),
         ({"who.knows": torch.ones(4)}, "1 keys belong to nothing, such as who.knows"),
     ],

@@ -24,7 +24,7 @@ from .context import Context
 from .controls import Controls
 from .gate_tasks import warm
 from .keyframe_hashes import KeyframeHashes
-from .needs import ModelNeeds
+from .needs import ModelNeeds, text_loras
 from .progress import RenderProgress
 from .run_log import BEAT_SECONDS, RunLog
 from .shot import ShotOutcome, render_shot
@@ -141,7 +141,9 @@ def _needed(needs: ModelNeeds, plan: Plan) -> list[tuple[ModelSpec, list[tuple[A
     needed: dict[str, tuple[ModelSpec, list[tuple[Any, ...]], str]] = {}
     for stage in (stage for shot in plan.stale for stage in shot.on_devices):
         encoder, spec = needs.encoder(stage), needs.model(stage)
-        needed.setdefault(encoder.key, (encoder, [], stage.workflow.name))
+        texts = needed.setdefault(encoder.key, (encoder, [], stage.workflow.name))[1]
+        if (loras := text_loras(stage)) and (loras,) not in texts:
+            texts.append((loras,))
         calls = needed.setdefault(spec.key, (spec, [], stage.workflow.name))[1]
         if stage.loras and (stage.loras,) not in calls:
             calls.append((stage.loras,))

@@ -7,7 +7,8 @@ from pathlib import Path
 from actors.families import ENCODER, FAMILIES, Lazy
 from actors.folders import opened
 from actors.headers import read_header
-from actors.values import ModelError, ModelFiles
+from actors.lora_keys import changing_text
+from actors.values import Lora, ModelError, ModelFiles
 from catalog.store import Catalog
 from cluster.specs import ModelSpec
 from pipeline.plan.resolve import StagePlan
@@ -78,6 +79,11 @@ class ModelNeeds:
             labels = self.profile.labels(PROMPTS, PROMPTS)
             self.models[key] = ModelSpec(key, Lazy(ENCODER), args, 8, "prompt", memory, labels)
         return self.models[key]
+
+
+def text_loras(stage: StagePlan) -> tuple[Lora, ...]:
+    """The LoRAs of the stage, its workflow's and its shot's, that change the text encoder: prompts are encoded with them."""
+    return changing_text((*stage.files.loras, *stage.loras)) if stage.workflow.kind.text_loras else ()
 
 
 def identity_of(stage: StagePlan) -> str:

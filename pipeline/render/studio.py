@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from actors.values import ClipRequest, KeyframeRequest, PromptRequest, Receipt
+from actors.values import ClipRequest, KeyframeRequest, Lora, PromptRequest, Receipt
 from catalog.store import Catalog
 from catalog.writer import Writer
 from cluster.pool import Pool
@@ -28,7 +28,7 @@ from pipeline.story.stages import STAGES
 
 from .gate_tasks import Judged, Standard, judge_clip, judge_given, judge_keyframe, keyframe_part
 from .keyframe_hashes import KeyframeHashes
-from .needs import ModelNeeds, identity_of
+from .needs import ModelNeeds, identity_of, text_loras
 from .take import Start, Take
 from .watcher import Watcher
 
@@ -69,7 +69,7 @@ class Studio:
     needs: ModelNeeds
     watcher: Watcher = field(default_factory=Watcher)
     keyframes: KeyframeHashes = field(default_factory=lambda: KeyframeHashes({}))
-    prompts: OrderedDict[tuple[str, str], asyncio.Future[tuple[Stored, str | None]]] = field(default_factory=OrderedDict)
+    prompts: OrderedDict[tuple[str, tuple[Lora, ...], str], asyncio.Future[tuple[Stored, str | None]]] = field(default_factory=OrderedDict)
 
     async def take(self, plan: ShotPlan, stage: StagePlan, attempt: int, variation: int, start: Start | None) -> Take:
         """Make, store, judge and record one take of a stage. An error of a device or a model is recorded, not raised.
@@ -167,9 +167,10 @@ class Studio:
     async def _prompt(self, stage: StagePlan, text: str, shot_priority: int) -> tuple[Stored, str | None]:
         """A text's embedding, and the part of the text that the encoder cut off. Cached; concurrent callers share one request."""
         spec = self.needs.encoder(stage)
-        key = spec.key, text
+        loras = text_loras(stage)
+        key = spec.key, loras, text
         if key not in self.prompts or self.prompts[key].cancelled():
-            self.prompts[key] = asyncio.ensure_future(self._encode(spec, text, shot_priority))
+            self.prompts[key] = asyncio.ensure_future(self._encode(spec, loras, text, shot_priority))
             while len(self.prompts) > REMEMBERED_PROMPTS:
                 self.prompts.popitem(last=False)
         self.prompts.move_to_end(key)
@@ -182,8 +183,9 @@ class Studio:
             self.prompts.pop(key, None)  # the next caller tries again
             raise
 
-    async def _encode(self, spec: ModelSpec, text: str, shot_priority: int) -> tuple[Stored, str | None]:
-        receipt, stored = await self.pool.submit(spec, PromptRequest(text), None, (shot_priority, PRIORITY["prompt"]))
+    async def _encode(self, spec: ModelSpec, loras: tuple[Lora, ...], text: str, shot_priority: int) -> tuple[Stored, str | None]:
+        priority = shot_priority, PRIORITY["prompt"]
+        receipt, stored = await self.pool.submit(spec, PromptRequest(text, loras), None, priority, together=loras)
         return stored, receipt.cut
 
     async def _recorded(self, work: Work, make: Callable[[Work], Awaitable[Judged]]) -> Take:
