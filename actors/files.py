@@ -51,7 +51,11 @@ def check_frames(checkpoint: str, num_frames: int) -> None:
 
 
 def read_config(folder: str, part: str) -> dict[str, Any]:
-    file = Path(folder) / part / "config.json"
+    return read_json(Path(folder) / part / "config.json")
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A configuration. Raises ModelError where the file cannot be read, or holds none."""
     try:
         config = json.loads(file.read_text())
     except (OSError, ValueError) as error:

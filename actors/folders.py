@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from .files import read_config
+from .architectures import BY_WIDTH, LTX, LTX_SIZES, SD
+from .files import read_config, read_json
 from .headers import read_header
-from .identify import BY_WIDTH, LTX, LTX_SIZES, SD, Found
+from .identify import Found
 from .values import ModelError
 
 WEIGHTS = ("diffusion_pytorch_model", "model")  # names of weight files, without variant, shard and ending
@@ -35,7 +35,7 @@ def identify_folder(folder: Path) -> Found:
 
 
 def _pipeline(folder: Path) -> Found:
-    index = _json(folder / "model_index.json")
+    index = read_json(folder / "model_index.json")
     wanted = [name for name, told in index.items() if isinstance(told, list) and told[0] is not None and name not in PASSED_OVER]
     found = [_weights(folder / name) for name in wanted if name not in ("scheduler", "tokenizer", "tokenizer_2")]
     faults = [fault for _, _, fault in found if fault]
@@ -51,7 +51,7 @@ def _pipeline(folder: Path) -> Found:
             f"its UNet reads {reads} channels where its VAE makes {latents}: it is for inpainting or editing, and draws no prompt"
         )
     if (folder / "scheduler" / "scheduler_config.json").is_file():
-        notes += _scheduler(_json(folder / "scheduler" / "scheduler_config.json"))
+        notes += _scheduler(read_json(folder / "scheduler" / "scheduler_config.json"))
     extra = [name for name in PASSED_OVER if (folder / name).is_dir()]
     notes += [f"{' and '.join(extra)}: never loaded"] if extra else []
     if kind not in CLASSES:
@@ -66,7 +66,7 @@ def _config(folder: Path, part: str | None) -> dict[str, Any]:
 
 
 def _component(folder: Path) -> Found:
-    config = _json(folder / "config.json")
+    config = read_json(folder / "config.json")
     name = str(config.get("_class_name") or next(iter(config.get("architectures") or []), "a configuration"))
     _, note, fault = _weights(folder)
     faults = [fault] if fault else []
@@ -113,7 +113,7 @@ def _weights(folder: Path) -> tuple[list[Path], str, str]:
     if plain:
         return _sound(folder, plain[:1], "")
     if indices:
-        shards = sorted({folder / name for name in _json(indices[0]).get("weight_map", {}).values()})
+        shards = sorted({folder / name for name in read_json(indices[0]).get("weight_map", {}).values()})
         missing = [s.name for s in shards if not s.is_file()]
         if missing:
             return [], "", f"{folder.name}/ lacks {len(missing)} of its {len(shards)} shards, such as {missing[0]}"
@@ -148,13 +148,3 @@ def _sound(folder: Path, files: list[Path], note: str) -> tuple[list[Path], str,
         except ModelError as error:
             return files, note, str(error)
     return files, note, ""
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        told = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{file} cannot be read: {' '.join(str(error).split())[:200]}") from error
-    if not isinstance(told, dict):
-        raise ModelError(f"{file} does not hold a configuration")
-    return told

@@ -6,24 +6,21 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from .architectures import BY_WIDTH, FLUX, LTX, LTX_SIZES, REFINER, SD, SD2, SD3, SDXL, WAN
 from .headers import Header, Tensor
 from .lora_keys import LoraKeys, lora_keys
 
-SD, SD2, SDXL, REFINER = "Stable Diffusion 1.5", "Stable Diffusion 2", "Stable Diffusion XL", "Stable Diffusion XL refiner"
-LTX = "LTX-Video"
 UNET, LDM_VAE = "model.diffusion_model.", "first_stage_model."
-BY_WIDTH = {768: SD, 1024: SD2, 2048: SDXL, 1280: REFINER}  # of the text that the UNet attends to
-LTX_SIZES = {(28, 2048): "2B", (48, 4096): "13B"}  # (layers, width) of the transformer
 PART = "it is a part of a diffusers folder; name the folder"
 MARKERS = {"v_pred": "v-prediction", "ztsnr": "zero terminal SNR"}  # empty tensors that trainers of SDXL leave in their files
 
 # Families that Tower has no class for: a key of each, and its name. A newcomer's file should not be "unknown".
 OTHERS = {
-    "double_blocks.0.img_attn": "Flux",
-    "single_transformer_blocks.0.": "Flux",
-    "joint_blocks.0.": "Stable Diffusion 3",
+    "double_blocks.0.img_attn": FLUX,
+    "single_transformer_blocks.0.": FLUX,
+    "joint_blocks.0.": SD3,
     "av_ca_a2v_gate_adaln_single": "LTX-2",
-    "head.modulation": "Wan",
+    "head.modulation": WAN,
     "control_model.": "ControlNet",
     "controlnet_cond_embedding.": "ControlNet or SparseCtrl",
     "txt_in.individual_token_refiner": "HunyuanVideo",
@@ -165,7 +162,7 @@ def _motion_module(header: Header) -> Found | None:
     middle = _any(t, "mid_block.motion_modules")
     version = "SDXL beta" if sdxl else "v1.5-2" if middle else "v3" if longest == 32 else "v1.4 or v1.5"
     family = SDXL if sdxl else SD
-    faults = ("Tower animates with Stable Diffusion 1.5 alone",) if sdxl else ()
+    faults = (f"Tower animates with {SD} alone",) if sdxl else ()
     notes = (f"makes up to {longest} frames", "trained on linear betas")
     unknown = tuple(n for n in t if "motion_modules" not in n and "pos_encoder" not in n)
     folder = f"motion_adapter: {header.path.stem}" if not faults else ""
@@ -215,7 +212,7 @@ def _vae(header: Header) -> Found | None:
     channels = shape(t, "decoder.conv_in.weight", 1)
     if channels is None or len(t["decoder.conv_in.weight"].shape) != 4:
         return None
-    architecture = {4: f"{SD} or {SDXL}", 16: "Flux or Stable Diffusion 3"}.get(channels, f"{channels} channels")
+    architecture = {4: f"{SD} or {SDXL}", 16: f"{FLUX} or {SD3}"}.get(channels, f"{channels} channels")
     half = ("float16 of SDXL's VAE overflows to black",) if any(x.dtype == "F16" for x in t.values()) else ()
     return Found(
         "VAE",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from .architectures import BY_WIDTH, FLUX, LTX, SD, SD3, SDXL, WAN
 from .headers import Header, read_header
 from .values import Lora, ModelError
 
@@ -25,7 +26,6 @@ ENDINGS = {
 NAMES = {"dora": "DoRA", "loha": "LoHa", "lokr": "LoKr", "full": "whole differences", "ia3": "IA3"}
 TEXT = ("lora_te_", "lora_te1_", "lora_te2_", "text_encoder.", "text_encoder_2.", "lora_te3_")
 METADATA = "lora_adapter_metadata"  # where diffusers writes PEFT's configuration, as JSON
-BY_WIDTH = {768: "Stable Diffusion 1.5", 1024: "Stable Diffusion 2", 2048: "Stable Diffusion XL"}
 
 
 @dataclass(frozen=True)
@@ -117,18 +117,18 @@ def _architecture(header: Header, modules: dict[str, dict[str, str]]) -> str:
     """By the names of modules, and by the width of the text that cross attention reads."""
     names = list(modules)
     if any(part in n for n in names for part in ("double_blocks", "single_transformer_blocks")):
-        return "Flux"
+        return FLUX
     if any("joint_blocks" in n for n in names):
-        return "Stable Diffusion 3"
+        return SD3
     if any("cross_attn" in n and "blocks" in n for n in names):
-        return "Wan"
+        return WAN
     unet = any(
         part in n for n in names for part in ("down_blocks", "input_blocks", "mid_block", "middle_block", "up_blocks", "output_blocks")
     )
     if not unet and any("transformer_blocks" in n for n in names):
-        return "LTX-Video"
+        return LTX
     if any(n.startswith(("lora_te2_", "text_encoder_2.")) for n in names):
-        return "Stable Diffusion XL"
+        return SDXL
     widths = {
         header.tensors[kinds["down"]].shape[1]
         for name, kinds in modules.items()
@@ -138,8 +138,8 @@ def _architecture(header: Header, modules: dict[str, dict[str, str]]) -> str:
         return BY_WIDTH.get(widths.pop(), "")
     told = header.metadata.get("ss_base_model_version", "") + header.metadata.get("modelspec.architecture", "")
     if any("temporal_transformer" in n for n in names):
-        return "Stable Diffusion 1.5"
-    return "Stable Diffusion XL" if "xl" in told.lower() else "Stable Diffusion 1.5" if "v1" in told else ""
+        return SD
+    return SDXL if "xl" in told.lower() else SD if "v1" in told else ""
 
 
 def _ranks(ranks: dict[str, int]) -> str:
@@ -174,9 +174,9 @@ def _lost(modules: dict[str, dict[str, str]], kinds: list[str], unknown: tuple[s
 
 
 def _misfits(modules: dict[str, dict[str, str]], architecture: str) -> tuple[str, ...]:
-    if architecture == "LTX-Video" and any(name.startswith("lora_unet_") for name in modules):
+    if architecture == LTX and any(name.startswith("lora_unet_") for name in modules):
         return ("its keys begin with lora_unet_, which diffusers passes over for LTX-Video; they should begin with diffusion_model.",)
-    if architecture not in ("Stable Diffusion 1.5", "LTX-Video"):
+    if architecture not in (SD, LTX):
         return (f"it is for {architecture or 'an architecture that its keys do not tell'}, for which Tower has no family",)
     return ()
 
