@@ -13,6 +13,7 @@
 | test_deploy.py | deployment files say what Ray and KubeRay understand, and open nothing to strangers |
 | test_docs.py | documents: commands parse, paths exist, settings and packages are all listed |
 | test_doctor.py | `tower doctor` tells what can render here, and changes nothing |
+| test_drive.py | how many shots live at once, what ends them, what runs beside them |
 | test_drivers.py | two drivers on one episode: one renders, a dead one blocks nobody |
 | test_faults.py | the whole path killed, interrupted, misled |
 | test_fuzz.py | no episode file, whatever is in it, gives a traceback |

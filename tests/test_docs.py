@@ -144,7 +144,7 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 @cache
 def top() -> set[str]:
-    return {p.name for p in PROJECT.iterdir() if p.name not in (".git", ".venv", "out", "catalog-data", "models", "train-work")}
+    return {p.name for p in PROJECT.iterdir() if p.name not in (".git", ".venv", "out", "catalog-data", "models", "train-work", ".mutants")}
 
 
 def path_faults(text: str, page: Path) -> Iterator[str]:
