@@ -17,6 +17,7 @@ from typing import Any, get_args
 
 import pytest
 import typer
+import yaml
 from pydantic import BaseModel
 
 from gates.rules import Declaration
@@ -340,6 +341,22 @@ def test_every_label_and_every_declaration_is_listed() -> None:
     assert first == {*LABELS, *get_args(Declaration)}
 
 
+def mutants_faults(text: str) -> Iterator[str]:
+    """What the table of `make mutants` names and is not there: modules, tests, and lines whose change no test can notice."""
+    table = yaml.safe_load(text)
+    for module, tests in table["modules"].items():
+        files = [module, *(word.split("::")[0] for word in tests.split() if word.startswith("tests/"))]
+        yield from (f"{module}: {file} does not exist" for file in files if not (PROJECT / file).is_file())
+    for one in table["equivalent"]:
+        source = " ".join(line.strip() for line in (PROJECT / one["module"]).read_text().splitlines())
+        if one["before"] not in source:
+            yield f"{one['module']} has no line {one['before']}"
+
+
+def test_the_table_of_mutants_is_of_today() -> None:
+    assert not list(mutants_faults((PROJECT / "configs" / "mutants.yaml").read_text()))
+
+
 # --- the checks can fail ------------------------------------------------------------------------------------------------
 
 
@@ -406,6 +423,9 @@ def test_right_paths_are_let_through() -> None:
         (settings_faults, GUIDE.read_text().replace("| `TOWER_DEVICES`", "| `TOWER_DEVISES`"), "TOWER_DEVICES is not in the table"),
         (package_faults, GUIDE.read_text().replace("| duckdb |", "| duckbd |"), "duckdb is not in the table"),
         (package_faults, GUIDE.read_text().replace("| duckdb |", "| duckbd |"), "duckbd is not installed"),
+        (mutants_faults, "{modules: {gates/rule.py: tests/test_rules.py}, equivalent: []}", "gates/rule.py: gates/rule.py does not exist"),
+        (mutants_faults, "{modules: {gates/rules.py: tests/test_rule.py}, equivalent: []}", "gates/rules.py: tests/test_rule.py does not exist"),
+        (mutants_faults, "{modules: {}, equivalent: [{module: gates/rules.py, before: x = 2}]}", "gates/rules.py has no line x = 2"),
         (missing_tests, "test_nothing.py", "test_docs.py is not told of"),
         (missing_tests, "test_nothing.py", "test_nothing.py does not exist"),
     ],
