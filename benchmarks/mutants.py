@@ -25,6 +25,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import cosmic_ray.commands
@@ -84,9 +85,9 @@ class Module:
     def session(self) -> Path:
         return WORK / f"{self.path.replace('/', '.')}-{_digest([PROJECT / self.path])}.sqlite"
 
-    @property
+    @cached_property
     def asked(self) -> str:
-        """Digest of the tests: survivors of others are asked again."""
+        """Digest of the tests, as they were when the copy was made: survivors of others are asked again."""
         files = [PROJECT / word.split("::")[0] for word in self.tests if word.startswith("tests/")]
         return hashlib.sha256("\n".join([*self.tests, _digest(files)]).encode()).hexdigest()[:12]
 
@@ -247,10 +248,9 @@ def _session(module: Module) -> Iterator[WorkDB]:
     for old in WORK.glob(f"{module.path.replace('/', '.')}-*.sqlite"):
         if old != module.session:
             old.unlink()
-    new = not module.session.exists()
     session = WorkDB(module.session, WorkDB.Mode.create)
     try:
-        if new:
+        if not session.num_work_items:
             session.add_work_items(_items(module))
         yield session
     finally:

@@ -15,6 +15,7 @@
 | test_doctor.py | `tower doctor` tells what can render here, and changes nothing |
 | test_drive.py | how many shots live at once, what ends them, what runs beside them |
 | test_drivers.py | two drivers on one episode: one renders, a dead one blocks nobody |
+| test_evidence.py | evidence in numbers, and the decisions that cite it |
 | test_faults.py | the whole path killed, interrupted, misled |
 | test_fuzz.py | no episode file, whatever is in it, gives a traceback |
 | test_gate_files.py | `tower gate` on hostile and odd files |

@@ -172,6 +172,7 @@ def test_a_file_is_hashed_only_where_it_is_younger_than_its_row(tmp_path):
     assert [has(s, b"frames") for s in (-9, 0, CLOCK_SLACK, CLOCK_SLACK + 0.5)] == [True] * 4
     assert [has(s, b"fram3s") for s in (-9, 0, CLOCK_SLACK, CLOCK_SLACK + 0.5)] == [True, True, True, False]
     assert not has(-9, b"frame"), "its size is looked at always"
+    assert has(-9, b"frames")
     assert not any(store.has(path, digest, 6, row_at) for path, digest in ((None, media.digest), (media.path, None), ("media/none", media.digest)))
 
 
