@@ -182,7 +182,7 @@ def test_a_promotion_names_what_does_not_fit(registry):
         promote(registry, OLD, "mine", "Mika")
     with pytest.raises(InputError, match=r"there is no benchmark none; of animatediff_16_demo@1 there are .*mine"):
         promote(registry, OLD, "none", "Mika")
-    with pytest.raises(InputError, match="checkpoint .* does not exist"):
+    with pytest.raises(InputError, match=r"checkpoint .* does not exist"):
         promote(registry, "ltx_video_2b@1", "none", "Mika")
 
 

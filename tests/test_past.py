@@ -12,7 +12,7 @@ import pytest
 from catalog.store import Catalog
 from gates.image import judge_image
 from pipeline.plan.history import Past, past_takes, rows_of
-from pipeline.plan.plan import Plan, accepted_take, as_rows, make_plan, select
+from pipeline.plan.plan import Plan, ShotPlan, accepted_take, as_rows, make_plan, select
 from pipeline.plan.verdicts import Verdicts, judge_again, verdict_columns
 from pipeline.registry.open_catalog import open_catalog
 from pipeline.render.studio import _row
@@ -48,20 +48,29 @@ class Desk:
     def take(self, shot: str, stage: str, attempt: int = 1, variation: int = 0, start: Start | None = None, **more: Any) -> Start:
         """Record a take of a stage as it is planned now."""
         (planned,) = [s for s in self.plan().shots if s.shot.id == shot]
+        start, row = self.told(planned, stage, attempt, variation, start, **more)
+        self.catalog.append("takes", [row])
+        return start
+
+    def told(self, planned: ShotPlan, stage: str, attempt: int, variation: int, start: Start | None, **more: Any) -> tuple[Start, dict]:
+        """A take, and its row."""
         (what,) = [s for s in planned.stages if s.stage == stage]
-        media = self.catalog.media.put(f"{shot} {stage} {attempt}".encode(), ".png" if stage == "keyframe" else ".mp4")
-        verdict = self.verdicts[stage]
+        data = f"{planned.shot.id} {stage} {attempt}".encode()
+        media, verdict = self.catalog.media.put(data, ".png" if stage == "keyframe" else ".mp4"), self.verdicts[stage]
         row = _row("run", planned, what, attempt, variation, start) | verdict_columns(verdict)
         row |= {"measures": verdict.measures, "media": media.digest, "media_path": media.path, "media_bytes": media.bytes}
         self.n += 1
         row |= {"at": datetime.now(UTC) + timedelta(milliseconds=self.n), "device_seconds": 30.0} | more
-        self.catalog.append("takes", [row])
-        return Start(row["take"], media)
+        return Start(row["take"], media), row
 
     def render(self, *shots: str) -> None:
         """All stages of these shots, accepted at once."""
-        for shot in shots or SHOTS:
-            self.take(shot, "clip", start=self.take(shot, "keyframe"))
+        rows = []
+        for planned in self.plan().shots:
+            if planned.shot.id in (shots or SHOTS):
+                start, keyframe = self.told(planned, "keyframe", 1, 0, None)
+                rows += [keyframe, self.told(planned, "clip", 1, 0, start)[1]]
+        self.catalog.append("takes", rows)
 
     def why(self, **more: bool) -> dict[str, list[tuple[str, str]]]:
         """Shot to (stage, code) of each reason."""
@@ -248,6 +257,14 @@ def test_only_what_a_shot_declares_now_is_judged_again(desk):
     assert plan.shots[0].reasons[0].text == "its declarations changed, the verdict stays (judged again, nothing rendered)"
     desk.edit("declares: [hold], ", "")
     assert set(desk.why()) == {"SH0010", "SH0020"}, "a declaration that was taken back is a change too"
+
+
+def test_the_first_declaration_of_an_episode_is_seen(desk):
+    desk.edit("declares: [hold], ", "")
+    desk.take("SH0010", "keyframe")
+    assert desk.plan().judgements == []
+    desk.edit("title: A test}", "title: A test, declares: [night]}")
+    assert [j["declared"] for j in desk.plan().judgements] == [["night"]]
 
 
 def test_what_a_person_decided_what_never_was_and_what_has_no_measures_is_not_judged_again(desk):
