@@ -149,6 +149,16 @@ def test_a_version_that_is_worse_on_the_same_cells_is_not_promoted(registry):
     assert wanted.items() <= Registry(registry.catalog, registry.settings).ledger[-1].items()
 
 
+def test_one_cell_is_compared_with_one_cell(registry):
+    rows = rival(registry, 0)
+    (theirs,) = [r["evidence"] for r in registry.ledger if r["action"] == "promote" and name_of(r) == NEW]
+    for cells_ in (rows, registry.cells[theirs]):
+        del cells_[1:]
+    rows[0]["cells"] = 1
+    registry.suites[rows[0]["suite"]] = rows[0]["suite_digest"], Demands(0.1)
+    assert promote(registry, OLD, "mine", "Mika")["evidence"] == "mine"
+
+
 @pytest.mark.parametrize("other", ["suite_digest", "workflow", "version", "action", "evidence"])
 def test_it_is_compared_with_promotions_of_other_versions_on_the_same_suite_only(registry, other):
     mine = rival(registry, 8)
@@ -168,10 +178,11 @@ def test_a_promotion_names_what_does_not_fit(registry):
         ({"workflow": "ltx"}, "is of ltx@1"),
         ({"digest": "x"}, "was of other model files or libraries"),
     ):
-        rival(registry, 0, **more)
+        del rival(registry, 0, **more)[1:]  # one cell is a benchmark too
         with pytest.raises(InputError, match=words):
             promote(registry, OLD, "mine", "Mika")
     rows = rival(registry, 0)
+    del rows[1:]
     for suites in ({}, {rows[0]["suite"]: ("changed", Demands(0.5))}):
         registry.__dict__["suites"] = suites
         with pytest.raises(InputError, match="is not as it was for benchmark mine"):
@@ -180,6 +191,7 @@ def test_a_promotion_names_what_does_not_fit(registry):
     registry.suites[rows[0]["suite"]] = rows[0]["suite_digest"], Demands(1.0)
     with pytest.raises(InputError, match="does not suffice: 42 of 42"):
         promote(registry, OLD, "mine", "Mika")
+    del registry.cells["mine"][1:]
     with pytest.raises(InputError, match=r"there is no benchmark none; of animatediff_16_demo@1 there are .*mine"):
         promote(registry, OLD, "none", "Mika")
     with pytest.raises(InputError, match=r"checkpoint .* does not exist"):
