@@ -205,7 +205,10 @@ def _module(module: Module, session: WorkDB, waiting: list[WorkItem], until: flo
                     return
                 mutated = _mutated(source, item.mutations[0])
                 _write(file, mutated)
-                session.set_result(item.job_id, _result(module, source, mutated, *tests.run(most)))
+                code, seconds = tests.run(most)
+                if code is None:  # it hangs, or the machine was busy with something else
+                    code, seconds = tests.run(2 * most)
+                session.set_result(item.job_id, _result(module, source, mutated, code, seconds))
         finally:
             _write(file, source)
 

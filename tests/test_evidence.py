@@ -28,6 +28,10 @@ def test_the_bounds_of_a_share_are_wilsons():
     assert wilson(5, 10, 1.0) == pytest.approx((0.34924, 0.65076), abs=1e-5)
 
 
+def test_a_share_is_never_below_none_or_above_all():
+    assert all(wilson(0, n)[0] >= 0.0 and wilson(n, n)[1] <= 1.0 for n in range(1, 60)), "however numbers are rounded"
+
+
 def test_figures_are_of_judged_takes_and_of_what_is_known_of_them():
     rows = [row | {"device_seconds": float(n), "encode_seconds": 2.0 * n, "gate_seconds": 3.0 * n} for n, row in enumerate(cells(18, 21))]
     rows[5] |= {"device": "another card", "peak_memory_bytes": 3_000_000_000, "encode_seconds": None}
@@ -117,6 +121,23 @@ def test_a_standing_cites_its_evidence_and_only_proven_renders():
     assert "a model file changed" in standing(replace(NOW, digest="x"), [decided("promote")], lambda _: cells(41, libraries=None), []).why
 
 
+def test_one_cell_is_evidence_that_the_latest_standing_cites():
+    easy, one = replace(NOW, suites={"demo": ("suite", Demands(0.1))}), cells(1, 1)
+
+    def of(now: Any, *ledger: dict[str, Any]) -> tuple[str, str]:
+        found = standing(now, ledger, lambda _: one, ["b1"])
+        return found.status, found.why
+
+    assert of(easy)[0] == "candidate" and "meets suite demo" in of(easy)[1] and of(easy, decided("promote"))[0] == "proven"
+    for now, words in (
+        (replace(easy, digest="x", libraries={}), "torch is None, was 2.13.0"),
+        (replace(easy, suites={"demo": ("other", Demands(0.1))}), "suite demo changed"),
+        (replace(easy, suites={}), "suite demo is not here any more"),
+        (replace(easy, profile="anime#2"), "is anime#2, was anime#1"),
+    ):
+        assert of(now, decided("promote")) == ("stale", of(now, decided("promote"))[1]) and words in of(now, decided("promote"))[1]
+
+
 # --- decisions ----------------------------------------------------------------------------------------------------------
 
 OLD, NEW = "animatediff_16_demo@1", "animatediff_16_demo@2"
@@ -149,7 +170,7 @@ def test_a_version_that_is_worse_on_the_same_cells_is_not_promoted(registry):
     assert wanted.items() <= Registry(registry.catalog, registry.settings).ledger[-1].items()
 
 
-def test_one_cell_is_compared_with_one_cell(registry):
+def test_promotions_by_one_cell_are_compared_too(registry):
     rows = rival(registry, 0)
     (theirs,) = [r["evidence"] for r in registry.ledger if r["action"] == "promote" and name_of(r) == NEW]
     for cells_ in (rows, registry.cells[theirs]):
