@@ -237,6 +237,14 @@ def test_a_changed_profile_judges_every_accepted_take_again_and_the_plan_says_wh
     assert {t.outcome for s in plan.shots for t in s.history["clip"]} == {"rejected"}
 
 
+def test_a_changed_profile_is_seen_where_no_shot_declares_anything(desk, profiles):
+    desk.edit("declares: [hold], ", "")
+    desk.take("SH0010", "keyframe")
+    assert desk.plan().judgements == []
+    profiles("reach", "  - {label: frozen, measure: reach, below: 250}")
+    assert [j["take"] for j in desk.plan().judgements] == ["E90/SH0010/keyframe/v001"]
+
+
 def test_a_softer_profile_brings_a_rejected_take_back(desk, profiles):
     profiles("reach", "  - {label: frozen, measure: reach, below: 250}")
     strict = profile_identity(load_profile("anime"))
