@@ -311,6 +311,13 @@ def test_a_take_from_before_profiles_wants_one_named(desk):
     assert json.loads(again["findings"]) == [] and again["labels"] == again["warnings"] == []
 
 
+def test_a_declaration_softens_a_take_that_is_judged_again(desk):
+    desk.take("SH0010", "keyframe", measures=judge_image(png((GOOD[0] * 0.09).astype("uint8")), ANIME).measures)
+    (row,) = rows_of(desk.catalog, ["E90/SH0010/keyframe/v001"]).values()
+    outcomes = [judge_again(row | {"declared": declared}, ANIME)["outcome"] for declared in (["night"], [], None)]
+    assert outcomes == ["accepted", "rejected", "rejected"]
+
+
 def test_rows_of_no_takes_are_none_and_others_are_by_id(desk):
     desk.render("SH0010", "SH0020")
     assert rows_of(desk.catalog, []) == {}
