@@ -6,9 +6,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-to-render
 TESTING := $(VENV)/.ready-to-test
+MUTATING := $(VENV)/.ready-to-mutate
+MINUTES ?= 30
 PINS := configs/constraints.txt
 
-.PHONY: demo check test lint types schemas docs clean
+.PHONY: demo check test mutants lint types schemas docs clean
 
 demo: $(READY)
 	$(BIN)/tower render configs/episodes/demo.yaml --out out
@@ -21,6 +23,10 @@ test: $(TESTING) lint types
 # Lint, types, and the tests that need neither Ray nor a model.
 check: $(TESTING) lint types
 	$(BIN)/pytest -n 2 --dist worksteal -m "not ray and not models"
+
+# What the tests notice of changes to the modules that decide (docs/mutants.md). Goes on where it last stopped.
+mutants: $(MUTATING)
+	$(BIN)/python -m benchmarks.mutants --minutes $(MINUTES)
 
 lint: $(TESTING)
 	$(BIN)/ruff check .
@@ -62,5 +68,9 @@ $(TESTING): $(READY)
 	$(call install,-e '.[dev]')
 	touch $@
 
+$(MUTATING): $(TESTING)
+	$(call install,-e '.[mutants]')
+	touch $@
+
 clean:
-	rm -rf $(VENV) out
+	rm -rf $(VENV) out .mutants

@@ -13,12 +13,15 @@
 | test_deploy.py | deployment files say what Ray and KubeRay understand, and open nothing to strangers |
 | test_docs.py | documents: commands parse, paths exist, settings and packages are all listed |
 | test_doctor.py | `tower doctor` tells what can render here, and changes nothing |
+| test_drive.py | how many shots live at once, what ends them, what runs beside them |
 | test_drivers.py | two drivers on one episode: one renders, a dead one blocks nobody |
 | test_durability.py | what a row promises is on the disk before the row counts, told by the kernel |
+| test_evidence.py | evidence in numbers, and the decisions that cite it |
 | test_faults.py | the whole path killed, interrupted, misled |
 | test_figures.py | a figure in a page stands beside the command that measured it, or is the code's |
 | test_fuzz.py | no episode file, whatever is in it, gives a traceback |
 | test_gate_files.py | `tower gate` on hostile and odd files |
+| test_gate_tasks.py | what a gate's task stores and answers, without Ray |
 | test_gates.py | planted faults found, good pictures let through |
 | test_gpu_benchmark.py | the GPU benchmark runs on a bare machine, and a failing step loses nothing |
 | test_input.py | bad input is one sentence with its place |
@@ -30,6 +33,7 @@
 | test_migrations.py | old catalogs are upgraded, newer ones refused |
 | test_operators.py | folders named like ours, secrets, clocks, proxies, signals, lost displays |
 | test_nodes.py | machines that come, leave, differ and fall silent |
+| test_past.py | what a plan makes of earlier takes, which are told and not rendered |
 | test_paths.py | names are names: no URLs, no markup, no protocols; what no longer belongs is removed |
 | test_plan.py | what is stale and why; a render does exactly that |
 | test_pool.py | devices without models: order, batches, deaths |
@@ -37,9 +41,11 @@
 | test_registry.py | versions never change, and evidence alone gives a status |
 | test_rejudge.py | a changed threshold judges stored takes again, without media, models or Ray |
 | test_render.py | the whole path |
+| test_rules.py | measures become a verdict: thresholds, declarations, what was not looked for |
 | test_shot.py | which take follows which verdict |
 | test_stills.py | a still is what a viewer shows, and a bad one is told by the plan |
 | test_storage.py | the catalog in a bucket, and in the hands of other readers |
+| test_studio.py | what a take's row says, whatever became of the take |
 | test_submit.py | what `tower submit` checks, sends and calls a job |
 | test_titles.py | titles and the sheet's words in every language, or one sentence of the plan |
 | test_training.py | the demo's checkpoints are trained by one command, on a bare machine and in time |

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,10 +13,10 @@ import av
 import numpy as np
 import pytest
 
-from catalog.media import MediaStore
+from catalog.media import MediaDamaged, MediaStore
 from catalog.place import Place
 from gates.decode import read_video
-from pipeline.post.assemble import _source_frame, assemble, timeline
+from pipeline.post.assemble import LONGEST_SECONDS, _prove, _source_frame, assemble, link_takes, timeline
 from pipeline.render.video_file import write_clip
 from pipeline.story.episode import Episode
 from pipeline.story.errors import StorageError
@@ -177,6 +178,46 @@ def test_a_file_that_cannot_be_written_is_one_sentence(tmp_path):
     store = MediaStore(Place.of(tmp_path))
     with pytest.raises((StorageError, OSError)):
         assemble(episode({"frames": 4}), {"SH0010": clip(store, tmp_path, 20, 8, 24)}, store, None, tmp_path / "nowhere" / "episode.mp4")
+
+
+def test_what_killed_assemblies_left_is_removed_when_it_is_a_day_old(tmp_path):
+    store = MediaStore(Place.of(tmp_path))
+    for name, age in ((".part-old", LONGEST_SECONDS + 60), (".part-young", LONGEST_SECONDS - 60), ("kept", 2 * LONGEST_SECONDS)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "episode.mp4").touch()
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    assemble(episode({"frames": 4}), {"SH0010": clip(store, tmp_path, 20, 8, 24)}, store, None, tmp_path / "episode.mp4")
+    assert {p.name for p in tmp_path.iterdir() if p.is_dir()} == {".part-young", "kept", "media"}
+    assert 12 * 3600 <= LONGEST_SECONDS <= 48 * 3600
+
+
+@pytest.mark.parametrize("meant", [{"frames": 5}, {"frames": 3}, {"width": 96}, {"height": 96}, {"fps": 25}])
+def test_a_movie_that_is_not_what_was_meant_is_never_put_in_its_place(tmp_path, meant):
+    store = MediaStore(Place.of(tmp_path))
+    assemble(episode({"frames": 4}), {"SH0010": clip(store, tmp_path, 20, 8, 24)}, store, None, tmp_path / "episode.mp4")
+    _prove(tmp_path / "episode.mp4", episode({"frames": 4}))
+    sizes = {name: value for name, value in meant.items() if name != "frames"}
+    with pytest.raises(StorageError, match=r"episode.mp4 has 4 frames of 64x64 at 24 fps; . of .*x.* at .* were meant"):
+        _prove(tmp_path / "episode.mp4", episode({"frames": meant.get("frames", 4)}, **sizes))
+
+
+def test_accepted_media_lie_in_files_named_by_their_shots(tmp_path):
+    store = MediaStore(Place.of(tmp_path / "catalog"))
+
+    def take(data: bytes, suffix: str) -> dict:
+        media = store.put(data, suffix)
+        return {"media": media.digest, "media_path": media.path}
+
+    folder = tmp_path / "out" / "shots"
+    both = {"keyframe": take(b"still", ".png"), "clip": take(b"clip", ".mp4")}
+    link_takes(folder, {"SH0010": both, "SH0020": both}, store)
+    link_takes(folder, {"SH0010": {"keyframe": take(b"other", ".png")}}, store)
+    there = {p.name: p.read_bytes() for p in folder.iterdir()}
+    assert there == {"SH0010.png": b"other", "SH0020.png": b"still", "SH0020.mp4": b"clip"}
+    (store.place.folder / both["clip"]["media_path"]).write_bytes(b"damaged")
+    with pytest.raises(MediaDamaged):
+        link_takes(folder, {"SH0020": both}, store)
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == there
 
 
 ENCODE = """

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import pickle
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from catalog.media import MediaDamaged, MediaStore
+from catalog.media import CLOCK_SLACK, MediaDamaged, MediaStore
 from catalog.place import Place
 from catalog.store import Catalog, CatalogError
-from catalog.writer import Writer
+from catalog.writer import GATHER_FEW, GATHER_MANY, MANY, Writer
 from pipeline.plan.history import past_takes
 from pipeline.plan.plan import accepted_take
 
@@ -67,6 +68,69 @@ def test_a_row_that_cannot_be_written_is_an_error_for_its_own_writer(tmp_path):
     assert [r["attempt"] for r in Catalog.open(tmp_path / "catalog").rows("takes")] == [2]
 
 
+class Ledger:
+    """Stands for the catalog where only the commits count: (table, numbers of the rows) of each."""
+
+    def __init__(self) -> None:
+        self.commits: list[tuple[str, list[int]]] = []
+
+    def append(self, name: str, rows: list[dict]) -> None:
+        self.commits.append((name, [r["n"] for r in rows]))
+        if name == "full":
+            raise CatalogError("no room")
+
+
+def add(writer: Writer, *rows: tuple[str, int]) -> list[asyncio.Task[None]]:
+    return [asyncio.create_task(writer.add(name, {"n": n})) for name, n in rows]
+
+
+def test_rows_are_gathered_for_a_moment_and_for_longer_after_many(monkeypatch):
+    waits, ledger, sleep = [], Ledger(), asyncio.sleep
+
+    async def noted(seconds: float) -> None:
+        waits.append(seconds)
+        await sleep(0)
+
+    async def story() -> None:
+        async with Writer(ledger) as writer:  # type: ignore[arg-type]
+            for count in (MANY + 1, MANY, 1):
+                await asyncio.gather(*add(writer, *(("takes", n) for n in range(count))))
+
+    monkeypatch.setattr("catalog.writer.asyncio.sleep", noted)
+    asyncio.run(story())
+    assert [len(rows) for _, rows in ledger.commits] == [MANY + 1, MANY, 1]
+    assert waits == [GATHER_FEW, GATHER_MANY, GATHER_FEW], "and nobody waits for rows that cannot come any more"
+    assert 0 < GATHER_FEW < GATHER_MANY < 1, "shots wait for it"
+
+
+def test_leaving_commits_what_still_waits():
+    async def story() -> list[asyncio.Task[None]]:
+        async with Writer(ledger) as writer:  # type: ignore[arg-type]
+            waiting = add(writer, ("takes", 1), ("runs", 2), ("takes", 3))
+            await asyncio.sleep(0)
+        assert ledger.commits == [("takes", [1, 3]), ("runs", [2])], "a commit for each table"
+        return [one for one in waiting if await one is None]
+
+    ledger = Ledger()
+    assert len(asyncio.run(story())) == 3
+
+
+def test_an_error_and_a_caller_who_left_are_nobody_elses():
+    async def story() -> None:
+        async with Writer(ledger) as writer:  # type: ignore[arg-type]
+            fails, leaves, stays, also = add(writer, ("full", 1), ("takes", 2), ("takes", 3), ("full", 4))
+            await asyncio.sleep(0)
+            leaves.cancel()
+            assert await stays is None
+            for one in (fails, also):
+                with pytest.raises(CatalogError, match="no room"):
+                    await one
+        assert ledger.commits == [("full", [1, 4]), ("takes", [2, 3])], "what was asked for is written"
+
+    ledger = Ledger()
+    asyncio.run(story())
+
+
 def write_some(root: Path, writer: int) -> None:
     catalog = Catalog.open(root)
     for n in range(8):
@@ -93,6 +157,57 @@ def test_equal_bytes_are_stored_once_and_changed_bytes_are_noticed(tmp_path):
     (tmp_path / first.path).write_bytes(b"fram3s")
     with pytest.raises(MediaDamaged, match="promises"):
         store.read(first.path, first.digest)
+
+
+def test_a_file_is_hashed_only_where_it_is_younger_than_its_row(tmp_path):
+    store = MediaStore(Place.of(tmp_path))
+    media = store.put(b"frames", ".mp4")
+    file, row_at = tmp_path / media.path, 1_000_000.0
+
+    def has(seconds: float, content: bytes) -> bool:
+        file.write_bytes(content)
+        os.utime(file, (row_at + seconds,) * 2)
+        return store.has(media.path, media.digest, 6, row_at)
+
+    assert [has(s, b"frames") for s in (-9, 0, CLOCK_SLACK, CLOCK_SLACK + 0.5)] == [True] * 4
+    assert [has(s, b"fram3s") for s in (-9, 0, CLOCK_SLACK, CLOCK_SLACK + 0.5)] == [True, True, True, False]
+    assert not has(-9, b"frame"), "its size is looked at always"
+    assert has(-9, b"frames")
+    assert not any(store.has(path, digest, 6, row_at) for path, digest in ((None, media.digest), (media.path, None), ("media/none", media.digest)))
+
+
+def test_what_is_wrong_with_a_file_is_told(tmp_path):
+    store = MediaStore(Place.of(tmp_path))
+    media = store.put(b"frames", ".mp4")
+    assert store.damage(media.path, media.digest) is None
+    assert store.damage(media.path, "0" * 64) == f"{media.path} does not hold the bytes that its name promises"
+    assert store.damage("media/none.mp4", media.digest) == "media/none.mp4 is missing"
+    assert str(store.damage("media", media.digest)).startswith("media cannot be read: ")
+    with pytest.raises(MediaDamaged) as told:
+        store.read("media/none.mp4", media.digest)
+    again = pickle.loads(pickle.dumps(told.value))
+    assert (again.path, str(again)) == ("media/none.mp4", "media/none.mp4 is missing"), "also when a worker told it"
+
+
+def test_bytes_that_are_asked_for_again_look_young_and_damaged_ones_are_written_again(tmp_path):
+    store = MediaStore(Place.of(tmp_path))
+    media = store.put(b"frames", ".mp4")
+    os.utime(tmp_path / media.path, (1000, 1000))
+    inode = (tmp_path / media.path).stat().st_ino
+    assert store.put(b"frames", ".mp4") == media
+    assert (tmp_path / media.path).stat().st_mtime > 1000 and (tmp_path / media.path).stat().st_ino == inode
+    (tmp_path / media.path).write_bytes(b"fram3s")
+    assert store.put(b"frames", ".mp4") == media and store.read(media.path, media.digest) == b"frames"
+    assert media.path == f"media/{media.digest[:2]}/{media.digest}.mp4" and media.bytes == 6
+
+
+def test_all_media_are_files_whole_or_not(tmp_path):
+    store = MediaStore(Place.of(tmp_path))
+    assert list(store.all()) == []
+    media = store.put(b"frames", ".mp4")
+    (tmp_path / "media" / "ab").mkdir()
+    (tmp_path / "media" / "ab" / ".part-1").write_bytes(b"fra")
+    assert sorted(info.path for info in store.all()) == sorted([media.path, "media/ab/.part-1"])
 
 
 def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):

@@ -112,7 +112,12 @@ def test_what_no_device_holds_is_not_passed_over_for_ever():
     for n in range(PATIENCE + 5):
         waiting.push(request(CLIPS, n))
         order.append(run_one(small, waiting)[0])
-    assert order.index("stills") in range(PATIENCE, PATIENCE + 3)
+    assert order.index("stills") == PATIENCE and small.passed_over == 0, "and then all have their turn again"
+    for n in range(3):
+        waiting.push(request(CLIPS, PATIENCE + 10 + n))
+    waiting.push(request(TEXTS))
+    small.resident.clear()
+    assert run_one(small, waiting)[0] == "texts" and small.passed_over == 0, "nobody waits in vain where nothing fits"
 
 
 def test_nor_where_every_batch_is_sent_behind_another():
@@ -167,6 +172,94 @@ def test_a_model_that_nobody_has_measured_gets_a_small_card_for_itself():
     learned.note("new", 1.0, 2.0, 3 * GB)
     assert learned.need(unknown, card) == 3 * GB
     assert Learned().need(unknown, seat()) == 0
+
+
+def test_a_batch_is_the_first_request_and_those_behind_it_that_may_share_it():
+    spec = ModelSpec("stills", dict, (), batch_size=3, stage="keyframe", memory_bytes=4 * GB)
+
+    def ask(n: int, together: Any = "a", **more: Any) -> Request:
+        asked = request(spec, n, **more)
+        asked.together = together
+        return asked
+
+    first, other, alone, warm, second, third, fourth = (
+        ask(0), ask(1, "b"), ask(2, alone=True), ask(3, calls=()), ask(4), ask(5), ask(6),
+    )  # fmt: skip
+    waiting = queue(fourth, third, warm, alone, second, other, first)
+    assert waiting.take("stills") == [first, second, third], "three at most, in their order, whenever they came"
+    assert [waiting.take("stills") for _ in range(4)] == [[other], [alone], [warm], [fourth]]
+    single = ModelSpec("clips", dict, (), batch_size=1, stage="clip")
+    assert len(queue(request(single, 0), request(single, 1)).take("clips")) == 1
+    pairs = ModelSpec("clips", dict, (), batch_size=2, stage="clip")
+    three = [request(pairs, n) for n in range(3)]
+    assert queue(*three).take("clips") == three[:2]
+    assert len(queue(request(pairs, 0, alone=True), request(pairs, 1)).take("clips")) == 1
+    assert len(queue(request(pairs, 0, calls=()), request(pairs, 1)).take("clips")) == 1
+
+
+def test_a_request_knows_whether_it_waits_and_equal_ones_go_as_they_came():
+    one, two = request(STILLS), request(STILLS)
+    assert (one.waits, one.moved, one.alone, seat().passed_over) == (False, 0, False, 0)
+    waiting = queue(one, two)
+    assert one.waits and two.waits and list(waiting) == [one, two]
+    assert waiting.take("stills") == [one] and (one.waits, two.waits) == (False, True)
+    assert waiting.clear() == [two] and not two.waits and not waiting.lanes and not len(waiting)
+
+
+def test_what_calls_have_shown_is_kept_and_the_latest_counts_half():
+    learned = Learned()
+    learned.note("stills", 0.5, 8.0, 3)
+    learned.note("stills", 0.25, 0.0, 1)
+    assert (learned.seconds, learned.load, learned.memory) == ({"stills": 0.375}, {"stills": 8.0}, {"stills": 3})
+    learned.note("clips", 0.0, 0.0, None)
+    assert "clips" not in {*learned.seconds, *learned.load, *learned.memory}
+
+
+def test_a_switch_is_worth_as_long_as_those_who_hold_the_model_would_need():
+    spec = ModelSpec("stills", dict, (), batch_size=4, stage="keyframe", memory_bytes=4 * GB)
+    here, *there = (seat(n, memory=11) for n in range(3))
+    for one in there:
+        one.place("stills", 4 * GB, ())
+    here.place("clips", 9 * GB, ())
+    sixteen = queue(*(request(spec, n) for n in range(16)))  # four batches of 3 s on two devices
+    for load, wanted in ((6.0, "stills"), (6.1, None), (1.6, "stills")):
+        learned = Learned(seconds={"stills": 3.0}, load={"stills": load})
+        assert pick(here, sixteen, tuple(there), learned) == wanted
+    assert pick(here, sixteen, tuple(there)) == "stills", "nothing is known: one tries"
+    assert pick(here, queue(request(spec)), tuple(there), Learned(load={"stills": 0.1})) is None, "it takes no time, as far as one knows"
+
+
+def test_room_is_used_to_the_last_byte_and_the_last_model():
+    card = seat(memory=9, most=2)
+    assert card.could_ever(CLIPS, 9 * GB) and not card.could_ever(CLIPS, 9 * GB + 1)
+    card.place("texts", 5 * GB, ())
+    assert card.evictions("stills", 4 * GB) == [] and card.evictions("stills", 4 * GB + 1) == ["texts"]
+    card.place("stills", 4 * GB, ())
+    assert card.evictions("third", 0) == ["texts"]
+
+
+def test_the_foremost_request_of_all_lanes_goes_first():
+    big, waiting = seat(memory=80), queue(request(STILLS, 0), request(STILLS, 9))
+    other = ModelSpec("others", dict, (), stage="keyframe", memory_bytes=GB)
+    waiting.push(request(other, 5))
+    assert [run_one(big, waiting)[0] for _ in range(3)] == ["stills", "others", "stills"]
+    waiting = queue(request(other, 1), request(other, 2), request(STILLS, 3))
+    assert pick(big, waiting) == "others"
+
+
+def test_behind_a_batch_goes_only_what_is_held_and_shares_its_fate():
+    card = seat(memory=80)
+    held, fits = queue(request(CLIPS, 1)), queue(request(STILLS))
+    card.place("clips", 9 * GB, ())
+
+    def behind(waiting: Queue, *allowed: str) -> str | None:
+        return choose(card, waiting, [card], Learned(), allowed or list(waiting.lanes), behind=True)
+
+    assert behind(held) == "clips" and behind(fits) is None and pick(card, fits) == "stills"
+    assert behind(queue(request(CLIPS, 0, alone=True))) is None
+    assert behind(queue(request(CLIPS, 0, alone=True), request(CLIPS, 1))) is None
+    assert behind(queue(request(CLIPS, 0), request(CLIPS, 1, alone=True))) == "clips"
+    assert behind(held, "stills") is None, "what may not be sent is not sent"
 
 
 @given(st.lists(st.tuples(st.sampled_from([TEXTS, STILLS, CLIPS]), st.integers(0, 5)), min_size=1, max_size=40), st.sampled_from([None, 9.5, 14.0, 80.0]))

@@ -148,7 +148,7 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 @cache
 def top() -> set[str]:
-    return {p.name for p in PROJECT.iterdir() if p.name not in (".git", ".venv", "out", "catalog-data", "models", "train-work")}
+    return {p.name for p in PROJECT.iterdir() if p.name not in (".git", ".venv", "out", "catalog-data", "models", "train-work", ".mutants")}
 
 
 def path_faults(text: str, page: Path) -> Iterator[str]:
@@ -360,6 +360,22 @@ def test_the_generated_pages_are_todays() -> None:
     assert [why for why in reasons.values() if f"**Why**: {why}\n" not in page] == []
 
 
+def mutants_faults(text: str) -> Iterator[str]:
+    """What the table of `make mutants` names and is not there: modules, tests, and lines whose change no test can notice."""
+    table = yaml.safe_load(text)
+    for module, tests in table["modules"].items():
+        files = [module, *(word.split("::")[0] for word in tests.split() if word.startswith("tests/"))]
+        yield from (f"{module}: {file} does not exist" for file in files if not (PROJECT / file).is_file())
+    for one in table["equivalent"]:
+        source = " ".join(line.strip() for line in (PROJECT / one["module"]).read_text().splitlines())
+        if one["before"] not in source:
+            yield f"{one['module']} has no line {one['before']}"
+
+
+def test_the_table_of_mutants_is_of_today() -> None:
+    assert not list(mutants_faults((PROJECT / "configs" / "mutants.yaml").read_text()))
+
+
 # --- the checks can fail ------------------------------------------------------------------------------------------------
 
 
@@ -427,6 +443,9 @@ def test_right_paths_are_let_through() -> None:
         (package_faults, GUIDE.read_text().replace("| duckdb |", "| duckbd |"), "duckdb is not in the table"),
         (package_faults, GUIDE.read_text().replace("| duckdb |", "| duckbd |"), "duckbd is not installed"),
         (message_faults, "| `no device began within 120 s` | x |", "no code says 'no device began within': no device began within 120 s"),
+        (mutants_faults, "{modules: {gates/rule.py: tests/test_rules.py}, equivalent: []}", "gates/rule.py: gates/rule.py does not exist"),
+        (mutants_faults, "{modules: {gates/rules.py: tests/test_rule.py}, equivalent: []}", "gates/rules.py: tests/test_rule.py does not exist"),
+        (mutants_faults, "{modules: {}, equivalent: [{module: gates/rules.py, before: x = 2}]}", "gates/rules.py has no line x = 2"),
         (missing_tests, "test_nothing.py", "test_docs.py is not told of"),
         (missing_tests, "test_nothing.py", "test_nothing.py does not exist"),
     ],

@@ -46,10 +46,12 @@ CLIP = Workflow(
 
 
 class Script:
-    """Answers attempts with outcomes in order: "ok", "error", or a label."""
+    """Answers attempts with outcomes in order: "ok", "error", or a label. pictures: also with pixels in the object store."""
+
+    pictures = False
 
     def __init__(self, *answers: str):
-        self.answers, self.asked = list(answers), []  # type: ignore[var-annotated]
+        self.answers, self.asked, self.starts = list(answers), [], []  # type: ignore[var-annotated]
 
     def _take(self, stage: str, attempt: int, variation: int, inputs: str) -> Take:
         answer = self.answers.pop(0)
@@ -71,10 +73,14 @@ class Script:
                 "media_path": "p",
                 "media_bytes": 1,
                 "error": "lost" if outcome == "error" else None,
-            }
+                "width": 96,
+                "height": 64,
+            },
+            "pixels" if self.pictures else None,  # type: ignore[arg-type]
         )
 
     async def take(self, plan: ShotPlan, stage: StagePlan, attempt: int, variation: int, start: Start | None) -> Take:
+        self.starts.append(start and (start.media.digest, start.picture))
         return self._take(stage.stage, attempt, variation, inputs_from(stage, start.media.digest if start else None))
 
 
@@ -159,6 +165,24 @@ def test_new_seeds_are_seeds_that_no_take_has_had():
 def test_a_persons_keyframe_is_judged_once():
     outcome, why, asked = live(Script("black"), plan(given=Path("still.png")))
     assert outcome == "exhausted" and "black" in why and len(asked) == 1
+
+
+def test_a_persons_keyframe_stays_also_where_its_clip_asks_for_a_new_one():
+    wanted = plan(Retry(max_attempts=3, on={"wrong_first_frame": "new_keyframe"}), given=Path("still.png"))
+    outcome, _, asked = live(Script("ok", "wrong_first_frame", "ok"), wanted)
+    assert outcome == "accepted"
+    assert asked == [("keyframe", 1, 0, "ok"), ("clip", 1, 0, "wrong_first_frame"), ("clip", 2, 1, "ok")]
+
+
+def test_each_stage_starts_from_the_one_before_it_and_after_an_error_from_its_file():
+    two = plan()
+    last = replace(two.stages[1], stage="finish", inputs="finish")  # type: ignore[arg-type] - a stage that is to come
+    script = Script("ok", "ok", "error", "ok")
+    script.pictures = True
+    longer = replace(two, stages=(*two.stages, last), history={"keyframe": [], "clip": [], "finish": []})
+    outcome = asyncio.run(render_shot(longer, script))  # type: ignore[arg-type]
+    assert script.starts == [None, ("keyframe0", "pixels"), ("clip0", "pixels"), ("clip0", None)]
+    assert outcome.takes == {stage: f"E01/SH0010/{stage}/v{n:03d}" for stage, n in (("keyframe", 1), ("clip", 1), ("finish", 2))}
 
 
 def test_an_accepted_keyframe_is_not_made_again():

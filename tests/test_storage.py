@@ -70,6 +70,7 @@ def test_a_catalog_in_a_bucket_keeps_rows_and_media(storage):
     (back,) = catalog.rows("takes")
     assert catalog.media.read(back["media_path"], back["media"]) == b"frames"
     assert catalog.media.has(media.path, media.digest, 6, back["at"].timestamp()) and episodes(catalog)[0]["with_accepted_clip"] == 1
+    assert not catalog.media.has(media.path, media.digest, 7, back["at"].timestamp())
     assert list(verify(catalog.place, Checked())) == []
     lost = catalog.media.put(b"nobody's", ".png")
     assert [p.kind for p in verify(catalog.place, Checked())] == ["orphan"]

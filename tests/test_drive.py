@@ -1,0 +1,243 @@
+"""Many shots at once: how many live, in which order, and what ends them. The pool here only says whether it is stopping."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from actors.values import Lora
+from catalog.writer import Writer
+from cluster.specs import DeviceLost, ModelBroken, RequestFailed, Stopped
+from gates.image import judge_image, keyframe_hash
+from pipeline.plan.plan import ShotPlan
+from pipeline.render import drive as module
+from pipeline.render.context import Context
+from pipeline.render.drive import LIVE_IN_TURNS, LIVE_PER_DEVICE, WARM_GATES, drive, live_limit, warm_gates
+from pipeline.render.needs import ModelNeeds
+from pipeline.render.run_log import RunLog
+from pipeline.render.watcher import Watcher
+from pipeline.story.cluster_profile import ClusterProfile
+from pipeline.story.errors import InputError
+from pipeline.story.settings import load_settings
+
+from .planted import ANIME, GOOD, good, judged, png
+from .test_past import Desk
+from .test_shot import Script, past, plan
+
+
+class Counted(Watcher):
+    def __init__(self) -> None:
+        super().__init__()
+        self.ended: list[str] = []
+
+    def shot(self, outcome: str) -> None:
+        self.ended.append(outcome)
+
+
+class Floor(Script):
+    """A studio in which each take waits for its turn, and whose shots are counted while they live."""
+
+    def __init__(self, *answers: Any):
+        super().__init__()
+        self.errors = dict(enumerate(answers))
+        self.pool, self.watcher = SimpleNamespace(stopping=False), Counted()
+        self.alive = self.most = self.count = 0
+        self.begun: list[str] = []
+
+    async def take(self, plan: ShotPlan, stage: Any, attempt: int, variation: int, start: Any) -> Any:
+        number, self.count = self.count, self.count + 1
+        self.begun.append(plan.shot.id)
+        self.alive += 1
+        self.most = max(self.most, self.alive)
+        try:
+            for _ in range(3):
+                await asyncio.sleep(0)
+            if error := self.errors.get(number):
+                raise error
+        finally:
+            self.alive -= 1
+        self.answers.append("ok")
+        return await super().take(plan, stage, attempt, variation, start)
+
+
+def shots(n: int) -> list[ShotPlan]:
+    """Shots whose keyframe is there: one take each."""
+    one = plan(accepted=(past(1, 0, "accepted"),))
+    return [replace(one, shot=one.shot.model_copy(update={"id": f"SH{i:04d}"})) for i in range(n)]
+
+
+def play(floor: Floor, n: int, limit: Any) -> list[str]:
+    return [one.shot for one in asyncio.run(drive(shots(n), floor, limit))]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("most", [1, 3])
+def test_so_many_shots_live_at_once_and_they_begin_in_order(most):
+    floor = Floor()
+    assert sorted(play(floor, 7, lambda: most)) == sorted(floor.begun) == [f"SH{i:04d}" for i in range(7)]
+    assert floor.most == most and floor.begun == sorted(floor.begun) and floor.watcher.ended == ["accepted"] * 7
+    assert gc.get_freeze_count() == 0
+
+
+def test_the_limit_is_that_of_the_moment():
+    floor = Floor()
+    play(floor, 9, lambda: 1 if floor.count < 4 else 3)
+    assert floor.most == 3
+
+
+def test_a_pool_that_stops_begins_no_shot_and_those_it_drops_have_no_outcome():
+    floor = Floor(None, Stopped("stop"), None)
+
+    def limit() -> int:
+        floor.pool.stopping = floor.count >= 2
+        return 2
+
+    assert play(floor, 6, limit) == ["SH0000"]
+    assert floor.begun == ["SH0000", "SH0001"] and floor.watcher.ended == ["accepted"]
+
+
+def test_the_first_error_ends_all_and_is_the_one_that_is_told():
+    floor = Floor(None, OSError("first"), OSError("second"))
+    with pytest.raises(OSError, match="first"):
+        play(floor, 6, lambda: 2)
+    assert floor.alive == 0 and gc.get_freeze_count() == 0
+
+
+def test_more_shots_live_where_models_take_turns_and_a_profile_has_the_last_word():
+    def limit(devices: int, turns: bool, each: int | None = None) -> int:
+        pool = SimpleNamespace(takes_turns=lambda models: turns, fleet=SimpleNamespace(posts=[None] * devices))
+        return live_limit(pool, ModelNeeds(ClusterProfile(name="p")), ClusterProfile(name="p", live_shots_per_device=each))  # type: ignore[arg-type]
+
+    assert (limit(1, False), limit(3, False), limit(3, True)) == (LIVE_PER_DEVICE, 3 * LIVE_PER_DEVICE, 3 * LIVE_IN_TURNS)
+    assert (limit(0, False), limit(2, True, 5)) == (LIVE_PER_DEVICE, 10), "a device that is on its way counts as one"
+
+
+@pytest.mark.parametrize("cpus", [3, WARM_GATES, 100])
+def test_gate_workers_start_one_a_core_and_not_too_many_and_a_lost_one_ends_nothing(cpus):
+    asked = []
+
+    async def cpu(function: Any, name: str) -> None:
+        asked.append((function, name))
+        if len(asked) == 2:
+            raise DeviceLost("gone")
+
+    asyncio.run(warm_gates(SimpleNamespace(cpu=cpu, info=SimpleNamespace(cpus=cpus))))  # type: ignore[arg-type]
+    assert asked == [(module.warm, "gates start")] * min(cpus, WARM_GATES)
+
+
+# --- models -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def desk(tmp_path) -> Desk:
+    settings = load_settings().model_copy(update={"catalog_uri": str(tmp_path / "catalog"), "models_dir": tmp_path / "models"})
+    (tmp_path / "clips").mkdir()
+    return Desk(tmp_path, settings, {"keyframe": judge_image(png(GOOD[0]), ANIME), "clip": judged(tmp_path / "clips", good())})
+
+
+def test_every_model_of_a_stale_stage_is_loaded_once_and_none_of_a_finished_one(desk):
+    needs = ModelNeeds(ClusterProfile(name="p"))
+    every = module._needed(needs, desk.plan())
+    assert {(spec.stage, name) for spec, _, name in every} == {
+        ("prompt", "sd15_keyframe_demo"), ("keyframe", "sd15_keyframe_demo"), ("prompt", "ltx_video_2b_demo"), ("clip", "ltx_video_2b_demo"),
+        ("clip", "animatediff_16_demo"),
+    }  # fmt: skip
+    assert len({spec.key for spec, _, _ in every}) == len(every) and all(calls == [] for _, calls, _ in every)
+    desk.render("SH0010", "SH0030")
+    desk.take("SH0020", "keyframe")
+    assert {name for spec, _, name in module._needed(needs, desk.plan()) if spec.stage == "clip"} == {"animatediff_16_demo"}
+    assert "keyframe" not in {spec.stage for spec, _, _ in module._needed(needs, desk.plan())}
+
+
+def test_each_set_of_loras_is_prepared_once(desk):
+    whole = desk.plan()
+    lora = (Lora("a.safetensors", 1.0),)
+    marked = [replace(s, stages=(replace(s.stages[0], loras=lora), s.stages[1])) for s in whole.shots]
+    calls = {spec.stage: calls for spec, calls, _ in module._needed(ModelNeeds(ClusterProfile(name="p")), replace(whole, shots=marked))}
+    assert calls["keyframe"] == [(lora,)] and calls["clip"] == []
+
+
+@pytest.mark.parametrize("error", [RequestFailed("OSError", "no such file"), ModelBroken("kills its devices")])
+def test_a_model_that_cannot_be_loaded_is_one_sentence_with_its_workflow(desk, error):
+    async def prepare(spec: Any, *calls: Any) -> None:
+        if spec.stage == "clip":
+            raise error
+
+    pool = SimpleNamespace(prepare=prepare, cpu=lambda *_, **__: asyncio.sleep(0), info=SimpleNamespace(cpus=1))
+    with pytest.raises(InputError, match=f"^workflow (ltx_video_2b|animatediff_16)_demo: {error}$"):
+        asyncio.run(module._load(pool, ModelNeeds(ClusterProfile(name="p")), desk.plan()))  # type: ignore[arg-type]
+
+
+def test_the_display_knows_what_is_wanted_and_what_it_takes(desk):
+    desk.render("SH0010")
+    desk.take("SH0020", "keyframe", device_seconds=10.0)
+    shown = module._progress(Context(desk.settings, desk.catalog, Console()), desk.plan())
+    assert shown.totals == {"keyframe": 1, "clip": 2} and shown.log_seconds == desk.settings.log_seconds
+    costs = desk.plan().costs
+    ltx, animate = (costs.known[name] for name in ("ltx_video_2b_demo@1", "animatediff_16_demo@2"))
+    assert module.RenderProgress(Console(), {}, {"clip": (ltx + animate) / 2, "keyframe": 20.0}).eta.__dict__ == shown.eta.__dict__
+
+
+def test_accepted_keyframes_of_earlier_runs_are_known(desk):
+    desk.render("SH0010")
+    desk.take("SH0030", "keyframe")
+    bits = keyframe_hash(desk.verdicts["keyframe"].measures)
+    assert module._known_keyframes(desk.catalog, desk.plan()) == {"SH0010": bits, "SH0030": bits}
+
+
+# --- beside the shots ---------------------------------------------------------------------------------------------------
+
+
+def test_what_runs_beside_a_render_ends_with_it(desk, monkeypatch):
+    monkeypatch.setattr(module, "BEAT_SECONDS", 0)
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0)
+    looked: list[Any] = []
+
+    async def story() -> None:
+        async with Writer(desk.catalog) as writer:
+            log = RunLog(desk.catalog, desk.plan(), False, {})
+            watcher = SimpleNamespace(pool=looked.append)
+            with module._beside(module._beat(writer, log), module._look(SimpleNamespace(stats=lambda: "stats"), watcher)):  # type: ignore[arg-type]
+                while len(desk.catalog.rows("runs")) < 2 or len(looked) < 2:  # noqa: ASYNC110 - the two have no event to wait for
+                    await asyncio.sleep(0.01)
+            await asyncio.sleep(0)
+            assert asyncio.all_tasks() == {asyncio.current_task(), writer.task}
+
+    asyncio.run(story())
+    assert {row["event"] for row in desk.catalog.rows("runs")} == {"alive"} and set(looked) == {"stats"}
+
+
+def test_the_first_interrupt_lets_takes_end_and_the_second_does_not():
+    said, stopped = [], []
+    pool = SimpleNamespace(stats=lambda: SimpleNamespace(busy=3), stop=lambda: stopped.append(1))
+
+    async def story() -> None:
+        module._stop_politely_on(signal.SIGUSR1, pool, SimpleNamespace(line=said.append))  # type: ignore[arg-type]
+        os.kill(os.getpid(), signal.SIGUSR1)
+        await asyncio.sleep(0.01)
+        assert stopped == [1] and said[0].startswith("stopping: 3 devices finish")
+        os.kill(os.getpid(), signal.SIGUSR1)
+        await asyncio.sleep(10)
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(story())
+    assert stopped == [1]
+
+
+def test_some_signals_end_a_run_at_once():
+    async def story() -> None:
+        module._stop_at_once_on(signal.SIGUSR1, signal.SIGUSR2)
+        os.kill(os.getpid(), signal.SIGUSR2)
+        await asyncio.sleep(10)
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(story())
+
+
