@@ -29,6 +29,7 @@ from pipeline.story.errors import InputError
 from pipeline.story.settings import load_settings
 
 from .planted import ANIME, GOOD, good, judged, png
+from .test_models import lora as lora_file
 from .test_past import Desk
 from .test_shot import Script, past, plan
 
@@ -156,9 +157,9 @@ def test_every_model_of_a_stale_stage_is_loaded_once_and_none_of_a_finished_one(
     assert "keyframe" not in {spec.stage for spec, _, _ in module._needed(needs, desk.plan())}
 
 
-def test_each_set_of_loras_is_prepared_once(desk):
+def test_each_set_of_loras_is_prepared_once(desk, tmp_path):
     whole = desk.plan()
-    lora = (Lora("a.safetensors", 1.0),)
+    lora = (Lora(str(lora_file(tmp_path / "a.safetensors")), 1.0),)
     marked = [replace(s, stages=(replace(s.stages[0], loras=lora), s.stages[1])) for s in whole.shots]
     calls = {spec.stage: calls for spec, calls, _ in module._needed(ModelNeeds(ClusterProfile(name="p")), replace(whole, shots=marked))}
     assert calls["keyframe"] == [(lora,)] and calls["clip"] == []

@@ -256,3 +256,10 @@ def test_what_cannot_be_imported_is_one_sentence_and_nothing_is_written(tmp_path
         file.write_bytes(file.read_bytes()[:-7])
     refused(here("models", "import", file, "--as", "mine"), *words)
     assert not (tmp_path / "mine.yaml").exists()
+
+
+def test_a_lora_of_which_a_part_would_be_lost_is_told_by_plan(tmp_path, here):
+    (tmp_path / "models").mkdir()
+    lora(tmp_path / "models" / "hana.safetensors", **{f"{KOHYA}.dora_scale": torch.ones(320, 1)})
+    (tmp_path / "episode.yaml").write_text(EPISODE.replace("yellow coat}", "yellow coat, lora: {file: hana.safetensors}}", 1))
+    refused(here("plan", "episode.yaml"), "hana", "it holds DoRA, which Tower does not apply")

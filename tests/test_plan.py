@@ -18,6 +18,7 @@ from pipeline.story.episode import load_episode
 from pipeline.story.settings import load_settings
 
 from .conftest import EPISODE, PROJECT, takes_of, tower
+from .test_models import lora
 
 SHOTS = ["SH0010", "SH0020", "SH0030"]
 
@@ -115,7 +116,7 @@ def test_a_changed_reference_picture_is_told_by_its_name(copied, planned):
 
 def test_another_weight_of_a_lora_makes_its_shot_stale_and_the_plan_says_so(copied, planned, rendered):
     (copied / "models").mkdir()
-    (copied / "models" / "hana.safetensors").write_bytes(b"a plan reads its bytes and loads nothing")
+    lora(copied / "models" / "hana.safetensors")
     edit(copied, "yellow coat}", "yellow coat, lora: {file: hana.safetensors, weight: 0.8}}")
     assert stale(planned())["SH0010"] == ["reference_changed"] and "hana.safetensors" in planned()["SH0010"]["why"][0]["text"]
 

@@ -10,6 +10,7 @@ from actors.files import check_folder, check_size
 from actors.folders import identify_folder, opened
 from actors.headers import read_header
 from actors.identify import Found, identify
+from actors.lora_keys import keys_of
 from actors.values import Lora, ModelError, ModelFiles
 from pipeline import PROJECT
 from pipeline.story.errors import InputError
@@ -49,6 +50,10 @@ def lora_file(where: str, settings: Settings, name: str, weight: float) -> Lora:
         raise InputError(f"{where}: file {path} does not exist")
     if path.suffix != ".safetensors":
         raise InputError(f"{where}: file {path.name} is not a .safetensors file")
+    try:
+        keys_of(str(path))
+    except ModelError as error:
+        raise InputError(f"{where}: {error}") from error
     return Lora(str(path), weight)
 
 
