@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
-from .commit import DATA, NO_HOOKS, READERS, check_writable, checkpoint, commit, dataset, removed, seal_new, write_data
+from .commit import DATA, NO_HOOKS, READERS, check_writable, checkpoint, commit, dataset, log_cleaned, removed, seal_new, write_data
 from .damage import Checked, Problem, table_problems
 from .place import Place
 from .schema import TABLES, VERSION
@@ -124,7 +124,8 @@ def _in_files(rows: ds.Dataset) -> Iterator[list[pa.RecordBatch]]:
 def vacuum(catalog: Catalog, retain: timedelta, dry_run: bool) -> list[str]:
     """Delete data files that no version younger than `retain` needs. Returns those that are there, as table/file.
 
-    Time travel then reaches back as far as `retain`, in whole hours, and no farther.
+    Time travel then reaches back as far as `retain`, in whole hours, and no farther. Log entries go too, where a checkpoint stands for
+    them and they are older than Delta keeps them (30 days).
 
     Raises:
         CatalogError: a table cannot be read or written.
@@ -139,8 +140,10 @@ def vacuum(catalog: Catalog, retain: timedelta, dry_run: bool) -> list[str]:
             try:
                 check_writable(place, name)
                 seal_new(place, name)
-                table.vacuum(hours, dry_run=False, enforce_retention_duration=False, post_commithook_properties=NO_HOOKS)
-                seal_new(place, name)
+                with log_cleaned(place, name):
+                    table.vacuum(hours, dry_run=False, enforce_retention_duration=False, post_commithook_properties=NO_HOOKS)
+                    seal_new(place, name)
+                    _table(catalog, name).cleanup_metadata()
             except (DeltaError, OSError) as error:
                 raise CatalogError(f"{name} of catalog {place} cannot be written: {' '.join(str(error).split())[:200]}") from error
     return deleted

@@ -13,8 +13,9 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -151,6 +152,17 @@ def copy_of(name: str, file: str, digest: str) -> str:
     """Path, below the catalog, of a log file's copy."""
     folder = f"{name}/{COPIES}" if file == HINT else f"{name}/{COPIES}/{int(file[:20]) // PER_FOLDER:017}"
     return f"{folder}/{file}.{digest}"
+
+
+@contextmanager
+def log_cleaned(place: Place, name: str) -> Iterator[None]:
+    """For work that deletes files of a table's log: their copies go with them."""
+    before = set(place.list(f"{name}/{LOG}"))
+    yield
+    gone = before - set(place.list(f"{name}/{LOG}"))
+    for file, digests in copies(place, name).items() if gone else ():
+        for digest in digests if file in gone else ():
+            place.files.delete_file(copy_of(name, file, digest))
 
 
 def copies(place: Place, name: str) -> dict[str, list[str]]:

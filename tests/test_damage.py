@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from deltalake import DeltaTable
 
-from catalog.care import compact, verify
+from catalog.care import compact, vacuum, verify
 from catalog.commit import COPIES, DATA, HINT, LOG, checkpoint
 from catalog.damage import Checked
 from catalog.place import Place
@@ -256,3 +257,21 @@ def test_tables_from_before_digests_are_told_so_and_compacting_gives_them_digest
     assert done.code == 0 and "older than digests" not in done.out
     live = [f for name in TABLES for f in DeltaTable(str(tmp_path / "catalog-data" / name)).file_uris()]
     assert live and all(DATA.fullmatch(Path(f).name) for f in live)
+
+
+def test_vacuum_deletes_old_entries_that_a_checkpoint_stands_for_with_their_copies(tmp_path):
+    catalog = Catalog.open(tmp_path)
+    for n in range(5):
+        catalog.append("takes", [row(n)])
+    compact(catalog, ["takes"])
+    catalog.append("takes", [row(9)])
+    log = tmp_path / "takes" / LOG
+    for file in log.iterdir():
+        os.utime(file, (0, 0))  # older than any table keeps its entries
+    before = catalog.rows("takes")
+    vacuum(catalog, timedelta(0), dry_run=False)
+    assert not (log / f"{1:020}.json").exists() and not list((tmp_path / "takes" / COPIES).rglob(f"{1:020}.json.*"))
+    catalog = Catalog.open(tmp_path)
+    assert catalog.rows("takes") == before and not [p for p in verify(catalog.place, Checked()) if p.harmful]
+    catalog.append("takes", [row(10)])
+    assert len(catalog.rows("takes")) == 7
