@@ -126,10 +126,14 @@ def _weights(folder: Path) -> tuple[list[Path], str, str]:
     return [], "", f"{folder.name}/ has {why}"
 
 
+def _parts(folder: Path) -> list[Path]:
+    """The folders of a checkpoint's parts, without those that are never loaded."""
+    return [part for part in sorted(folder.iterdir()) if part.is_dir() and part.name not in PASSED_OVER]
+
+
 def variant_of(folder: Path) -> str | None:
     """The variant, such as "fp16", that a part of a checkpoint is in where its plain file is missing; None where all are there."""
-    parts = [part for part in sorted(folder.iterdir()) if part.is_dir() and part.name not in PASSED_OVER]
-    opened = [file.name for part in parts if not part.name.startswith(("scheduler", "tokenizer")) for file in _weights(part)[0]]
+    opened = [file.name for part in _parts(folder) if not part.name.startswith(("scheduler", "tokenizer")) for file in _weights(part)[0]]
     return next((name.split(".")[1] for name in opened if name.count(".") == 2), None)
 
 
@@ -137,8 +141,7 @@ def opened(folder: Path) -> list[Path]:
     """The weight files that a loader would open: of a folder no second copy in another variant, and no part that is never loaded."""
     if folder.is_file():
         return [folder]
-    parts = [part for part in sorted(folder.iterdir()) if part.is_dir() and part.name not in PASSED_OVER]
-    return [file for part in [folder, *parts] for file in _weights(part)[0]]
+    return [file for part in [folder, *_parts(folder)] for file in _weights(part)[0]]
 
 
 def _sound(folder: Path, files: list[Path], note: str) -> tuple[list[Path], str, str]:

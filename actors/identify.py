@@ -10,7 +10,8 @@ from .architectures import BY_WIDTH, FLUX, LTX, LTX_SIZES, REFINER, SD, SD2, SD3
 from .headers import Header, Tensor
 from .lora_keys import LoraKeys, lora_keys
 
-UNET, LDM_VAE = "model.diffusion_model.", "first_stage_model."
+UNET, LDM_VAE = "model.diffusion_model.", "first_stage_model."  # what parts of a checkpoint in one file begin with
+TEXT_PARTS = ("cond_stage_model.", "conditioner.")  # the same, of its text encoders
 PART = "it is a part of a diffusers folder; name the folder"
 MARKERS = {"v_pred": "v-prediction", "ztsnr": "zero terminal SNR"}  # empty tensors that trainers of SDXL leave in their files
 
@@ -78,22 +79,22 @@ def _checkpoint(header: Header) -> Found | None:
     keys = (name for name in t if name.startswith(UNET) and name.endswith("attn2.to_k.weight"))
     width = shape(t, next(keys, ""), 1) or 0
     architecture = BY_WIDTH.get(width, f"a UNet that attends to text of width {width}")
-    encoders = sorted({".".join(n.split(".")[:3]) for n in t if n.startswith(("cond_stage_model.", "conditioner.embedders."))})
+    encoders = any(n.startswith(TEXT_PARTS) for n in t)
     has_vae = any(n.startswith(LDM_VAE) for n in t)
     parts = ("UNet", *(["VAE"] if has_vae else []), *(["text encoder" + ("s" if architecture == SDXL else "")] if encoders else []))
-    faults = [f"it lacks its {part}" for part, there in (("VAE", has_vae), ("text encoder", bool(encoders))) if not there]
+    faults = [f"it lacks its {part}" for part, there in (("VAE", has_vae), ("text encoder", encoders)) if not there]
     latents = shape(t, f"{LDM_VAE}decoder.conv_in.weight", 1) or 4
     if first != latents:
         what = {2 * latents: "an editing", 2 * latents + 1: "an inpainting"}.get(first, "another kind of")
         faults.append(f"it is {what} model: its UNet reads {first} channels, and drawing from a prompt gives {latents}")
     if architecture in (SD2, SDXL, REFINER):
         faults.append(f"Tower has no family for {architecture}")
-    known = (UNET, LDM_VAE, "cond_stage_model.", "conditioner.", "model_ema.", *MARKERS, *SCHEDULE)
+    known = (UNET, LDM_VAE, *TEXT_PARTS, "model_ema.", *MARKERS, *SCHEDULE)
     notes = [*_prediction(header), *_fp8(header)]
     if any(n.startswith("model_ema.") for n in t):
         notes.append("holds a second copy of the UNet (EMA), which is not used")
-    use = f"checkpoint: {header.path.name}, and base: a diffusers folder of {architecture}, for configurations and tokenizer"
-    use = "" if faults else use
+    base = f"a diffusers folder of {architecture}, for configurations and tokenizer"
+    use = "" if faults else f"checkpoint: {header.path.name}, and base: {base}"
     return Found("checkpoint", architecture, parts, tuple(notes), tuple(faults), _rest(t, *known), "stable_diffusion", use)
 
 
@@ -125,7 +126,7 @@ def _fp8(header: Header) -> list[str]:
 def _ltx(header: Header) -> Found | None:
     t, head = header.tensors, UNET if f"{UNET}patchify_proj.weight" in header.tensors else ""
     has_model, has_vae = f"{head}patchify_proj.weight" in t, any(n.startswith(("vae.encoder.", "vae.decoder.")) for n in t)
-    if any("av_ca_a2v_gate" in n for n in t) or not (has_model or has_vae) or (has_model and f"{head}patchify_proj.weight" not in t):
+    if any("av_ca_a2v_gate" in n for n in t) or not (has_model or has_vae):
         return None
     layers = len({n.split("transformer_blocks.")[1].split(".")[0] for n in t if n.startswith(f"{head}transformer_blocks.")})
     width = shape(t, f"{head}patchify_proj.weight", 0) or 0

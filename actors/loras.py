@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 from typing import Any
 
 import torch
 from peft.tuners.lora import LoraLayer
-from safetensors import safe_open
 from safetensors.torch import load_file
 
 from .files import in_one_line
@@ -39,25 +37,28 @@ class Loras:
             self.pipe.disable_lora()
 
     def _load(self, file: str) -> str:
-        path, name, keys = Path(file), f"lora{len(self.names)}", keys_of(file)
+        name, keys = f"lora{len(self.names)}", keys_of(file)
         text = [module for module in keys.modules if module.startswith(TEXT)]
         if text and not self.text:
             raise ModelError(f"LoRA {file} does not fit: {len(text)} of its modules are of a text encoder that this family does not have")
-        tensors = load_file(path)
+        tensors = load_file(file)
         state = {key: tensors[key] for module, parts in keys.modules.items() if module not in text for key in parts.values()}
         try:
             self.pipe.load_lora_weights(state, adapter_name=name, local_files_only=True)
         except Exception as error:
             raise ModelError(f"LoRA {file} does not fit this checkpoint: {in_one_line(error)}") from error
-        apply_as_written(getattr(self.pipe, "unet", None) or self.pipe.transformer, name, path, keys)
+        apply_as_written(getattr(self.pipe, "unet", None) or self.pipe.transformer, name, file, keys, tensors)
         return name
 
 
-def apply_as_written(model: torch.nn.Module, adapter: str, path: Path, keys: LoraKeys) -> None:
+def apply_as_written(model: torch.nn.Module, adapter: str, file: str, keys: LoraKeys, tensors: dict[str, torch.Tensor]) -> None:
     """Give every module the strength that the file writes for it: alpha / rank, or 1 where it has no alpha.
 
     Loaders work from one alpha and one rank for the whole file, with exceptions by name; where these fail, a module is too strong or
     too weak and nobody is told. So the matrices in the model are matched with those in the file by their values, whatever the names.
+
+    Args:
+        adapter: name of the LoRA in the model. tensors: all of the file.
 
     Raises:
         ModelError: a module of the file changes nothing in the model.
@@ -68,20 +69,19 @@ def apply_as_written(model: torch.nn.Module, adapter: str, path: Path, keys: Lor
         waiting.setdefault(_mark(layer.lora_A[adapter].weight, layer.lora_B[adapter].weight), []).append(layer)
     dtype = layers[0].lora_A[adapter].weight.dtype if layers else torch.float32
     unused = []
-    with safe_open(path, "pt") as tensors:
-        for module, parts in keys.modules.items():
-            if module.startswith(TEXT):
-                continue
-            found = waiting.get(_mark(*(tensors.get_tensor(parts[side]).to(dtype) for side in ("down", "up"))))
-            if not found:
-                unused.append(module)
-                continue
-            layer = found.pop()  # modules of equal matrices have equal strengths, or the file could not be told from another
-            layer.lora_alpha[adapter] = keys.strength(module) * layer.r[adapter]
-            layer.set_scale(adapter, 1.0)
+    for module, parts in keys.modules.items():
+        if module.startswith(TEXT):
+            continue
+        found = waiting.get(_mark(*(tensors[parts[side]].to(dtype) for side in ("down", "up"))))
+        if not found:
+            unused.append(module)
+            continue
+        layer = found.pop()  # modules of equal matrices have equal strengths, or the file could not be told from another
+        layer.lora_alpha[adapter] = keys.strength(module) * layer.r[adapter]
+        layer.set_scale(adapter, 1.0)
     if unused:
         count = f"{len(unused)} of its {len(keys.modules)} modules"
-        raise ModelError(f"LoRA {path} does not fit this checkpoint: {count} have no place in it, such as {unused[0]}")
+        raise ModelError(f"LoRA {file} does not fit this checkpoint: {count} have no place in it, such as {unused[0]}")
 
 
 def _mark(down: torch.Tensor, up: torch.Tensor) -> bytes:

@@ -17,7 +17,20 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
-from .commit import DATA, NO_HOOKS, READERS, check_writable, checkpoint, commit, dataset, log_cleaned, removed, seal_new, write_data
+from .commit import (
+    NO_HOOKS,
+    READERS,
+    check_writable,
+    checkpoint,
+    commit,
+    dataset,
+    live_files,
+    log_cleaned,
+    promised,
+    removed,
+    seal_new,
+    write_data,
+)
 from .damage import Checked, Problem, table_problems
 from .place import Place
 from .schema import TABLES, VERSION
@@ -91,9 +104,9 @@ def compact(catalog: Catalog, names: list[str]) -> dict[str, tuple[int, int]]:
 
 def _compact(catalog: Catalog, name: str) -> tuple[int, int]:
     place, table = catalog.place, _table(catalog, name)
-    live = {a["path"]: a["size_bytes"] for a in pa.table(table.get_add_actions()).select(["path", "size_bytes"]).to_pylist()}
-    chosen = {path for path, size in live.items() if size < SMALL or not DATA.fullmatch(path)}
-    if len(chosen) < 2 and all(map(DATA.fullmatch, live)):
+    live = live_files(table)
+    chosen = {path for path, size in live.items() if size < SMALL or not promised(path)}
+    if len(chosen) < 2 and all(map(promised, live)):
         return len(live), len(live)
     rows = dataset(table, place, name, TABLES[name].schema)
     joined = ds.FileSystemDataset([f for f in rows.get_fragments() if f.path in chosen], rows.schema, rows.format, rows.filesystem)

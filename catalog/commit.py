@@ -106,10 +106,22 @@ def commit(place: Place, name: str, table: DeltaTable, actions: Sequence[AddActi
     return version
 
 
+def live_files(table: DeltaTable) -> dict[str, int]:
+    """Name of each data file with live rows, to its size in bytes as the log has it."""
+    actions = pa.table(table.get_add_actions())
+    return dict(zip(actions["path"].to_pylist(), actions["size_bytes"].to_pylist(), strict=True))
+
+
+def promised(path: str) -> str | None:
+    """The SHA-256 that a data file's name promises; None where the file is older than such names."""
+    named = DATA.fullmatch(path.rpartition("/")[2])
+    return named[1] if named else None
+
+
 @cache
 def _prove(place: Place, path: str) -> None:
-    named = DATA.fullmatch(path.rpartition("/")[2])
-    if named and place.digest(path) != named[1]:
+    digest = promised(path)
+    if digest and place.digest(path) != digest:
         raise OSError(f"data file {path} does not hold the bytes that its name promises")
 
 
@@ -138,8 +150,7 @@ def seal(place: Place, name: str, files: Iterable[str]) -> None:
         path = f"{name}/{LOG}/{file}"
         if place.is_local:
             place.flush(path)
-        with place.files.open_input_stream(path) as log:
-            data = log.read()
+        data = place.read(path)
         copy = copy_of(name, file, hashlib.sha256(data).hexdigest())
         place.write(copy, data)
         if file == HINT:  # the only file of a log that changes

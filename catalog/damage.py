@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
-from .commit import DATA, HINT, LOG, LOGGED, READERS, copies, copy_of
+from .commit import HINT, LOG, LOGGED, READERS, copies, copy_of, live_files, promised
 from .place import PART, Place
 from .schema import TABLES
 
@@ -104,8 +104,7 @@ def _told(name: str, file: str) -> str:
 
 def _whole(place: Place, path: str) -> bool:
     """Whether a log file is of its form; a checkpoint and the hint are only looked at by Delta."""
-    with place.files.open_input_stream(path) as file:
-        data = file.read()
+    data = place.read(path)
     if not path.endswith(".json"):
         return bool(data)
     try:
@@ -117,13 +116,12 @@ def _whole(place: Place, path: str) -> bool:
 def data_problems(place: Place, name: str, checked: Checked) -> Iterator[Problem]:
     """Compare each data file of a table with the digest in its name and the size in the log."""
     try:
-        actions = pa.table(DeltaTable(place.table(name)).get_add_actions()).select(["path", "size_bytes"]).to_pylist()
+        live = live_files(DeltaTable(place.table(name)))
     except TableNotFoundError:
         return
     except (DeltaError, OSError, ValueError) as error:
         yield Problem("log", f"{name}/{LOG}", f"the log of {name} cannot be read: {' '.join(str(error).split())[:200]}")
         return
-    live = {a["path"]: a["size_bytes"] for a in actions}
     there = {
         i.base_name: i.size
         for i in place.files.get_file_info(pafs.FileSelector(name, allow_not_found=True))
@@ -133,7 +131,7 @@ def data_problems(place: Place, name: str, checked: Checked) -> Iterator[Problem
         yield Problem("unfinished", f"{name}/{left}", f"{name}/{left} was never finished")
     files = sorted(live.keys() | {f for f in there if f.endswith(".parquet") and not f.startswith(PART)})
     checked.data_files += len(files)
-    checked.without_digest += sum(not DATA.fullmatch(f) for f in files)
+    checked.without_digest += sum(promised(f) is None for f in files)
     with ThreadPoolExecutor(READERS) as readers:
         faults = readers.map(lambda f: _data_fault(place, f"{name}/{f}", there.get(f), live.get(f)), files)
         for file, fault in zip(files, faults, strict=True):
@@ -148,10 +146,10 @@ def _data_fault(place: Place, path: str, size: int | None, logged: int | None) -
         return "is missing"
     if logged is not None and size != logged:
         return f"has {size} bytes, and its commit says {logged}"
-    named = DATA.fullmatch(path.rpartition("/")[2])
+    digest = promised(path)
     try:
-        if named:
-            return None if place.digest(path) == named[1] else "does not hold the bytes that its name promises"
+        if digest:
+            return None if place.digest(path) == digest else "does not hold the bytes that its name promises"
         with place.files.open_input_file(path) as file:
             pq.ParquetFile(file).read()
     except (pa.ArrowException, OSError) as error:

@@ -96,8 +96,7 @@ class MediaStore:
             MediaDamaged: the file is missing, cannot be read, or holds other bytes.
         """
         try:
-            with self.place.files.open_input_stream(path) as file:
-                data = file.read()
+            data = self.place.read(path)
         except OSError as error:
             raise MediaDamaged(path, "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read: {error}") from error
         if hashlib.sha256(data).hexdigest() != digest:

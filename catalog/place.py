@@ -107,6 +107,11 @@ class Place:
         _flush(self.folder / path)
         _flush((self.folder / path).parent)
 
+    def read(self, path: str) -> bytes:
+        """All bytes of a file. Raises OSError."""
+        with self.files.open_input_stream(path) as file:
+            return file.read()
+
     def digest(self, path: str) -> str:
         """SHA-256 of a file's bytes, in hexadecimal."""
         digest = hashlib.sha256()

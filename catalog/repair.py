@@ -6,12 +6,11 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import pyarrow as pa
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 from deltalake.transaction import AddAction
 
-from .commit import HINT, LOG, commit, copies, copy_of, removed, seal, seal_new
+from .commit import HINT, LOG, commit, copies, copy_of, live_files, removed, seal, seal_new
 from .damage import Checked, Problem, data_problems, log_problems
 from .place import Place
 from .schema import TABLES
@@ -75,8 +74,7 @@ def _mend_entry(place: Place, name: str, problem: Problem, copied: dict[str, lis
         return _commit_again(place, name, problem)
     place.set_aside(problem.path)
     if whole:
-        with place.files.open_input_stream(copy_of(name, file, whole[0])) as copy:
-            place.write(problem.path, copy.read())
+        place.write(problem.path, place.read(copy_of(name, file, whole[0])))
         return Mended(problem, "put back from its copy")
     if not file.endswith(".json"):
         return Mended(problem, "set aside: the log is read without it")
@@ -90,10 +88,9 @@ def _mend_entry(place: Place, name: str, problem: Problem, copied: dict[str, lis
 
 def _commit_again(place: Place, name: str, problem: Problem) -> Mended:
     """Commit once more what a lost commit had added: after its entry was gone, another commit took its number."""
-    with place.files.open_input_stream(problem.path) as copy:
-        adds = [line["add"] for line in map(json.loads, copy.read().decode().splitlines()) if "add" in line]
+    adds = [line["add"] for line in map(json.loads, place.read(problem.path).decode().splitlines()) if "add" in line]
     table = DeltaTable(place.table(name))
-    there = set(pa.table(table.get_add_actions())["path"].to_pylist())
+    there = live_files(table)
     actions: list[AddAction] = [
         AddAction(a["path"], a["size"], {}, a["modificationTime"], True, a.get("stats") or "{}") for a in adds if a["path"] not in there
     ]
@@ -112,7 +109,7 @@ def _mend_data(place: Place, name: str) -> Iterator[Mended]:
     damaged = {p.path.removeprefix(f"{name}/"): p for p in problems if p.kind == "data"}
     if damaged:
         table = DeltaTable(place.table(name))
-        sizes = {a["path"]: a["size_bytes"] for a in pa.table(table.get_add_actions()).select(["path", "size_bytes"]).to_pylist()}
+        sizes = live_files(table)
         seal_new(place, name)
         commit(place, name, table, [removed(path, sizes[path]) for path in damaged])
     for problem in problems:

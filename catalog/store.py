@@ -91,10 +91,10 @@ class Catalog:
             CatalogError: a column is unknown, the catalog cannot be written, or COMMIT_TRIES commits lost their race.
         """
         schema = TABLES[name].schema
-        rows_ = pa.Table.from_pylist([_known(row, schema) for row in rows], schema=schema)
+        table = pa.Table.from_pylist([_known(row, schema) for row in rows], schema=schema)
         try:
             check_writable(self.place, name)
-            file = write_data(self.place, name, rows_.to_batches(), schema)
+            file = write_data(self.place, name, table.to_batches(), schema)
             for attempt in itertools.count(1):
                 try:
                     return self._commit(name, [file])

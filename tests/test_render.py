@@ -18,7 +18,7 @@ from PIL import Image
 from gates.decode import read_video
 from pipeline.story.gate_profile import PROFILES
 
-from .conftest import EPISODE_FRAMES, Rendered, environment, takes_of, tower
+from .conftest import EPISODE, EPISODE_FRAMES, Rendered, environment, takes_of, tower
 
 
 def test_a_finished_episode_is_exactly_as_declared(rendered: Rendered):
@@ -110,26 +110,10 @@ guidance_scale: 1.0
 strength: 1.0
 retry: {max_attempts: 2}
 """
-CARELESS_SHOT = """\
-id: E90
-title: A test
-width: 192
-height: 128
-fps: 24
-style: anime
-keyframe_workflow: sd15_keyframe_demo
-clip_workflow: careless
-characters:
-  hana: {name: Hana, description: a girl with pink hair and a yellow coat}
-locations:
-  shore: {description: by the sea}
-sequences:
-  - id: S010
-    location: shore
-    time: by day
-    shots:
-      - {id: SH0010, frames: 36, framing: close-up, characters: [hana], action: standing still, camera: static camera}
-"""
+CARELESS_SHOT = (
+    EPISODE[: EPISODE.index("      - {id: SH0010")].replace("clip_workflow: ltx_video_2b_demo", "clip_workflow: careless")
+    + "      - {id: SH0010, frames: 36, framing: close-up, characters: [hana], action: standing still, camera: static camera}\n"
+)
 URGENT_SHOT = CARELESS_SHOT.splitlines()[-1].replace("SH0010", "SH0020").replace(
     "camera}", "camera, declares: [hold], clip_workflow: animatediff_16_demo, priority: 10}"
 )  # fmt: skip

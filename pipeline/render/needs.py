@@ -7,6 +7,7 @@ from pathlib import Path
 from actors.families import ENCODER, FAMILIES, Lazy
 from actors.folders import opened
 from actors.headers import read_header
+from actors.identify import TEXT_PARTS
 from actors.lora_keys import changing_text
 from actors.values import Lora, ModelError, ModelFiles
 from catalog.store import Catalog
@@ -20,7 +21,6 @@ FIRST_GUESS = 1.6  # memory of an unmeasured model over the size of its weights:
 PROMPTS = "prompts"  # what a cluster profile calls the text encoders
 TEXT_GUESS = 1.1  # the same for text encoders: a prompt is short, so its activations are small
 
-TEXT_PARTS = ("cond_stage_model.", "conditioner.")  # of a checkpoint in one file
 MEASURED = "SELECT workflow_digest, max(model_memory_bytes) AS bytes FROM takes WHERE model_memory_bytes IS NOT NULL GROUP BY ALL"
 
 
