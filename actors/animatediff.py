@@ -63,8 +63,9 @@ class AnimateDiffModel(Model):
             guidance_scale=s.guidance_scale,
             generator=generator(request.seed),
             output_type="pt",
+            callback_on_step_end=self.remember,
         ).frames
-        return self.end(requests, [proven_length(frames[0], s, "AnimateDiff")], started)
+        return self.end(requests, [proven_length(frames[0], s, "AnimateDiff")], started, [self.latents])
 
 
 def load_adapter(folder: str, dtype: torch.dtype) -> MotionAdapter:

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+from .architectures import LTX, SD, SDXL
 from .files import check_frames
-from .values import ClipSettings, KeyframeSettings, ModelError
+from .values import ClipSettings, Hires, KeyframeSettings, ModelError
 
 GENERAL = ("num_inference_steps", "guidance_scale")  # parameters that every family reads
 
@@ -24,13 +25,14 @@ class Family:
     Args:
         stage: what the family's models make.
         model: `module:class`, built on a device as `class(identity, files, settings)`.
+        architecture: of the checkpoints, LoRAs and embeddings that it loads.
         size_multiple: pixels that width and height must be multiples of.
         dtype: what "auto" means on a GPU; on a CPU it is float32.
         parameters: settings that a workflow may let a shot change.
-        own: settings of its stage that only this family reads.
+        own: fields of a workflow that not every family reads, and this one does.
         shots_loras: whether the LoRAs of a shot's characters are applied; a workflow's own LoRAs always are.
         checkpoints: family whose checkpoints it loads, where these are not its own.
-        text_loras: whether LoRAs may change its text encoder.
+        clip: whether it reads texts by CLIP, which takes weights, embeddings and LoRAs of its own.
         motion_adapter: whether the family needs a motion adapter.
         betas: beta schedule of a workflow that names none; "" where the family's noise has no betas.
         check_length: check_length(checkpoint, num_frames) raises ModelError where the checkpoint cannot make that many
@@ -40,12 +42,13 @@ class Family:
     name: str
     stage: Literal["keyframe", "clip"]
     model: str
+    architecture: str
     size_multiple: int
     dtype: Literal["float16", "bfloat16"]
     parameters: tuple[str, ...]
     own: tuple[str, ...] = ()
     shots_loras: bool = True
-    text_loras: bool = True
+    clip: bool = True
     checkpoints: str = ""
     motion_adapter: bool = False
     betas: str = ""
@@ -56,23 +59,42 @@ class Family:
         return KeyframeSettings if self.stage == "keyframe" else ClipSettings
 
     def settings_of(self, values: Any) -> KeyframeSettings | ClipSettings:
-        """The settings, from the attributes of the same names of any object, such as a workflow. `timesteps` becomes a tuple."""
+        """The settings, from the attributes of the same names of any object, such as a workflow. Lists become tuples."""
         given: dict[str, Any] = {f.name: getattr(values, f.name) for f in fields(self.settings)}
-        kind: Any = self.settings
-        return kind(**{k: tuple(v or ()) if k == "timesteps" else v for k, v in given.items()})
+        if "timesteps" in given:
+            given["timesteps"] = tuple(given["timesteps"] or ())
+        if hires := given.get("hires"):
+            given["hires"] = Hires(hires.scale, hires.strength, hires.num_inference_steps)
+        return self.settings(**given)
 
 
+CLIP = ("clip_skip", "prompt_weights", "embeddings", "vae", "beta_schedule", "prediction_type", "rescale_betas_zero_snr")
+STILLS = ("vae_dtype", "guidance_rescale", "hires")
 TABLE = (
-    Family("stable_diffusion", "keyframe", "actors.keyframe:KeyframeModel", 8, "float16", GENERAL, betas="checkpoint"),
+    Family(
+        "stable_diffusion", "keyframe", "actors.keyframe:KeyframeModel", SD, 8, "float16", GENERAL, own=(*CLIP, *STILLS), betas="checkpoint"
+    ),
+    Family(
+        "stable_diffusion_xl",
+        "keyframe",
+        "actors.keyframe:KeyframeXLModel",
+        SDXL,
+        8,
+        "float16",
+        GENERAL,
+        own=(*(name for name in CLIP if name != "clip_skip"), *STILLS),  # SDXL's layer is the last but one, always
+        betas="checkpoint",
+    ),
     Family(
         "ltx_video",
         "clip",
         "actors.ltx_video:LtxVideoModel",
+        LTX,
         32,
         "bfloat16",
         (*GENERAL, "strength", "image_cond_noise_scale", "decode_timestep", "decode_noise_scale", "keyframe_crf"),
-        own=("timesteps",),
-        text_loras=False,
+        own=("timesteps", "prompt_weights"),
+        clip=False,
         shots_loras=False,  # characters' LoRAs are for Stable Diffusion, and their effect is in the keyframe
         check_length=check_frames,
     ),
@@ -80,9 +102,11 @@ TABLE = (
         "animatediff",
         "clip",
         "actors.animatediff:AnimateDiffModel",
+        SD,
         8,
         "float16",
         (*GENERAL, "strength", "keyframe_crf"),
+        own=CLIP,
         checkpoints="stable_diffusion",
         motion_adapter=True,
         betas="linear",  # published motion modules were trained so; on a checkpoint's own betas their clips are washed out

@@ -15,7 +15,8 @@ WEIGHTS = ("diffusion_pytorch_model", "model")  # names of weight files, without
 DENOISERS = ("unet", "transformer")
 # Pipelines that a family can load, by their class in model_index.json.
 CLASSES = {
-    "StableDiffusionPipeline": "stable_diffusion", "LTXPipeline": "ltx_video", "LTXImageToVideoPipeline": "ltx_video",
+    "StableDiffusionPipeline": "stable_diffusion", "StableDiffusionXLPipeline": "stable_diffusion_xl",
+    "LTXPipeline": "ltx_video", "LTXImageToVideoPipeline": "ltx_video",
     "LTXConditionPipeline": "ltx_video",
 }  # fmt: skip
 PASSED_OVER = ("safety_checker", "feature_extractor", "image_encoder")  # in published folders; Tower never loads them

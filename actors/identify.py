@@ -87,7 +87,7 @@ def _checkpoint(header: Header) -> Found | None:
     if first != latents:
         what = {2 * latents: "an editing", 2 * latents + 1: "an inpainting"}.get(first, "another kind of")
         faults.append(f"it is {what} model: its UNet reads {first} channels, and drawing from a prompt gives {latents}")
-    if architecture in (SD2, SDXL, REFINER):
+    if architecture in (SD2, REFINER):
         faults.append(f"Tower has no family for {architecture}")
     known = (UNET, LDM_VAE, *TEXT_PARTS, "model_ema.", *MARKERS, *SCHEDULE)
     notes = [*_prediction(header), *_fp8(header)]
@@ -95,7 +95,8 @@ def _checkpoint(header: Header) -> Found | None:
         notes.append("holds a second copy of the UNet (EMA), which is not used")
     base = f"a diffusers folder of {architecture}, for configurations and tokenizer"
     use = "" if faults else f"checkpoint: {header.path.name}, and base: {base}"
-    return Found("checkpoint", architecture, parts, tuple(notes), tuple(faults), _rest(t, *known), "stable_diffusion", use)
+    family = "stable_diffusion_xl" if architecture == SDXL else "stable_diffusion"
+    return Found("checkpoint", architecture, parts, tuple(notes), tuple(faults), _rest(t, *known), family, use)
 
 
 # Buffers of the original code's noise schedule, which a loader computes anew.
@@ -175,7 +176,7 @@ def _lora(header: Header) -> Found | None:
     if keys is None:
         return None
     kind = "motion LoRA" if keys.motion else "LoRA"
-    family = {SD: "stable_diffusion", SDXL: "stable_diffusion", LTX: "ltx_video"}.get(keys.architecture, "")
+    family = {SD: "stable_diffusion", SDXL: "stable_diffusion_xl", LTX: "ltx_video"}.get(keys.architecture, "")
     use = f"loras: [{{file: {header.path.name}, weight: 1.0}}]" if not keys.faults else ""
     return Found(kind, keys.architecture, keys.parts, keys.notes, keys.faults, keys.unknown, family, use, keys)
 
@@ -201,11 +202,16 @@ def _embedding(header: Header) -> Found | None:
     if len(t) > 4 or any(len(x.shape) > 2 or x.parameters > 200 * 4096 for x in t.values()) or not t:
         return None
     widths = {x.shape[-1] if x.shape else 0 for x in t.values()}
-    architecture = SDXL if {"clip_l", "clip_g"} <= t.keys() else {frozenset({768}): SD, frozenset({1024}): SD2}.get(frozenset(widths), "")
-    if not architecture:
+    told = f"vectors of width {' and '.join(map(str, sorted(widths)))}"
+    architecture = SDXL if {"clip_l", "clip_g"} <= t.keys() else {frozenset({768}): SD, frozenset({1024}): SD2}.get(frozenset(widths), told)
+    if architecture == told and (len(t) > 1 or not all(len(x.shape) == 2 for x in t.values())):
         return None
     vectors = max(x.shape[0] if len(x.shape) == 2 else 1 for x in t.values())
-    return Found("embedding (textual inversion)", architecture, (), (f"{vectors} vectors",), ("Tower applies no embeddings",))
+    word = header.path.stem
+    use = f"embeddings: {{{word}: {header.path.name}}}"
+    faults = (f"Tower has no family for {SD2}",) if architecture == SD2 else ()
+    family = "stable_diffusion_xl" if architecture == SDXL else "stable_diffusion"
+    return Found("embedding (textual inversion)", architecture, (), (f"{vectors} vectors",), faults, (), family, "" if faults else use)
 
 
 def _vae(header: Header) -> Found | None:
@@ -220,8 +226,10 @@ def _vae(header: Header) -> Found | None:
         architecture,
         (),
         half,
-        ("Tower uses the VAE of the checkpoint",),
+        () if channels == 4 else (f"no family of Tower reads latents of {channels} channels",),
         _rest(t, "encoder.", "decoder.", "quant_conv.", "post_quant_conv.", "loss."),
+        "stable_diffusion",
+        f"vae: {header.path.name}" if channels == 4 else "",
     )
 
 

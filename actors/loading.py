@@ -12,11 +12,13 @@ import diffusers
 import numpy as np
 import torch
 import transformers
+from diffusers import AutoencoderKL
 
-from .files import check_folder, in_one_line
+from .files import check_folder, in_one_line, read_json
 from .folders import variant_of
 from .single_file import load_parts, prediction_of
-from .values import ModelError, ModelFiles
+from .vae import load_vae
+from .values import ClipSettings, KeyframeSettings, ModelError, ModelFiles
 
 warnings.filterwarnings("ignore", message=".*should be kept in float32.*")
 diffusers.utils.logging.set_verbosity_error()
@@ -25,7 +27,7 @@ transformers.utils.logging.disable_progress_bar()
 
 # Parts of published folders that are never loaded. Prompts are encoded elsewhere, and a safety checker would black pictures
 # that the gates then reject, seed after seed.
-NOT_LOADED = {"tokenizer": None, "text_encoder": None, "safety_checker": None, "feature_extractor": None}
+NOT_LOADED = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2", "safety_checker", "feature_extractor", "image_encoder")
 SCHEDULERS: dict[str, tuple[Any, dict[str, Any]] | None] = {
     "checkpoint": None,
     "ddim": (diffusers.DDIMScheduler, {}),
@@ -66,17 +68,23 @@ def load_pipeline(cls: Any, files: ModelFiles, dtype: torch.dtype, device: str, 
         ModelError: the checkpoint is none of that class.
     """
     folder, path = files.checkpoint, check_folder(files.folder, "checkpoint")
+    index = read_json(path / "model_index.json")
     if files.base:
         parts = load_parts(Path(folder), path, dtype) | parts
+    if files.vae:
+        parts["vae"] = load_vae(Path(files.vae), path, dtype)
+    unloaded = dict.fromkeys(name for name in NOT_LOADED if name in index and name not in parts)
     try:
         pipe = cls.from_pretrained(
-            path, dtype=dtype, local_files_only=True, use_safetensors=True, variant=variant_of(path), **NOT_LOADED, **parts
+            path, dtype=dtype, local_files_only=True, use_safetensors=True, variant=variant_of(path), **unloaded, **parts
         )  # type: ignore[attr-defined]
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, AttributeError) as error:
         raise ModelError(f"checkpoint {folder} cannot be loaded as {cls.__name__}: {in_one_line(error)}") from error
     pipe.set_progress_bar_config(disable=True)
     if files.base and (told := prediction_of(Path(folder))):
         pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, **told)
+    if isinstance(pipe.vae, AutoencoderKL):
+        pipe.vae.to(dtype=_vae_type(pipe, files.vae_dtype, dtype))
     for name, part in pipe.components.items():
         lacking = [key for key, value in part.state_dict().items() if value.is_meta] if isinstance(part, torch.nn.Module) else []
         if lacking:
@@ -84,13 +92,25 @@ def load_pipeline(cls: Any, files: ModelFiles, dtype: torch.dtype, device: str, 
     return pipe.to(device)
 
 
-def set_scheduler(pipe: Any, name: str, betas: str = "checkpoint") -> None:
-    """Give the pipeline the scheduler of that name, and another beta schedule unless `betas` is "checkpoint"."""
-    if name not in SCHEDULERS:
-        raise ModelError(f"scheduler {name!r} is not known; it is one of {', '.join(SCHEDULERS)}")
-    cls, extra = SCHEDULERS[name] or (type(pipe.scheduler), {})
-    if betas != "checkpoint":
-        extra = extra | {"beta_schedule": betas, "trained_betas": None}
+def _vae_type(pipe: Any, wanted: str | None, dtype: torch.dtype) -> torch.dtype:
+    """The type that pictures are decoded in. SDXL's own VAE overflows in float16, and its configuration says so."""
+    overflows = isinstance(pipe, diffusers.StableDiffusionXLPipeline) and pipe.vae.config.force_upcast
+    if wanted is not None and wanted != "auto":
+        return getattr(torch, wanted)
+    return torch.float32 if overflows and dtype == torch.float16 else dtype
+
+
+def set_scheduler(pipe: Any, settings: KeyframeSettings | ClipSettings) -> None:
+    """Give the pipeline the scheduler that the settings name, with their beta schedule and prediction type."""
+    if settings.scheduler not in SCHEDULERS:
+        raise ModelError(f"scheduler {settings.scheduler!r} is not known; it is one of {', '.join(SCHEDULERS)}")
+    cls, extra = SCHEDULERS[settings.scheduler] or (type(pipe.scheduler), {})
+    if settings.beta_schedule != "checkpoint":
+        extra = extra | {"beta_schedule": settings.beta_schedule, "trained_betas": None}
+    if settings.prediction_type != "checkpoint":
+        extra = extra | {"prediction_type": settings.prediction_type}
+    if settings.rescale_betas_zero_snr:  # a model that was trained so is sampled from the very end of the noise
+        extra = extra | {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
     pipe.scheduler = cls.from_config(pipe.scheduler.config, **extra)  # type: ignore[attr-defined]
 
 

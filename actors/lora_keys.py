@@ -24,7 +24,9 @@ ENDINGS = {
     ".lokr_t2": "lokr", ".diff": "full", ".diff_b": "full", ".on_input": "ia3",
 }  # fmt: skip
 NAMES = {"dora": "DoRA", "loha": "LoHa", "lokr": "LoKr", "full": "whole differences", "ia3": "IA3"}
-TEXT = ("lora_te_", "lora_te1_", "lora_te2_", "text_encoder.", "text_encoder_2.", "lora_te3_")
+# What modules of text encoders begin with: of the first, and of the second that SDXL has.
+TEXT_ENCODERS = (("lora_te_", "lora_te1_", "text_encoder."), ("lora_te2_", "text_encoder_2."))
+TEXT = (*TEXT_ENCODERS[0], *TEXT_ENCODERS[1], "lora_te3_")
 METADATA = "lora_adapter_metadata"  # where diffusers writes PEFT's configuration, as JSON
 
 
@@ -176,7 +178,7 @@ def _lost(modules: dict[str, dict[str, str]], kinds: list[str], unknown: tuple[s
 def _misfits(modules: dict[str, dict[str, str]], architecture: str) -> tuple[str, ...]:
     if architecture == LTX and any(name.startswith("lora_unet_") for name in modules):
         return ("its keys begin with lora_unet_, which diffusers passes over for LTX-Video; they should begin with diffusion_model.",)
-    if architecture not in (SD, LTX):
+    if architecture not in (SD, SDXL, LTX):
         return (f"it is for {architecture or 'an architecture that its keys do not tell'}, for which Tower has no family",)
     return ()
 

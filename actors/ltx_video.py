@@ -60,5 +60,6 @@ class LtxVideoModel(Model):
             decode_noise_scale=s.decode_noise_scale,
             generator=generator(request.seed),
             output_type="pt",
+            callback_on_step_end=self.remember,
         ).frames
-        return self.end(requests, [proven_length(frames[0], s, "LTX-Video")], started)
+        return self.end(requests, [proven_length(frames[0], s, "LTX-Video")], started, [self.latents])

@@ -51,8 +51,8 @@ class Model:
         check_size(settings.width, settings.height, family.size_multiple)
         dtype = dtype_for(files.dtype, self.device, family.dtype)
         self.pipe = load_pipeline(self.pipeline, files, dtype, self.device, **parts)
-        set_scheduler(self.pipe, settings.scheduler, settings.beta_schedule)
-        self.loras, self.always, self.shots_loras = Loras(self.pipe, family.text_loras), files.loras, family.shots_loras
+        set_scheduler(self.pipe, settings)
+        self.loras, self.always, self.shots_loras = Loras(self.pipe, family.clip), files.loras, family.shots_loras
         self.loras.use(self.always)
 
     def try_out(self, request: Request, **least: Any) -> None:
@@ -65,7 +65,8 @@ class Model:
         Raises:
             ModelError: these files and settings cannot make a take.
         """
-        nothing = PromptEmbedding(np.zeros((TRY_TOKENS, self.text_width), np.float32), np.ones(TRY_TOKENS, bool))
+        pooled = np.zeros(self.pooled_width, np.float32) if self.pooled_width else None
+        nothing = PromptEmbedding(np.zeros((TRY_TOKENS, self.text_width), np.float32), np.ones(TRY_TOKENS, bool), pooled=pooled)
         try:
             self.generate([replace(request, prompt=nothing, negative=nothing, parameters=tuple(least.items()))])  # type: ignore[attr-defined]
         except torch.OutOfMemoryError:
@@ -79,6 +80,11 @@ class Model:
         denoiser = getattr(self.pipe, "unet", None) or self.pipe.transformer
         return int(denoiser.config.get("cross_attention_dim") if hasattr(self.pipe, "unet") else denoiser.config.caption_channels)
 
+    @property
+    def pooled_width(self) -> int:
+        """Width of the text as one vector that the denoiser reads; 0 where it reads none."""
+        return 0
+
     def prepare(self, loras: tuple[Lora, ...]) -> None:
         """Load a shot's LoRAs now, so that a bad one is an error before anything renders."""
         if self.shots_loras:
@@ -91,26 +97,34 @@ class Model:
         self.prepare(request.loras)
         return replace(self.settings, **dict(request.parameters)), started
 
-    def end(self, requests: Sequence[Request], pictures: Sequence[torch.Tensor], started: float) -> tuple[list[Receipt], list[np.ndarray]]:
+    def remember(self, _pipe: Any, _step: int, _timestep: Any, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Called by pipelines that decode by themselves, after each step: keeps the latents, so that NaN is told where it came about."""
+        self.latents = tensors["latents"]
+        return tensors
+
+    def end(
+        self, requests: Sequence[Request], pictures: Sequence[torch.Tensor], started: float, latents: Sequence[torch.Tensor] = ()
+    ) -> tuple[list[Receipt], list[np.ndarray]]:
         """Receipts and results of a call: one of each for every request.
 
         Args:
             pictures: float 0..1, of shape (3, height, width) for a still and (frames, 3, height, width) for a clip.
-            started: from `begin`.
+            started: from `begin`. latents: what the pictures were decoded from, of models that tell.
         """
         results = [to_uint8(p) for p in pictures]
+        sound: list[bool | None] = [bool(torch.isfinite(one).all()) for one in latents] or [None] * len(results)
         seconds = (time.monotonic() - started) / len(requests)
         receipts = [
             Receipt(
                 take=r.take,
                 model=self.identity,
                 seed=r.seed,
-                finite=finite,
+                not_finite="" if finite else "latents" if of_latents is False else "decode" if of_latents else "output",
                 seconds=seconds,
                 peak_memory_bytes=peak_memory_bytes(),
                 device=device_name(self.device),
             )
-            for r, (_, finite) in zip(requests, results, strict=True)
+            for r, (_, finite), of_latents in zip(requests, results, sound, strict=True)
         ]
         return receipts, [picture for picture, _ in results]
 

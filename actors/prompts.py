@@ -1,69 +1,72 @@
-"""PromptEncoder: encodes texts with the checkpoint's own tokenizer and text encoder."""
+"""PromptEncoder: encodes texts with the checkpoint's own tokenizers and text encoders."""
 
 from __future__ import annotations
 
 import time
-import warnings
-from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, CLIPTextModel, T5EncoderModel
+from transformers import T5EncoderModel
 
-from .files import check_folder, in_one_line
-from .folders import variant_of
+from .clip_text import ClipText, Encoded
+from .embeddings import vectors_of
+from .files import check_folder, read_json
 from .loading import best_device, dtype_for
-from .single_file import load_text_encoder
+from .prompt_text import pieces
+from .text_encoders import class_of, load_text_encoder
 from .text_loras import TextLoras
-from .values import Lora, ModelError, ModelFiles, PromptEmbedding, PromptReceipt, PromptRequest
+from .values import Embedding, Lora, ModelError, ModelFiles, PromptEmbedding, PromptReceipt, PromptRequest, TextSettings
 
 UNTOLD = 10**6  # transformers gives an astronomical length where a tokenizer tells none
+PENULTIMATE = 2  # the layer that SDXL's UNet was trained on, of both encoders and without the last layer's norm
 
 
 class PromptEncoder:
-    """Encodes texts for Stable Diffusion (CLIP) and for LTX-Video (T5) checkpoints.
+    """Encodes texts for Stable Diffusion (CLIP), SDXL (two CLIPs side by side) and LTX-Video (T5) checkpoints.
 
     Args:
-        files: the checkpoint whose `tokenizer` and `text_encoder` folders are used.
-        max_tokens: most tokens of a prompt; the rest of a longer prompt is cut off and reported. None is the
-            tokenizer's own limit.
+        files: the checkpoint whose tokenizers and text encoders are used. settings: how texts are encoded.
 
     Raises:
-        ModelError: the text encoder cannot be loaded, or lacks tensors.
+        ModelError: a text encoder cannot be loaded, or the settings do not fit it.
     """
 
-    def __init__(self, identity: str, files: ModelFiles, max_tokens: int | None = None, device: str | None = None):
-        self.identity, self.device = identity, device or best_device()
+    def __init__(self, identity: str, files: ModelFiles, settings: TextSettings = TextSettings(), device: str | None = None):
+        self.identity, self.settings, self.device = identity, settings, device or best_device()
         folder = check_folder(files.folder, "checkpoint")
-        kind = CLIPTextModel if "CLIP" in (folder / "text_encoder" / "config.json").read_text() else T5EncoderModel
-        try:
-            self.tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
-            dtype = dtype_for(files.dtype, self.device, "bfloat16" if kind is T5EncoderModel else "float16")
-            if files.base:
-                encoder, found = load_text_encoder(Path(files.checkpoint), folder, dtype)
-            else:
-                how: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "variant": variant_of(folder)}
-                encoder, found = kind.from_pretrained(folder / "text_encoder", dtype=dtype, output_loading_info=True, **how)
-            self.encoder = encoder.eval().to(self.device)  # eval: T5's dropout would make each call's embeddings different
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise ModelError(f"text encoder of checkpoint {Path(folder).name} cannot be loaded: {in_one_line(error)}") from error
-        missing = sorted(found["missing_keys"])
-        if missing:  # transformers would fill them with random numbers
-            raise ModelError(f"text encoder of checkpoint {Path(files.checkpoint).name} lacks {len(missing)} tensors, such as {missing[0]}")
-        self.masked = kind is T5EncoderModel  # Stable Diffusion attends to the padding tokens, and LTX-Video masks them
-        self.loras = None if self.masked else TextLoras(self.encoder)
-        self.max_tokens = self._limit(max_tokens, folder.name)
+        index = read_json(folder / "model_index.json")
+        parts = [part for part in ("text_encoder", "text_encoder_2") if (index.get(part) or [None])[0]]
+        self.t5 = class_of(folder, parts[0]) is T5EncoderModel
+        dtype = dtype_for(files.dtype, self.device, "bfloat16" if self.t5 else "float16")
+        loaded = [load_text_encoder(files, part, dtype) for part in parts]
+        self.tokenizer, self.encoder = loaded[0][0], loaded[0][1].to(self.device)
+        self.max_tokens, window = self._limit(folder.name)
+        self.blanks = self.max_tokens > window
+        self.clips = [] if self.t5 else [self._clip(i, files.embeddings, loaded, window) for i in range(len(loaded))]
+        self.loras = [TextLoras(clip.encoder, i) for i, clip in enumerate(self.clips)]
+        # SDXL was trained with zeros in place of an empty text.
+        self.zeros = len(loaded) == 2 and bool(index.get("force_zeros_for_empty_prompt", True))
 
-    def _limit(self, wanted: int | None, checkpoint: str) -> int:
-        """Most tokens of a prompt. Raises ModelError where the encoder has not as many positions, or nothing says how many."""
+    def _limit(self, checkpoint: str) -> tuple[int, int]:
+        """Most tokens of a prompt, and of one chunk. Raises ModelError where the encoder cannot read so many, or nothing says how many."""
+        wanted = self.settings.max_tokens
         positions = getattr(self.encoder.config, "max_position_embeddings", None)  # T5 has none: its positions are relative
         told = self.tokenizer.model_max_length
         known = told if told < UNTOLD else positions
         if (limit := wanted or known) is None:
             raise ModelError(f"the tokenizer of checkpoint {checkpoint} does not say how long a prompt may be; give max_tokens")
-        if positions is not None and limit > positions:
-            raise ModelError(f"max_tokens {limit}: the text encoder of checkpoint {checkpoint} has {positions} positions")
-        return limit
+        if positions is None or limit <= positions:
+            return limit, limit
+        if limit % positions:
+            near = f"{positions} or {(limit // positions + 1) * positions}"
+            raise ModelError(f"max_tokens {limit}: CLIP of checkpoint {checkpoint} reads {positions} tokens at a time; {near} would do")
+        return limit, positions
+
+    def _clip(self, number: int, embeddings: tuple[Embedding, ...], loaded: list[tuple[Any, Any]], window: int) -> ClipText:
+        tokenizer, encoder = loaded[number]
+        vectors = {e.word: vectors_of(e, number, encoder.config.hidden_size) for e in embeddings}
+        layer, normed = (self.settings.clip_skip, True) if len(loaded) == 1 else (PENULTIMATE, False)
+        return ClipText(tokenizer, encoder.to(self.device), window, self.max_tokens // window, layer, normed, vectors)
 
     def generate(self, requests: list[PromptRequest]) -> tuple[list[PromptReceipt], list[PromptEmbedding]]:
         """Receipts and embeddings: one of each for every request."""
@@ -77,27 +80,55 @@ class PromptEncoder:
         """One embedding for each text, with the parts of these LoRAs that change the encoder.
 
         Texts are encoded one by one, so that no embedding depends on its neighbours in a batch.
+
+        Raises:
+            ModelError: a LoRA or a text does not fit, or the encoder makes values that are no numbers.
         """
         self.prepare(loras)
-        return [self._encode(text) for text in texts]
+        made = [self._t5(text) if self.t5 else self._clips(text) for text in texts]
+        if not all(torch.isfinite(torch.from_numpy(one.embeds)).all() for one in made):
+            raise ModelError(f"the text encoder of {self.identity.split('#')[0]} makes values that are no numbers; dtype: float32 may help")
+        return made
 
     def prepare(self, loras: tuple[Lora, ...]) -> None:
         """Make exactly these LoRAs active. Raises ModelError where one does not fit."""
-        if self.loras is not None:
-            self.loras.use(loras)
-        elif loras:
+        if loras and not self.loras:
             raise ModelError(f"LoRA {loras[0].file} does not fit: it changes a CLIP text encoder, and this checkpoint has another")
+        for encoder in self.loras:
+            encoder.use(loras)
 
-    def _encode(self, text: str) -> PromptEmbedding:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            inputs = self.tokenizer(
-                text, padding="max_length", max_length=self.max_tokens, truncation=True, return_tensors="pt", return_offsets_mapping=True
-            )
-        mask = inputs.attention_mask.to(self.device)
-        hidden = self.encoder(inputs.input_ids.to(self.device), attention_mask=mask if self.masked else None)[0]
-        return PromptEmbedding(hidden[0].float().cpu().numpy(), mask[0].bool().cpu().numpy(), self._cut(text, inputs.offset_mapping[0]))
+    def _clips(self, text: str) -> PromptEmbedding:
+        """The outputs of all encoders side by side; the pooled one is the last encoder's."""
+        encoded = [clip.encode(pieces(text, self.settings.prompt_weights)) for clip in self.clips]
+        embeds, blank = (torch.cat(parts, dim=-1) for parts in ([e.hidden for e in encoded], [e.blank for e in encoded]))
+        pooled = encoded[-1].pooled
+        if self.zeros and not text.strip():
+            embeds, blank, pooled = embeds * 0, blank * 0, pooled * 0 if pooled is not None else None
+        return PromptEmbedding(
+            embeds.cpu().numpy(),
+            torch.ones(len(embeds), dtype=torch.bool).numpy(),  # Stable Diffusion attends to padding, too
+            _cut(encoded),
+            pooled.cpu().numpy() if pooled is not None else None,
+            blank.cpu().numpy() if self.blanks else None,
+        )
 
-    def _cut(self, text: str, offsets: torch.Tensor) -> str | None:
-        end = int(offsets.max())  # end of the last character that became a token
-        return text[end:].strip() or None
+    def _t5(self, text: str) -> PromptEmbedding:
+        (plain,) = pieces(text, self.settings.prompt_weights)
+        inputs = self.tokenizer(
+            plain.text,
+            padding="max_length",
+            max_length=self.max_tokens,
+            truncation=True,
+            return_tensors="pt",
+            return_offsets_mapping=True,
+            verbose=False,
+        )
+        mask = inputs.attention_mask.to(self.device)  # LTX-Video masks the padding
+        hidden = self.encoder(inputs.input_ids.to(self.device), attention_mask=mask)[0]
+        end = int(inputs.offset_mapping[0].max())  # end of the last character that became a token
+        return PromptEmbedding(hidden[0].float().cpu().numpy(), mask[0].bool().cpu().numpy(), plain.text[end:].strip() or None)
+
+
+def _cut(encoded: list[Encoded]) -> str | None:
+    """What the encoder with the least room cut off."""
+    return max((e.cut for e in encoded if e.cut), key=len, default=None)

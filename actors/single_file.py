@@ -11,8 +11,6 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from safetensors import safe_open
-from transformers import CLIPTextConfig, CLIPTextModel
 
 from .files import in_one_line
 from .headers import read_header
@@ -20,7 +18,6 @@ from .identify import LDM_VAE, UNET
 from .values import ModelError
 
 PARTS: dict[str, tuple[Any, str]] = {"unet": (UNet2DConditionModel, UNET), "vae": (AutoencoderKL, LDM_VAE)}
-TEXT = "cond_stage_model.transformer."
 
 
 def load_parts(file: Path, base: Path, dtype: torch.dtype) -> dict[str, Any]:
@@ -32,11 +29,20 @@ def load_parts(file: Path, base: Path, dtype: torch.dtype) -> dict[str, Any]:
     Raises:
         ModelError: a part cannot be loaded, or a tensor of the file has no place in it.
     """
-    return {name: _part(file, base, name, dtype) for name in PARTS}
+    return {name: load_part(file, base, name, dtype) for name in PARTS}
 
 
-def _part(file: Path, base: Path, name: str, dtype: torch.dtype) -> Any:
-    cls, prefix = PARTS[name]
+def load_part(file: Path, base: Path, name: str, dtype: torch.dtype, prefix: str | None = None) -> Any:
+    """A part of a checkpoint, from a file that holds it.
+
+    Args:
+        name: of PARTS. prefix: what the part's tensors begin with in the file; None is as in a whole checkpoint.
+
+    Raises:
+        ModelError: as `load_parts`.
+    """
+    cls, usual = PARTS[name]
+    prefix = usual if prefix is None else prefix
     try:
         part = cls.from_single_file(str(file), config=str(base), subfolder=name, torch_dtype=dtype, local_files_only=True)
     except Exception as error:
@@ -45,15 +51,6 @@ def _part(file: Path, base: Path, name: str, dtype: torch.dtype) -> Any:
     if held != wanted:  # the loader would pass over what has no place, and fill up what is missing
         raise ModelError(f"{name} of checkpoint {file} has {held} tensors, and the configuration of {base} asks for {wanted}")
     return part
-
-
-def load_text_encoder(file: Path, base: Path, dtype: torch.dtype) -> tuple[Any, dict[str, Any]]:
-    """The CLIP text encoder of a checkpoint in one file, and what transformers says of its loading."""
-    with safe_open(file, "pt") as tensors:
-        state = {key.removeprefix(TEXT): tensors.get_tensor(key) for key in tensors.keys() if key.startswith(TEXT)}  # noqa: SIM118
-    state.pop("text_model.embeddings.position_ids", None)  # 0, 1, 2 …: older files hold them
-    config = CLIPTextConfig.from_pretrained(base / "text_encoder", local_files_only=True)
-    return CLIPTextModel.from_pretrained(None, config=config, state_dict=state, dtype=dtype, output_loading_info=True)
 
 
 def prediction_of(file: Path) -> dict[str, Any]:

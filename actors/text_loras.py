@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from safetensors import safe_open
 
-from .lora_keys import TEXT, keys_of
+from .lora_keys import TEXT_ENCODERS, keys_of
 from .values import Lora, ModelError
 
 
@@ -13,10 +13,11 @@ class TextLoras:
     """The LoRAs of one text encoder. A text encoder is small, so its weights are changed in place: exact, and without another library.
 
     Args:
-        encoder: CLIP's text model.
+        encoder: CLIP's text model. number: 0, or 1 for the second encoder of SDXL.
     """
 
-    def __init__(self, encoder: torch.nn.Module):
+    def __init__(self, encoder: torch.nn.Module, number: int = 0):
+        self.prefixes = TEXT_ENCODERS[number]
         linear = {name.replace(".", "_"): module for name, module in encoder.named_modules() if isinstance(module, torch.nn.Linear)}
         self.modules = {f"text_model_{name.removeprefix('text_model_')}": module for name, module in linear.items()}
         self.plain: dict[str, torch.Tensor] = {}  # weights without LoRAs, of the modules that one has changed
@@ -45,9 +46,9 @@ class TextLoras:
         keys, found = keys_of(file), {}
         with safe_open(file, "pt", device=str(next(iter(self.modules.values())).weight.device)) as tensors:
             for module, parts in keys.modules.items():
-                if not module.startswith(TEXT):
+                if not module.startswith(self.prefixes):
                     continue
-                name = next(module.removeprefix(prefix) for prefix in TEXT if module.startswith(prefix)).replace(".", "_")
+                name = next(module.removeprefix(prefix) for prefix in self.prefixes if module.startswith(prefix)).replace(".", "_")
                 down, up = (tensors.get_tensor(parts[side]).float() for side in ("down", "up"))
                 place = self.modules.get(name)
                 if place is None or place.weight.shape != (up.shape[0], down.shape[1]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -22,10 +22,35 @@ class Lora:
 
 
 @dataclass(frozen=True)
+class Embedding:
+    """A textual inversion file (safetensors) and the word of a prompt that it stands for."""
+
+    word: str
+    file: str
+
+
+@dataclass(frozen=True)
+class TextSettings:
+    """How texts are encoded.
+
+    max_tokens: most tokens of a text, with those that begin and end it; None is the tokenizer's own limit. CLIP reads longer texts in
+        chunks of its own limit, so there it may be a multiple of that.
+    clip_skip: of Stable Diffusion 1.5, the layer of CLIP that is read, counted from the last: 1 is the last, 2 the last but one. This is
+        how web UIs count; diffusers calls the last but one 1.
+    prompt_weights: what becomes of `(words:1.3)`, see actors/prompt_text.py.
+    """
+
+    max_tokens: int | None = None
+    clip_skip: int = 1
+    prompt_weights: Literal["refused", "dropped", "applied"] = "refused"
+
+
+@dataclass(frozen=True)
 class ModelFiles:
     """What to load: diffusers folders and safetensors files on the device's machine.
 
     base: where the checkpoint is a single file, a diffusers folder of the same architecture with configurations and tokenizer.
+    vae: file or diffusers folder of a VAE to use in place of the checkpoint's own. vae_dtype: as dtype; None takes dtype.
     dtype: name of a torch type, or "auto". "auto" is float32 on a CPU; on a GPU it is bfloat16 for LTX-Video and float16
         for Stable Diffusion.
     """
@@ -35,6 +60,9 @@ class ModelFiles:
     loras: tuple[Lora, ...] = ()
     dtype: str = "auto"
     base: str | None = None
+    vae: str | None = None
+    vae_dtype: str | None = None
+    embeddings: tuple[Embedding, ...] = ()
 
     @property
     def folder(self) -> str:
@@ -48,11 +76,23 @@ class PromptEmbedding:
 
     embeds: float32 (tokens, width). mask: bool (tokens,), False for padding tokens.
     cut: the end of the text that did not fit into the encoder; None where the whole text did.
+    pooled: float32 (width,), the text as one vector; only of SDXL's encoders.
+    blank: float32 (window, width), a chunk without words, where texts may take several: the shorter of two texts is filled up with it.
     """
 
     embeds: np.ndarray
     mask: np.ndarray
     cut: str | None = None
+    pooled: np.ndarray | None = None
+    blank: np.ndarray | None = None
+
+    def filled(self, tokens: int) -> np.ndarray:
+        """The embeds, with blank chunks at their end up to so many tokens. Both texts of a guided take need the same length."""
+        missing = tokens - len(self.embeds)
+        if not missing:
+            return self.embeds
+        assert self.blank is not None and missing % len(self.blank) == 0
+        return np.concatenate([self.embeds, *[self.blank] * (missing // len(self.blank))])
 
 
 @dataclass(frozen=True)
@@ -73,10 +113,23 @@ class PromptReceipt:
 
 
 @dataclass(frozen=True)
+class Hires:
+    """A second pass: the still is drawn at 1/scale of its size, enlarged, noised up to `strength`, and denoised again."""
+
+    scale: float
+    strength: float
+    num_inference_steps: int
+
+
+@dataclass(frozen=True)
 class KeyframeSettings:
     """Sampling of stills. width, height: pixels, multiples of 8. guidance_scale: 1 turns guidance off. batch_size: stills a call.
 
     beta_schedule: of the scheduler; "checkpoint" leaves the checkpoint's own.
+    prediction_type: what the model predicts; "checkpoint" is what its scheduler or the markers of its file say.
+    rescale_betas_zero_snr: noise up to a signal of zero, as v-prediction models are trained (arXiv 2305.08891); False leaves the
+        checkpoint's.
+    guidance_rescale: how far guidance is brought back to the spread of the unguided prediction, 0 to 1 (arXiv 2305.08891, section 3.4).
     """
 
     width: int
@@ -86,6 +139,10 @@ class KeyframeSettings:
     scheduler: str = "checkpoint"
     beta_schedule: str = "checkpoint"
     batch_size: int = 4
+    prediction_type: str = "checkpoint"
+    rescale_betas_zero_snr: bool = False
+    guidance_rescale: float = 0.0
+    hires: Hires | None = None
 
 
 # Default of fields that are filled on the device. Their values never pass through the driver.
@@ -112,7 +169,7 @@ class ClipSettings:
         motion adapter's length.
     strength: for LTX-Video, how closely frame 0 follows the keyframe (1: exactly). For AnimateDiff, how much noise is
         added to the repeated keyframe (1: nothing of the keyframe is left).
-    beta_schedule: of AnimateDiff's scheduler; "checkpoint" leaves the checkpoint's own.
+    beta_schedule, prediction_type, rescale_betas_zero_snr: of AnimateDiff's scheduler, as in KeyframeSettings.
     timesteps: noise levels to visit, from 1000 down to 0, in place of those that num_inference_steps gives. They are visited as they
         are: nothing shifts them.
     image_cond_noise_scale, decode_timestep, decode_noise_scale: arguments of diffusers' LTXConditionPipeline.
@@ -128,6 +185,8 @@ class ClipSettings:
     guidance_scale: float
     scheduler: str = "checkpoint"
     beta_schedule: str = "checkpoint"
+    prediction_type: str = "checkpoint"
+    rescale_betas_zero_snr: bool = False
     strength: float = 1.0
     timesteps: tuple[float, ...] = ()
     image_cond_noise_scale: float = 0.0
@@ -154,7 +213,8 @@ class Receipt:
     """Proof of what ran. It is small, so it may pass through the driver.
 
     model: the identity that the model was built with.
-    finite: whether every value was finite before the cast to uint8.
+    not_finite: where values were no numbers before the cast to uint8: "latents" (of the denoiser), "decode" (by the VAE), or "output"
+        where that is not known; "" where all were finite.
     seconds: time on the device, one take's share of its batch.
     peak_memory_bytes: most GPU memory in use during the call; on a CPU, the most that the process ever used.
     device: the hardware's name. node: host name of its machine.
@@ -163,8 +223,12 @@ class Receipt:
     take: str
     model: str
     seed: int
-    finite: bool
+    not_finite: str
     seconds: float
     peak_memory_bytes: int
     device: str
     node: str = field(default_factory=socket.gethostname)
+
+    @property
+    def finite(self) -> bool:
+        return not self.not_finite

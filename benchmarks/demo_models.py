@@ -60,7 +60,7 @@ class Models:
         self.keyframe = KeyframeModel("k", sd, still.settings(), device)  # type: ignore[arg-type]
         self.ltx = LtxVideoModel("l", ltx, long.settings(), device)  # type: ignore[arg-type]
         self.animatediff = AnimateDiffModel("a", animate, short.settings(), device)  # type: ignore[arg-type]
-        self.sd_text, self.ltx_text = PromptEncoder("s", sd, None, device), PromptEncoder("t", ltx, long.max_tokens, device)
+        self.sd_text, self.ltx_text = PromptEncoder("s", sd, device=device), PromptEncoder("t", ltx, long.text_settings(), device)
         self.negative = {True: self.ltx_text.encode([""])[0], False: self.sd_text.encode([""])[0]}
 
     def stills(self, captions: list[str], seed: int, until: float = math.inf) -> list[np.ndarray]:

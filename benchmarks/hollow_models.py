@@ -56,7 +56,7 @@ class Hollow:
                 file.write(f"{began:.4f} {time.time():.4f} {os.getpid()} {request.take}\n")
         passes = self.work.passes(shot, self.stage, attempt)
         result = np.array([shot, attempt, passes, 0]) if not self.frames else np.full(self.frames, passes, np.uint8)
-        return Receipt(request.take, self.identity, request.seed, True, seconds, 0, "hollow"), result
+        return Receipt(request.take, self.identity, request.seed, "", seconds, 0, "hollow"), result
 
 
 def shot_and_attempt(take: str) -> tuple[int, int]:

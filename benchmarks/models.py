@@ -28,7 +28,7 @@ from actors.keyframe import KeyframeModel
 from actors.loading import best_device, device_name, peak_memory_bytes, reset_peak_memory
 from actors.ltx_video import LtxVideoModel
 from actors.prompts import PromptEncoder
-from actors.values import ClipSettings, KeyframeSettings, ModelFiles
+from actors.values import ClipSettings, KeyframeSettings, ModelFiles, TextSettings
 from pipeline.story.workflow import WORKFLOWS, read_workflow
 
 from . import full_size
@@ -103,7 +103,7 @@ def measure(found: Checkpoints, runs: int) -> Iterator[Timing]:
     animate = AnimateDiffModel("animatediff", found.animatediff, found.animate)
     yield from _model("AnimateDiff", animatediff_clip(animate, clip_text, first_frame(found.animate.width, found.animate.height)), runs)
     del animate
-    t5 = PromptEncoder("t5", found.ltx_video, found.max_tokens)
+    t5 = PromptEncoder("t5", found.ltx_video, TextSettings(found.max_tokens))
     yield from _encoding("T5 text encoder", t5, runs)
     ltx = LtxVideoModel("ltx", found.ltx_video, found.ltx)
     yield from _model("LTX-Video", ltx_clip(ltx, t5, first_frame(found.ltx.width, found.ltx.height)), runs)

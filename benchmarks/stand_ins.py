@@ -28,6 +28,7 @@ from actors.values import (
     PromptReceipt,
     PromptRequest,
     Receipt,
+    TextSettings,
 )
 
 KEYFRAMES, CLIPS, PROMPTS = (f"benchmarks.stand_ins:{kind}StandIn" for kind in ("Keyframe", "Clip", "Prompt"))
@@ -39,7 +40,7 @@ FAULTY = 0.2  # share of takes
 class PromptStandIn:
     """The text's own bytes for an embedding, so that whoever gets it can read the text again."""
 
-    def __init__(self, identity: str, files: ModelFiles, max_tokens: int | None = None):
+    def __init__(self, identity: str, files: ModelFiles, settings: TextSettings = TextSettings()):
         self.identity = identity
 
     def generate(self, requests: list[PromptRequest]) -> tuple[list[PromptReceipt], list[PromptEmbedding]]:
@@ -96,7 +97,7 @@ def _made(identity: str, request: Any, seconds: float, draw: Callable[[Any, bool
     faulty = rng.random() < FAULTY
     time.sleep(seconds * rng.uniform(0.7, 1.3))
     result = draw(request, faulty)
-    return Receipt(request.take, identity, request.seed, True, time.monotonic() - started, 0, cpu_name()), result
+    return Receipt(request.take, identity, request.seed, "", time.monotonic() - started, 0, cpu_name()), result
 
 
 def _note(take: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from . import picture as p
-from .rules import Profile, judge
+from .rules import Profile, judge, no_numbers
 from .still import Still, Undecodable, read_still
 from .verdict import Verdict
 
@@ -18,7 +18,7 @@ def judge_image(
     profile: Profile,
     size: tuple[int, int] | None = None,
     declared: Collection[str] = (),
-    finite: bool = True,
+    not_finite: str = "",
 ) -> Verdict:
     """Decode a picture file and judge it.
 
@@ -26,14 +26,14 @@ def judge_image(
         source: path of the file, or its bytes.
         size: (width, height) in pixels that the picture must have; None allows any size.
         declared: the shot's declarations, such as "night" (`rules.Declaration`).
-        finite: whether every value of the model's output was finite before the cast to uint8.
+        not_finite: where the model's values were no numbers before the cast to uint8, such as "latents"; "" where all were finite.
     """
     try:
         still = read_still(source)
     except Undecodable as error:
         return judge("image", {"undecodable": 1.0}, profile, declared, {"undecodable": str(error)})
     wanted = dict(zip(("expected_width", "expected_height"), map(float, size or ()), strict=False))
-    return judge("image", measure_image(still, finite) | wanted, profile, declared)
+    return judge("image", measure_image(still, not not_finite) | wanted, profile, declared, no_numbers(not_finite))
 
 
 def measure_image(still: Still, finite: bool = True) -> dict[str, float]:

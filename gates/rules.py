@@ -115,6 +115,11 @@ def judge(
     )
 
 
+def no_numbers(where: str) -> dict[str, str]:
+    """The words for values that were no numbers, by their label. where: such as "latents"; "" where all were finite."""
+    return {"non_finite": f"values that are no numbers in the {where}"} if where else {}
+
+
 def _frames(measures: Mapping[str, float], measure: str) -> tuple[int, ...]:
     """Frames of the fault. Measure `X` has its first frame in `X_at`; where the fault lasts, `X_until` has its last frame."""
     start, end = measures.get(f"{measure}_at"), measures.get(f"{measure}_until")

@@ -15,7 +15,7 @@ from . import picture as p
 from .clip import Reduced, reduce_clip
 from .decode import MAX_FRAMES, Container, VideoReader
 from .pair import likeness
-from .rules import Profile, judge
+from .rules import Profile, judge, no_numbers
 from .still import Undecodable, working_size
 from .verdict import Verdict
 
@@ -54,16 +54,16 @@ class Measured:
     texts: dict[str, str] = field(default_factory=dict)
 
 
-def judge_video(path: Path, expect: Expectation, profile: Profile, declared: Collection[str] = (), finite: bool = True) -> Verdict:
+def judge_video(path: Path, expect: Expectation, profile: Profile, declared: Collection[str] = (), not_finite: str = "") -> Verdict:
     """Decode the file from disk and judge it.
 
     Args:
         expect: what the clip must be.
         declared: the shot's declarations (`rules.Declaration`).
-        finite: whether every value of the model's output was finite before the cast to uint8.
+        not_finite: as in `judge_image`.
     """
-    measured = measure_video(path, expect, finite)
-    return judge("video", measured.values, profile, declared, measured.texts)
+    measured = measure_video(path, expect, not not_finite)
+    return judge("video", measured.values, profile, declared, measured.texts | no_numbers(not_finite))
 
 
 def measure_video(path: Path, expect: Expectation, finite: bool = True) -> Measured:

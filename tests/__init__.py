@@ -38,10 +38,12 @@
 | test_plan.py | what is stale and why; a render does exactly that |
 | test_pool.py | devices without models: order, batches, deaths |
 | test_progress.py | what a person sees on a terminal and in a log |
+| test_prompts.py | weights, embeddings, chunks and layers of CLIP, each against a reference by hand |
 | test_registry.py | versions never change, and evidence alone gives a status |
 | test_rejudge.py | a changed threshold judges stored takes again, without media, models or Ray |
 | test_render.py | the whole path |
 | test_rules.py | measures become a verdict: thresholds, declarations, what was not looked for |
+| test_sdxl.py | SDXL, other VAEs, v-prediction and the second pass are what diffusers makes of them |
 | test_shot.py | which take follows which verdict |
 | test_stills.py | a still is what a viewer shows, and a bad one is told by the plan |
 | test_storage.py | the catalog in a bucket, and in the hands of other readers |
@@ -51,5 +53,5 @@
 | test_training.py | the demo's checkpoints are trained by one command, on a bare machine and in time |
 | test_yaml.py | what was written in YAML or JSON is what is read |
 
-What they share: conftest.py (the demo episode, one render that many look at), planted.py (faults), original_layout.py (checkpoints in one file), bare.py (a machine without Ray).
+What they share: conftest.py (the demo episode, one render that many look at), planted.py (faults), original_layout.py (checkpoints in one file), tiny_xl.py (SDXL with few weights), bare.py (a machine without Ray).
 """

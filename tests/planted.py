@@ -72,7 +72,7 @@ def _judged(tmp_path: Path, planted: Planted, profile: Profile) -> Verdict:
     write_clip(file, frames, planted.fps)
     wanted = {"frames": FRAMES, "fps": FPS, "width": WIDTH, "height": HEIGHT, "codec": "h264", "pixel_format": "yuv420p"}
     expect = Expectation(**(wanted | planted.expect), keyframe=planted.keyframe(), last=planted.last())  # type: ignore[arg-type]
-    return judge_video(file, expect, profile, planted.declared, planted.finite)
+    return judge_video(file, expect, profile, planted.declared, "" if planted.finite else "decode")
 
 
 def good(frames: np.ndarray = GOOD, declared: tuple[str, ...] = (), keyframe: np.ndarray | None = None) -> Planted:

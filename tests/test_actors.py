@@ -20,7 +20,7 @@ from actors.keyframe import KeyframeModel
 from actors.loading import to_uint8
 from actors.ltx_video import LtxVideoModel
 from actors.prompts import PromptEncoder
-from actors.values import ClipRequest, ClipSettings, KeyframeRequest, KeyframeSettings, Lora, ModelError, ModelFiles
+from actors.values import ClipRequest, ClipSettings, KeyframeRequest, KeyframeSettings, Lora, ModelError, ModelFiles, TextSettings
 
 from .conftest import DEMO
 
@@ -50,7 +50,7 @@ def animatediff() -> AnimateDiffModel:
 
 @lru_cache
 def words(text: str, ltx: bool = False):
-    encoder = PromptEncoder("text", LTX if ltx else SD, 64 if ltx else None)
+    encoder = PromptEncoder("text", LTX if ltx else SD, TextSettings(64 if ltx else None))
     return encoder.encode([text])[0]
 
 

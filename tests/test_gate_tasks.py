@@ -40,7 +40,7 @@ def files(place: Place) -> list[str]:
 
 def test_a_still_is_stored_as_png_and_judged_at_its_own_size(place):
     began = time.monotonic()
-    judged = judge_keyframe(GOOD[0], True, WIDTH, HEIGHT, place, ANY)
+    judged = judge_keyframe(GOOD[0], "", WIDTH, HEIGHT, place, ANY)
     assert (judged.verdict.outcome, judged.width, judged.height, judged.frames) == ("pass", WIDTH, HEIGHT, 1)
     assert files(place) == [judged.media.path] and judged.media.path.endswith(".png")
     data = MediaStore(place).read(judged.media.path, judged.media.digest)
@@ -49,9 +49,9 @@ def test_a_still_is_stored_as_png_and_judged_at_its_own_size(place):
 
 
 def test_a_still_of_another_size_or_with_values_that_are_no_numbers_is_rejected_and_kept(place):
-    small = judge_keyframe(GOOD[0], True, WIDTH + 8, HEIGHT, place, ANY)
+    small = judge_keyframe(GOOD[0], "", WIDTH + 8, HEIGHT, place, ANY)
     assert small.verdict.failures == ("wrong_size",) and (small.width, small.height) == (WIDTH, HEIGHT)
-    broken = judge_keyframe(GOOD[0], False, WIDTH, HEIGHT, place, ANY)
+    broken = judge_keyframe(GOOD[0], "latents", WIDTH, HEIGHT, place, ANY)
     assert broken.verdict.outcome == "fail" and broken.verdict.measures["non_finite"] == 1
     assert files(place) == [small.media.path], "equal pixels are one file, also of rejected takes"
 
@@ -59,11 +59,11 @@ def test_a_still_of_another_size_or_with_values_that_are_no_numbers_is_rejected_
 def test_what_a_shot_declares_reaches_both_gates(place):
     dark = (GOOD * 0.09).astype(np.uint8)
     night = Standard(ANIME, ("night",))
-    assert "black" in judge_keyframe(dark[0], True, WIDTH, HEIGHT, place, ANY).verdict.failures
-    assert judge_keyframe(dark[0], True, WIDTH, HEIGHT, place, night).verdict.failures == ()
+    assert "black" in judge_keyframe(dark[0], "", WIDTH, HEIGHT, place, ANY).verdict.failures
+    assert judge_keyframe(dark[0], "", WIDTH, HEIGHT, place, night).verdict.failures == ()
     keyframe = still(place, dark[0])
-    assert "black" in judge_clip(dark, True, keyframe, CLIP, place, ANY).verdict.failures
-    assert "black" not in judge_clip(dark, True, keyframe, CLIP, place, night).verdict.failures
+    assert "black" in judge_clip(dark, "", keyframe, CLIP, place, ANY).verdict.failures
+    assert "black" not in judge_clip(dark, "", keyframe, CLIP, place, night).verdict.failures
 
 
 def test_a_persons_still_is_judged_in_the_workflows_size(place, tmp_path):
@@ -81,7 +81,7 @@ def test_a_persons_still_is_judged_in_the_workflows_size(place, tmp_path):
 
 def test_a_clip_is_stored_as_the_file_that_was_judged(place):
     keyframe, began = still(place), time.monotonic()
-    judged = judge_clip(GOOD, True, keyframe, CLIP, place, ANY)
+    judged = judge_clip(GOOD, "", keyframe, CLIP, place, ANY)
     assert (judged.verdict.outcome, judged.width, judged.height, judged.frames) == ("pass", WIDTH, HEIGHT, FRAMES)
     assert files(place) == sorted([keyframe.path, judged.media.path]) and judged.media.path.endswith(".mp4")
     frames, fps = read_video(place.folder / judged.media.path)
@@ -100,7 +100,7 @@ def test_a_clip_is_stored_as_the_file_that_was_judged(place):
     ],
 )
 def test_a_clip_that_is_not_what_was_asked_for_is_rejected_and_kept(place, label, expect, frames, finite):
-    judged = judge_clip(frames, finite, still(place), expect, place, ANY)
+    judged = judge_clip(frames, "" if finite else "latents", still(place), expect, place, ANY)
     if finite:
         assert label in judged.verdict.failures
     else:
@@ -110,7 +110,7 @@ def test_a_clip_that_is_not_what_was_asked_for_is_rejected_and_kept(place, label
 
 def test_a_clip_keeps_its_workflows_rate(place):
     odd = replace(CLIP, fps=Fraction(24000, 1001))
-    judged = judge_clip(GOOD, True, still(place), odd, place, ANY)
+    judged = judge_clip(GOOD, "", still(place), odd, place, ANY)
     assert judged.verdict.outcome == "pass" and read_video(place.folder / judged.media.path)[1] == Fraction(24000, 1001)
 
 
@@ -120,7 +120,7 @@ def test_a_keyframe_is_read_in_the_clips_size_and_a_damaged_one_is_never_used(pl
     assert part.shape == (HEIGHT // 2, WIDTH // 2, 3)
     assert (read_keyframe(keyframe, WIDTH, HEIGHT, place) == GOOD[0]).all()
     (place.folder / keyframe.path).write_bytes(png(ANOTHER[0]))
-    for use in (lambda: keyframe_part(keyframe, WIDTH, HEIGHT, place), lambda: judge_clip(GOOD, True, keyframe, CLIP, place, ANY)):
+    for use in (lambda: keyframe_part(keyframe, WIDTH, HEIGHT, place), lambda: judge_clip(GOOD, "", keyframe, CLIP, place, ANY)):
         with pytest.raises(MediaDamaged, match="promises"):
             use()
     assert files(place) == [keyframe.path], "and nothing is stored that was judged by it"

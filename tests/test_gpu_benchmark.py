@@ -18,6 +18,7 @@ from actors.animatediff import AnimateDiffModel
 from actors.keyframe import KeyframeModel
 from actors.ltx_video import LtxVideoModel
 from actors.prompts import PromptEncoder
+from actors.values import TextSettings
 from benchmarks import full_size
 from benchmarks.gpu import __main__ as gpu
 from benchmarks.gpu.agreement import judge_brought_back
@@ -97,7 +98,7 @@ def subjects(tmp_path_factory) -> dict[str, Subject]:
     """The tiny checkpoints' subjects. The keyframe is not compressed first: the plain loop has no such thing."""
     found = random_checkpoints(tmp_path_factory.mktemp("tiny"), "cpu", tiny=True)
     words = PromptEncoder("clip", found.stable_diffusion)
-    t5 = PromptEncoder("t5", found.ltx_video, found.max_tokens)
+    t5 = PromptEncoder("t5", found.ltx_video, TextSettings(found.max_tokens))
     s, a = replace(found.ltx, keyframe_crf=None), found.animate
     return {
         "stills": stills(KeyframeModel("s", found.stable_diffusion, found.still), words, 2),

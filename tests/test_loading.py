@@ -18,7 +18,7 @@ from actors.animatediff import AnimateDiffModel
 from actors.keyframe import KeyframeModel
 from actors.ltx_video import LtxVideoModel
 from actors.prompts import PromptEncoder
-from actors.values import ClipRequest, ClipSettings, KeyframeRequest, Lora, ModelError, ModelFiles
+from actors.values import ClipRequest, ClipSettings, KeyframeRequest, Lora, ModelError, ModelFiles, TextSettings
 from pipeline.registry.workflows import settings_digest
 from pipeline.render.needs import weights
 from pipeline.story.errors import InputError
@@ -144,7 +144,7 @@ def test_a_tensor_that_a_checkpoint_lacks_is_named(stills):
 @pytest.mark.parametrize(
     ("file", "values", "sentence"),
     [
-        ("model_index.json", {"_class_name": "StableDiffusionXLPipeline"}, "Tower has no family for StableDiffusionXLPipeline"),
+        ("model_index.json", {"_class_name": "StableDiffusionXLPipeline"}, "for family stable_diffusion_xl and not for stable_diffusion"),
         ("model_index.json", {"_class_name": "LatentConsistencyModelPipeline"}, "Tower has no family for LatentConsistencyModelPipeline"),
         ("unet/config.json", {"in_channels": 17}, "for inpainting or editing, and draws no prompt"),
         ("model_index.json", {"_class_name": "LTXPipeline"}, "for family ltx_video and not for stable_diffusion"),
@@ -160,9 +160,9 @@ def test_a_checkpoint_that_no_take_could_come_of_is_told_by_plan(tmp_path, here,
     refused(here("plan", "episode.yaml"), "workflow mine: checkpoint", sentence)
 
 
-def test_prompts_longer_than_the_encoders_positions_are_told_when_it_is_built(stills):
-    with pytest.raises(ModelError, match=r"max_tokens 150: the text encoder of checkpoint .* has \d+ positions"):
-        PromptEncoder("t", SD, max_tokens=150)
+def test_a_prompt_length_that_is_no_whole_number_of_clips_windows_is_told_when_it_is_built(stills):
+    with pytest.raises(ModelError, match=r"max_tokens 150: CLIP of checkpoint .* reads 40 tokens at a time; 40 or 160 would do"):
+        PromptEncoder("t", SD, TextSettings(150))
     told = json.loads((stills / "tokenizer" / "tokenizer_config.json").read_text())
     told.pop("model_max_length", None)
     (stills / "tokenizer" / "tokenizer_config.json").write_text(json.dumps(told))
@@ -177,7 +177,7 @@ def test_a_t5_tokenizer_that_tells_no_length_needs_one_from_the_workflow(tmp_pat
     (folder / "tokenizer" / "tokenizer_config.json").write_text(json.dumps(told))
     with pytest.raises(ModelError, match="does not say how long a prompt may be; give max_tokens"):
         PromptEncoder("t", ModelFiles(str(folder)))
-    assert PromptEncoder("t", ModelFiles(str(folder)), max_tokens=64).max_tokens == 64
+    assert PromptEncoder("t", ModelFiles(str(folder)), TextSettings(64)).max_tokens == 64
 
 
 def test_the_first_guess_of_memory_counts_what_would_be_opened_and_nothing_else(stills):
@@ -341,23 +341,23 @@ def with_text(path: Path, prefix: str = "lora_te_", module: str = TEXT, alpha: f
 def test_a_loras_part_for_the_text_encoder_changes_the_prompt_as_its_file_says_and_leaves_nothing_behind(tmp_path, prefix, module):
     lora, change = with_text(tmp_path / "a.safetensors", prefix, module)
     encoder = PromptEncoder("t", SD)
-    plain, weight = encoder.encode([HANA])[0].embeds, encoder.loras.modules[TEXT].weight.detach().clone()
+    plain, weight = encoder.encode([HANA])[0].embeds, encoder.loras[0].modules[TEXT].weight.detach().clone()
     styled = encoder.encode([HANA], (lora,))[0].embeds
-    assert torch.allclose(encoder.loras.modules[TEXT].weight, weight + 0.5 * change, rtol=1e-3, atol=1e-6)
+    assert torch.allclose(encoder.loras[0].modules[TEXT].weight, weight + 0.5 * change, rtol=1e-3, atol=1e-6)
     by_hand = PromptEncoder("t", SD)
     with torch.no_grad():
-        by_hand.loras.modules[TEXT].weight += 0.5 * change
+        by_hand.loras[0].modules[TEXT].weight += 0.5 * change
     assert np.allclose(by_hand.encode([HANA])[0].embeds, styled, atol=1e-5) and not np.allclose(plain, styled, atol=1e-3)
-    assert np.array_equal(encoder.encode([HANA])[0].embeds, plain) and torch.equal(encoder.loras.modules[TEXT].weight, weight)
+    assert np.array_equal(encoder.encode([HANA])[0].embeds, plain) and torch.equal(encoder.loras[0].modules[TEXT].weight, weight)
     KeyframeModel("x", SD, STILLS).prepare((lora,))
 
 
 def test_several_loras_change_the_text_encoder_together(tmp_path):
     (one, a), (two, b) = with_text(tmp_path / "a.safetensors"), with_text(tmp_path / "b.safetensors", alpha=2.0)
     encoder = PromptEncoder("t", SD)
-    weight = encoder.loras.modules[TEXT].weight.detach().clone()
+    weight = encoder.loras[0].modules[TEXT].weight.detach().clone()
     encoder.prepare((one, two))
-    assert torch.allclose(encoder.loras.modules[TEXT].weight, weight + 0.5 * a + 0.5 * b, rtol=1e-3, atol=1e-6)
+    assert torch.allclose(encoder.loras[0].modules[TEXT].weight, weight + 0.5 * a + 0.5 * b, rtol=1e-3, atol=1e-6)
 
 
 def test_a_part_for_another_text_encoder_is_refused(tmp_path):

@@ -112,7 +112,7 @@ def test_a_loras_ranks_alphas_and_architecture_are_told(tmp_path, here):
     assert (row["kind"], row["architecture"], row["faults"]) == ("LoRA", "Stable Diffusion 1.5", [])
     assert row["ranks"] == {KOHYA: 8} and row["alphas"] == {KOHYA: 4.0} and row["use"] == "loras: [{file: hana.safetensors, weight: 1.0}]"
     (row,) = json.loads(here("models", "inspect", lora(tmp_path / "xl.safetensors", width=2048), "--json").out)
-    assert row["architecture"] == "Stable Diffusion XL" and "no family" in row["faults"][0]
+    assert (row["architecture"], row["family"], row["faults"]) == ("Stable Diffusion XL", "stable_diffusion_xl", [])
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ class Here:
     async def submit(self, spec: ModelSpec, request: Any, parts: Any = None, priority: Any = (0,), together: Any = None, owner: Any = None) -> Any:
         self.asked.append((spec, request, parts, priority, together, owner))
         await asyncio.sleep(0)
-        receipt = Receipt(getattr(request, "take", ""), spec.key, getattr(request, "seed", 0), True, 1.5, 7, "a card", "a node")
+        receipt = Receipt(getattr(request, "take", ""), spec.key, getattr(request, "seed", 0), "", 1.5, 7, "a card", "a node")
         told = self.spoil(request, receipt)
         if isinstance(told, Exception):
             raise told
@@ -153,7 +153,7 @@ def test_a_keyframes_row_says_what_it_was_made_from_and_what_became_of_it(stage)
 def test_time_in_the_queue_is_what_the_device_did_not_take(stage):
     plan = stage.shot()
     began = time.monotonic()
-    stage.pool.spoil = lambda request, receipt: Receipt(receipt.take, receipt.model, receipt.seed, True, 0.0, 0, "d", "n")
+    stage.pool.spoil = lambda request, receipt: Receipt(receipt.take, receipt.model, receipt.seed, "", 0.0, 0, "d", "n")
     stage.act(keyframe(plan))
     (row,) = stage.takes()
     assert 0 < row["queue_seconds"] <= time.monotonic() - began
@@ -272,7 +272,7 @@ def test_an_error_is_a_row_too(stage, error, broken, forgets):
 def test_a_receipt_for_something_else_is_an_error_and_its_pixels_are_given_back(stage, wrong):
     def spoil(request: Any, receipt: Receipt) -> Receipt:
         values = {"take": receipt.take, "model": receipt.model, "seed": receipt.seed}
-        return Receipt(**(values | {wrong: 5 if wrong == "seed" else "other"}), finite=True, seconds=1, peak_memory_bytes=1, device="d")
+        return Receipt(**(values | {wrong: 5 if wrong == "seed" else "other"}), not_finite="", seconds=1, peak_memory_bytes=1, device="d")
 
     stage.pool.spoil = spoil
     take = stage.act(keyframe(stage.shot()))
@@ -307,9 +307,10 @@ def test_frames_are_given_back_also_where_their_gate_fails(stage):
 
 def test_values_that_were_no_numbers_are_rejected_by_both_gates(stage):
     plan = stage.shot()
-    stage.pool.spoil = lambda request, receipt: Receipt(receipt.take, receipt.model, receipt.seed, False, 1.0, 0, "d")
+    stage.pool.spoil = lambda request, receipt: Receipt(receipt.take, receipt.model, receipt.seed, "latents", 1.0, 0, "d")
     assert stage.act(keyframe(plan)).outcome == stage.act(clip(plan, accepted(stage, plan))).outcome == "rejected"
     assert {row["measures"]["non_finite"] for row in stage.takes()} == {1.0}
+    assert all("values that are no numbers in the latents" in row["findings"] for row in stage.takes()), "and told where, also after the comparison with other shots"
 
 
 def test_a_persons_picture_is_judged_without_a_device_and_has_no_seed(stage):
@@ -328,7 +329,7 @@ def test_a_keyframe_is_compared_with_those_of_other_shots_that_were_accepted(sta
         takes = [await keyframe(first)(studio)]
         known = studio.keyframes.of_others("SH0030").tolist()
         assert known[-1:] == [keyframe_hash(takes[0].row["measures"])]
-        stage.pool.spoil = lambda request, receipt: Receipt(receipt.take, receipt.model, receipt.seed, False, 1.0, 0, "d")
+        stage.pool.spoil = lambda request, receipt: Receipt(receipt.take, receipt.model, receipt.seed, "latents", 1.0, 0, "d")
         await keyframe(third)(studio)
         assert "SH0030" not in studio.keyframes.places, "a rejected still is nobody's double"
         stage.pool.spoil = lambda request, receipt: receipt

@@ -27,7 +27,7 @@ from actors.demo.train.unpack import unpack
 from actors.keyframe import KeyframeModel
 from actors.ltx_video import LtxVideoModel
 from actors.prompts import PromptEncoder
-from actors.values import ClipRequest, ClipSettings, KeyframeRequest, KeyframeSettings, ModelFiles
+from actors.values import ClipRequest, ClipSettings, KeyframeRequest, KeyframeSettings, ModelFiles, TextSettings
 
 from .bare import bare_environment, run_bare
 from .conftest import DEMO, PROJECT
@@ -66,7 +66,7 @@ def test_trained_checkpoints_load_as_any_other(trained: Path, tmp_path: Path):
     assert unpack(trained, tmp_path) == ["ltx-video", "motion-adapter", "stable-diffusion"]
     still, clip = KeyframeSettings(96, 64, 2, 2.0, batch_size=1), ClipSettings(96, 64, 9, 24, 2, 1.0, timesteps=(1000, 500))
     stable, long = ModelFiles(str(tmp_path / "stable-diffusion")), ModelFiles(str(tmp_path / "ltx-video"))
-    embedding, t5 = (PromptEncoder("text", files, tokens).encode([WORDS])[0] for files, tokens in ((stable, None), (long, 64)))
+    embedding, t5 = (PromptEncoder("text", files, TextSettings(tokens)).encode([WORDS])[0] for files, tokens in ((stable, None), (long, 64)))
     _, (picture,) = KeyframeModel("k", stable, still).generate([KeyframeRequest("t", 1, prompt=embedding, negative=embedding)])
     assert picture.shape == (64, 96, 3) and picture.dtype == np.uint8
     models = ((LtxVideoModel("l", long, clip), t5, 9), (AnimateDiffModel("a", replace(stable, motion_adapter=str(tmp_path / "motion-adapter")), replace(clip, num_frames=8, timesteps=(), num_inference_steps=4)), embedding, 8))  # fmt: skip

@@ -19,6 +19,7 @@ from actors.keyframe import KeyframeModel
 from actors.loading import to_uint8
 from actors.ltx_video import LtxVideoModel
 from actors.prompts import PromptEncoder
+from actors.values import TextSettings
 from benchmarks.gpu.report import NO_AV, Bench, Figure, has_av
 from benchmarks.models import Checkpoints, demo_checkpoints
 from benchmarks.subjects import Subject, animatediff_clip, ltx_clip, stills
@@ -76,7 +77,7 @@ def _made(found: Checkpoints, device: str, dtype: str, keyframe: np.ndarray | No
     if keyframe is None:
         model = KeyframeModel("stills", files(found.stable_diffusion), found.still, device)
         return {"stills": _values(stills(model, words, found.still.batch_size))}
-    t5 = PromptEncoder("t5", replace(found.ltx_video, dtype="float32"), found.max_tokens, device="cpu")
+    t5 = PromptEncoder("t5", replace(found.ltx_video, dtype="float32"), TextSettings(found.max_tokens), device="cpu")
     ltx = LtxVideoModel("ltx", files(found.ltx_video), found.ltx, device)
     animate = AnimateDiffModel("animatediff", files(found.animatediff), found.animate, device)
     return {
@@ -132,11 +133,11 @@ def judge_brought_back(out: Path) -> Iterator[Figure]:
     for file in sorted(out.glob("agreement-*.npz")):
         with np.load(file) as made, tempfile.TemporaryDirectory(prefix="tower-gpu-") as folder:
             height, width = made["keyframe"].shape[:2]
-            keyframe = judge_keyframe(made["keyframe"], True, width, height, Place.of(folder), standard).media
+            keyframe = judge_keyframe(made["keyframe"], "", width, height, Place.of(folder), standard).media
             for what in [name for name in made.files if RATES.get(name)]:
                 began, frames = time.monotonic(), made[what]
                 expect = Expectation(len(frames), Fraction(RATES[what]), width, height, "h264", "yuv420p")
-                verdict = judge_clip(frames, True, keyframe, expect, Place.of(folder), standard).verdict
+                verdict = judge_clip(frames, "", keyframe, expect, Place.of(folder), standard).verdict
                 note = f"{len(frames)} frames, {time.monotonic() - began:.2f} s"
                 kind = file.stem.removeprefix("agreement-")
                 yield Figure(f"gate 2 on {what}, {kind}", told(verdict), note=note)

@@ -17,7 +17,7 @@ import numpy as np
 from actors.loading import peak_memory_bytes, reset_peak_memory
 from actors.ltx_video import LtxVideoModel
 from actors.prompts import PromptEncoder
-from actors.values import ClipSettings
+from actors.values import ClipSettings, TextSettings
 from benchmarks import full_size
 from benchmarks.gpu import writer
 from benchmarks.gpu.report import NO_AV, Bench, Figure, has_av
@@ -45,7 +45,7 @@ def one_clip(bench: Bench) -> Iterator[Figure]:
     model = LtxVideoModel("ltx", found.ltx_video, found.ltx, bench.device)
     yield Figure("load transformer and autoencoder", time.perf_counter() - started, "s", "from the machine's disk")
     started = time.perf_counter()
-    encoder = PromptEncoder("t5", found.ltx_video, found.max_tokens, bench.device)
+    encoder = PromptEncoder("t5", found.ltx_video, TextSettings(found.max_tokens), bench.device)
     yield Figure("load T5-XXL", time.perf_counter() - started, "s")
     medians, _ = in_turns({"encode": lambda: encoder.encode([WORDS])}, 3)
     yield Figure("encode a prompt", medians["encode"], "s")
@@ -89,7 +89,7 @@ def many_clips(bench: Bench) -> Iterator[Figure]:
     """Clips one after another. As in a render, other processes write and judge them, out of shared memory, while the next is made."""
     found = checkpoints(bench)
     model = LtxVideoModel("ltx", found.ltx_video, found.ltx, bench.device)
-    encoder = PromptEncoder("t5", found.ltx_video, found.max_tokens, bench.device)
+    encoder = PromptEncoder("t5", found.ltx_video, TextSettings(found.max_tokens), bench.device)
     subject = ltx_clip(model, encoder, first_frame(found.ltx.width, found.ltx.height))
     subject.product()
     count, workers = (2, 1) if bench.tiny else (10, max(1, min(8, (cpu_count() or 2) - 1)))

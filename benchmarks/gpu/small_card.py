@@ -16,6 +16,7 @@ from actors.keyframe import KeyframeModel
 from actors.loading import peak_memory_bytes, reset_peak_memory
 from actors.ltx_video import LtxVideoModel
 from actors.prompts import PromptEncoder
+from actors.values import TextSettings
 from benchmarks.gpu.clips import checkpoints
 from benchmarks.gpu.report import Bench, Figure
 from benchmarks.models import Checkpoints, first_frame
@@ -48,7 +49,7 @@ def _limit(bench: Bench) -> Figure:
 
 def _prompts(found: Checkpoints, bench: Bench) -> Iterator[Figure]:
     def in_8_bits() -> PromptEncoder:
-        encoder = PromptEncoder("t5", replace(found.ltx_video, dtype="bfloat16"), found.max_tokens, "cpu")
+        encoder = PromptEncoder("t5", replace(found.ltx_video, dtype="bfloat16"), TextSettings(found.max_tokens), "cpu")
         # T5's last layer of each block asks its weights for the type to compute in, so those stay as they are.
         apply_layerwise_casting(encoder.encoder, EIGHT_BITS, torch.bfloat16, skip_modules_pattern=("norm", "wo"))
         encoder.encoder.to(bench.device)
@@ -58,10 +59,10 @@ def _prompts(found: Checkpoints, bench: Bench) -> Iterator[Figure]:
     def encode(encoder: PromptEncoder) -> Any:
         return encoder.encode([WORDS])
 
-    yield _attempt("T5-XXL on the card", lambda: PromptEncoder("t5", found.ltx_video, found.max_tokens, bench.device), encode)
+    yield _attempt("T5-XXL on the card", lambda: PromptEncoder("t5", found.ltx_video, TextSettings(found.max_tokens), bench.device), encode)
     yield _attempt("T5-XXL on the card, weights kept in 8 bits", in_8_bits, encode)
     on_cpu = replace(found.ltx_video, dtype="bfloat16")
-    yield _attempt("T5-XXL on the CPU", lambda: PromptEncoder("t5", on_cpu, found.max_tokens, "cpu"), encode)
+    yield _attempt("T5-XXL on the CPU", lambda: PromptEncoder("t5", on_cpu, TextSettings(found.max_tokens), "cpu"), encode)
 
 
 def _keyframes_and_animatediff(found: Checkpoints, bench: Bench) -> Iterator[Figure]:

@@ -53,9 +53,9 @@ def write_and_judge() -> tuple[float, float]:
     assert _here is not None
     folder, s, frames = _here
     place, standard = Place.of(folder), Standard(load_profile("anime"))
-    keyframe = judge_keyframe(frames[0], True, s.width, s.height, place, standard).media
+    keyframe = judge_keyframe(frames[0], "", s.width, s.height, place, standard).media
     expect = Expectation(s.num_frames, Fraction(s.fps), s.width, s.height, "h264", "yuv420p")
-    judged = judge_clip(frames, True, keyframe, expect, place, standard)
+    judged = judge_clip(frames, "", keyframe, expect, place, standard)
     return judged.encode_seconds, judged.seconds
 
 

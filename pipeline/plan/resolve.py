@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+import json
+import re
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
-from actors.values import ClipSettings, KeyframeSettings, Lora, ModelFiles
+from actors.prompt_text import Weights, pieces
+from actors.values import ClipSettings, KeyframeSettings, Lora, ModelError, ModelFiles
 from catalog.standing import Row, name_of
 from gates.rules import Profile
-from pipeline.registry.files import inside, lora_file
+from pipeline.registry.files import inside, lora_file, misfit
 from pipeline.registry.workflows import Ready, Registry
 from pipeline.story.episode import Episode, Sequence, Shot
 from pipeline.story.errors import InputError
@@ -84,6 +87,7 @@ class Resolver:
         self.ready = cache(self._ready)
         self.negative = cache(lambda negative: compose_negative(episode, negative))
         self.fixed = cache(lambda *parts: digest(parts))  # cached: most shots of a workflow differ only in prompt and variation
+        self.words = cache(check_words)
         self.font = font_of(episode, file)
 
     def stages(self, sequence: Sequence, shot: Shot) -> tuple[StagePlan, ...]:
@@ -99,6 +103,9 @@ class Resolver:
             raise InputError(f"{where}: the prompt is empty; give the shot an action, characters or a location")
         given = given_keyframe(self.file, shot.keyframe, where) if shot.keyframe else None
         stages = tuple(self._stage(name, where, shot, prompt, loras, given if i == 0 else None) for i, name in enumerate(STAGES))
+        for lora in loras:
+            if not any(lora in stage.loras for stage in stages):
+                raise InputError(f"{where}: LoRA {lora.file} {misfit(lora.file, stages[0].workflow.kind)}")
         self._check_length(where, shot, stages[-1].workflow)
         if shot.title:
             check_title(shot.title, self.font, where, (self.episode.width, self.episode.height))
@@ -110,12 +117,14 @@ class Resolver:
         flow = ready.workflow
         wanted = shot.parameters_of(stage)
         parameters = tuple(flow.with_parameters(wanted, f"{where}: {stage}_parameters").items()) if wanted else ()
-        used = loras if flow.kind.shots_loras else ()
+        used = tuple(x for x in loras if not misfit(x.file, flow.kind)) if flow.kind.shots_loras else ()
         negative = self.negative(flow.negative_prompt)
         if given:
             references = ((given.name, file_digest(given)),)
             inputs = digest(["given", references[0][1], flow.width, flow.height])
             return StagePlan(stage, ready, prompt, negative, used, parameters, references, inputs, given)
+        for text, field in ((prompt, "prompt"), (negative, "negative prompt")):
+            self.words(flow.prompt_weights, tuple(flow.embeddings), text, f"{where}: {field}, for workflow {flow.name}")
         references = tuple((x.file, self.digests.of(Path(x.file))) for x in used)  # type: ignore[assignment]
         weights = tuple(x.weight for x in used)
         fixed = self.fixed(stage, negative, ready.digest, references, weights, parameters)
@@ -141,6 +150,18 @@ class Resolver:
                 f"{where}: frames {shot.frames} are more than the {int(have)} that workflow {workflow.name} makes; "
                 f"shorten the shot, or set fit: hold or fit: stretch"
             )
+
+
+def check_words(weights: Weights, embeddings: tuple[str, ...], text: str, where: str) -> None:
+    """Raises InputError where a text holds what would be read as plain words and is meant otherwise."""
+    try:
+        pieces(text, weights)
+    except ModelError as error:
+        raise InputError(f"{where}: {error}") from error
+    for name in re.findall(r"(?<!\w)embedding:\s*([\w.-]+)", text, re.IGNORECASE):
+        if name.lower() not in map(str.lower, embeddings):
+            known = ", ".join(embeddings) or "none"
+            raise InputError(f"{where}: embedding {name!r} would be read as plain words; the workflow's embeddings are {known}")
 
 
 def given_keyframe(file: Path, name: str, where: str) -> Path:
@@ -206,11 +227,16 @@ def changes(row: Row, stage: StagePlan, variation: int) -> list[tuple[str, str]]
         old, new = dict(row["reference_files"]), dict(stage.reference_files)
         names = sorted(name for name in old | new if old.get(name) != new.get(name))
         found.append(("reference_changed", f"reference changed: {', '.join(Path(n).name for n in names)}"))
-    if same and row["parameters"] is not None and row["parameters"] != parameters_json(stage):
+    if same and row["parameters"] is not None and _parameters(row["parameters"], stage) != _parameters(parameters_json(stage), stage):
         found.append(("parameters_changed", "parameters changed"))
     if row["shot_variation"] is not None and row["shot_variation"] != variation:
         found.append(("variation_changed", f"variation changed: {row['shot_variation']} → {variation}"))
     return found
+
+
+def _parameters(text: str, stage: StagePlan) -> dict[str, Any]:
+    """Stored settings, with those that takes did not have yet when they were stored."""
+    return {f.name: f.default for f in fields(stage.workflow.kind.settings)} | json.loads(text)
 
 
 def parameters_json(stage: StagePlan) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
-from actors.families import Family
+from actors.architectures import BY_WIDTH, SD, SDXL
+from actors.families import FAMILIES, Family
 from actors.files import check_folder, check_size
 from actors.folders import identify_folder, opened
 from actors.headers import read_header
 from actors.identify import Found, identify
 from actors.lora_keys import keys_of
-from actors.values import Lora, ModelError, ModelFiles
+from actors.values import Embedding, Lora, ModelError, ModelFiles
 from pipeline import PROJECT
 from pipeline.story.errors import InputError
 from pipeline.story.settings import Settings
@@ -25,12 +26,42 @@ def files_of(workflow: Workflow, settings: Settings) -> ModelFiles:
     """Paths of the workflow's model files on this machine.
 
     Raises:
-        InputError: a path leads outside its folder, or a LoRA is missing.
+        InputError: a path leads outside its folder, or a LoRA or an embedding is missing, or for another family.
     """
     loras = tuple(lora_file(f"workflow {workflow.name}: loras", settings, x.file, x.weight) for x in workflow.loras)
+    for lora in loras:
+        if wrong := misfit(lora.file, workflow.kind):
+            raise InputError(f"workflow {workflow.name}: loras: LoRA {lora.file} {wrong}")
     adapter = str(model_path(settings, workflow.motion_adapter)) if workflow.motion_adapter else None
-    base = str(model_path(settings, workflow.base)) if workflow.base else None
-    return ModelFiles(str(model_path(settings, workflow.checkpoint)), adapter, loras, workflow.dtype, base)
+    base, vae = (str(model_path(settings, name)) if name else None for name in (workflow.base, workflow.vae))
+    embeddings = tuple(_embedding(workflow, settings, word, name) for word, name in workflow.embeddings.items())
+    checkpoint = str(model_path(settings, workflow.checkpoint))
+    return ModelFiles(checkpoint, adapter, loras, workflow.dtype, base, vae, workflow.vae_dtype, embeddings)
+
+
+def _embedding(workflow: Workflow, settings: Settings, word: str, name: str) -> Embedding:
+    path, where = model_path(settings, name), f"workflow {workflow.name}: embeddings: {word}"
+    try:
+        found = identify(read_header(path))
+    except ModelError as error:
+        raise InputError(f"{where}: {error}") from error
+    if not found.kind.startswith("embedding"):
+        raise InputError(f"{where}: {path} is of kind {found.kind}, and no embedding")
+    if wrong := of_another_family(found.architecture, workflow.kind):
+        raise InputError(f"{where}: {path} {wrong}")
+    return Embedding(word, str(path))
+
+
+def misfit(lora: str, family: Family) -> str:
+    """What keeps a LoRA file from a family, in words; "" where nothing does."""
+    return of_another_family(keys_of(lora).architecture, family)
+
+
+def of_another_family(architecture: str, family: Family) -> str:
+    """What keeps a file of that architecture from a family; "" where nothing does. Of a width that nobody publishes, loading tells."""
+    known = {one.architecture for one in FAMILIES.values()} | {*BY_WIDTH.values()}
+    other = architecture in known - {family.architecture}
+    return f"is for {architecture}, and family {family.name} is {family.architecture}" if other else ""
 
 
 def model_path(settings: Settings, name: str) -> Path:
@@ -45,6 +76,7 @@ def model_path(settings: Settings, name: str) -> Path:
 
 
 def lora_file(where: str, settings: Settings, name: str, weight: float) -> Lora:
+    """A LoRA. Raises InputError where the file is missing, is none, or would lose a part."""
     path = model_path(settings, name)
     if not path.is_file():
         raise InputError(f"{where}: file {path} does not exist")
@@ -68,6 +100,9 @@ def check_files(workflow: Workflow, files: ModelFiles) -> None:
         found = check_checkpoint(check_folder(files.folder, "base" if files.base else "checkpoint"), workflow.kind)
         if files.base:
             check_single_file(Path(files.checkpoint), found)
+        field = "vae"
+        if files.vae:
+            check_vae(Path(files.vae))
         field = "width, height"
         check_size(workflow.width, workflow.height, workflow.kind.size_multiple)
         field = "num_frames"
@@ -78,6 +113,16 @@ def check_files(workflow: Workflow, files: ModelFiles) -> None:
             check_folder(files.motion_adapter, "motion adapter", part="config.json")
     except ModelError as error:
         raise InputError(f"workflow {workflow.name}: {field}: {error}") from error
+
+
+def check_vae(path: Path) -> None:
+    """Raises ModelError where there is no VAE of Stable Diffusion: a file, or a folder that is one or has one."""
+    if path.is_file():
+        found = identify(read_header(path))
+        if found.kind != "VAE" or found.unknown or f"{SD} or {SDXL}" != found.architecture:
+            raise ModelError(f"{path} is of kind {found.kind} for {found.architecture or 'nothing that is known'}")
+    else:
+        check_folder(str(path if (path / "config.json").is_file() else path / "vae"), "VAE", part="config.json")
 
 
 def check_single_file(file: Path, base: Found) -> None:

@@ -13,7 +13,8 @@ from pipeline.story.errors import InputError
 from pipeline.story.settings import Settings
 from pipeline.story.workflow import WORKFLOWS
 
-TEMPLATES = {"stable_diffusion": "sd15_keyframe", "ltx_video": "ltx_video_2b"}  # family to the workflow whose settings are taken
+# Family to the workflow whose settings are taken.
+TEMPLATES = {"stable_diffusion": "sd15_keyframe", "stable_diffusion_xl": "sdxl_keyframe", "ltx_video": "ltx_video_2b"}
 
 
 def starter(path: Path, name: str, base: str, settings: Settings) -> str:

@@ -130,6 +130,10 @@ class Registry:
         found = {workflow.checkpoint: self.digests.of(Path(files.checkpoint))}
         if workflow.base and files.base:
             found[workflow.base] = self.digests.of(Path(files.base))
+        if workflow.vae and files.vae:
+            found[workflow.vae] = self.digests.of(Path(files.vae))
+        for name, embedding in zip(workflow.embeddings.values(), files.embeddings, strict=True):
+            found[name] = self.digests.of(Path(embedding.file))
         if workflow.motion_adapter and files.motion_adapter:
             found[workflow.motion_adapter] = self.digests.of(Path(files.motion_adapter))
         return found | {written.file: self.digests.of(Path(lora.file)) for written, lora in zip(workflow.loras, files.loras, strict=True)}

@@ -78,15 +78,15 @@ def warm() -> None:
     """Do nothing. A worker that runs this task imports this module, which takes seconds, while models still load."""
 
 
-def judge_keyframe(image: np.ndarray, finite: bool, width: int, height: int, root: Place, standard: Standard) -> Judged:
+def judge_keyframe(image: np.ndarray, not_finite: str, width: int, height: int, root: Place, standard: Standard) -> Judged:
     """Store a still as PNG and judge the stored bytes.
 
     Args:
-        image: uint8 RGB (height, width, 3). finite: whether all of the model's values were finite, before the cast to uint8.
+        image: uint8 RGB (height, width, 3). not_finite: as in a receipt.
         width, height: the size that the workflow asks for. root: the catalog's place.
     """
     started = time.monotonic()
-    return _judge_still(_png(image), finite, width, height, root, standard, started)
+    return _judge_still(_png(image), not_finite, width, height, root, standard, started)
 
 
 def judge_given(path: Path, width: int, height: int, root: Place, standard: Standard) -> Judged:
@@ -96,7 +96,7 @@ def judge_given(path: Path, width: int, height: int, root: Place, standard: Stan
         Undecodable: the file is not a readable picture.
     """
     started = time.monotonic()
-    return _judge_still(_png(fill(read_still(path).image, width, height)), True, width, height, root, standard, started)
+    return _judge_still(_png(fill(read_still(path).image, width, height)), "", width, height, root, standard, started)
 
 
 def _png(image: np.ndarray) -> bytes:
@@ -105,19 +105,19 @@ def _png(image: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _judge_still(data: bytes, finite: bool, width: int, height: int, root: Place, standard: Standard, started: float) -> Judged:
+def _judge_still(data: bytes, not_finite: str, width: int, height: int, root: Place, standard: Standard, started: float) -> Judged:
     encoded = time.monotonic() - started
     media = MediaStore(root).put(data, ".png")
-    verdict = judge_image(data, standard.profile, (width, height), standard.declared, finite)
+    verdict = judge_image(data, standard.profile, (width, height), standard.declared, not_finite)
     got = verdict.measures
     return Judged(verdict, media, int(got["width"]), int(got["height"]), 1, time.monotonic() - started, encoded)
 
 
-def judge_clip(frames: np.ndarray, finite: bool, keyframe: Media, expect: Expectation, root: Place, standard: Standard) -> Judged:
+def judge_clip(frames: np.ndarray, not_finite: str, keyframe: Media, expect: Expectation, root: Place, standard: Standard) -> Judged:
     """Encode a clip, decode the file again, judge it against its keyframe, and store it.
 
     Args:
-        frames: uint8 RGB (frames, height, width, 3). keyframe: the still that the clip must start from.
+        frames: uint8 RGB (frames, height, width, 3). not_finite: as in a receipt. keyframe: the still that the clip must start from.
         expect: frame count, fps, size and codec that the file must have.
 
     Raises:
@@ -131,7 +131,7 @@ def judge_clip(frames: np.ndarray, finite: bool, keyframe: Media, expect: Expect
         file = Path(folder) / "clip.mp4"
         write_clip(file, frames, fps)
         encoded = time.monotonic() - started
-        verdict = judge_video(file, expect, standard.profile, standard.declared, finite)
+        verdict = judge_video(file, expect, standard.profile, standard.declared, not_finite)
         media = MediaStore(root).put(file.read_bytes(), ".mp4")
     return Judged(verdict, media, frames.shape[2], frames.shape[1], len(frames), time.monotonic() - started, encoded)
 

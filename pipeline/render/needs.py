@@ -15,6 +15,7 @@ from cluster.specs import ModelSpec
 from pipeline.plan.resolve import StagePlan
 from pipeline.story.cluster_profile import ClusterProfile
 from pipeline.story.errors import InputError
+from pipeline.story.fingerprint import text_digest
 from pipeline.story.workflow import Workflow
 
 FIRST_GUESS = 1.6  # memory of an unmeasured model over the size of its weights: a full-size clip's activations take about half of that size
@@ -70,11 +71,12 @@ class ModelNeeds:
         return self.models[identity]
 
     def encoder(self, stage: StagePlan) -> ModelSpec:
-        """The spec of the stage's text encoder. Workflows with the same checkpoint, dtype and token limit share it."""
-        files, tokens = stage.files, stage.workflow.max_tokens
-        key = f"{Path(files.checkpoint).name}#{files.checkpoint}{f'+{files.base}' if files.base else ''}:{tokens}:{files.dtype}"
+        """The spec of the stage's text encoder. Workflows with the same checkpoint, dtype and settings of texts share it."""
+        settings, own = stage.workflow.text_settings(), stage.files
+        files = ModelFiles(own.checkpoint, dtype=own.dtype, base=own.base, embeddings=own.embeddings)
+        key = f"{Path(files.checkpoint).name}#{text_digest(repr((files, settings)))[:12]}"
         if key not in self.models:
-            args = (key, ModelFiles(files.checkpoint, dtype=files.dtype, base=files.base), tokens)
+            args = (key, files, settings)
             memory = int(weights([files.checkpoint], True, files.dtype) * TEXT_GUESS)
             labels = self.profile.labels(PROMPTS, PROMPTS)
             self.models[key] = ModelSpec(key, Lazy(ENCODER), args, 8, "prompt", memory, labels)
@@ -83,7 +85,7 @@ class ModelNeeds:
 
 def text_loras(stage: StagePlan) -> tuple[Lora, ...]:
     """The LoRAs of the stage, its workflow's and its shot's, that change the text encoder: prompts are encoded with them."""
-    return changing_text((*stage.files.loras, *stage.loras)) if stage.workflow.kind.text_loras else ()
+    return changing_text((*stage.files.loras, *stage.loras)) if stage.workflow.kind.clip else ()
 
 
 def identity_of(stage: StagePlan) -> str:

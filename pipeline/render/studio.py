@@ -102,7 +102,7 @@ class Studio:
         work.row["seed"] = work.seed
         request = KeyframeRequest(work.row["take"], work.seed, stage.loras, stage.parameters)
         receipt, work.picture = await self._generate(work, request, {}, together=(stage.loras, stage.parameters))
-        to_judge = work.picture, receipt.finite, wanted.width, wanted.height, self.catalog.place, work.standard
+        to_judge = work.picture, receipt.not_finite, wanted.width, wanted.height, self.catalog.place, work.standard
         return self._compared(work.plan, stage, await self.pool.cpu(judge_keyframe, *to_judge, name="gate 1"))
 
     async def _clip(self, work: Work) -> Judged:
@@ -118,7 +118,7 @@ class Studio:
             still = await self.pool.cpu_part(keyframe_part, *start_of, name="still for a clip")
         request = ClipRequest(work.row["take"], work.seed, stage.loras, stage.parameters)
         receipt, frames = await self._generate(work, request, {"keyframe": still}, together=request.take)  # clips share no batch
-        to_judge = frames, receipt.finite, start.media, expect, self.catalog.place, work.standard
+        to_judge = frames, receipt.not_finite, start.media, expect, self.catalog.place, work.standard
         try:
             return await self.pool.cpu(judge_clip, *to_judge, name="gate 2")
         finally:
@@ -128,7 +128,8 @@ class Studio:
         """Judge again with a measure that needs all shots: how similar the keyframe is to those of other shots."""
         measures = judged.verdict.measures
         others = self.keyframes.of_others(plan.shot.id)
-        verdict = judge("image", measures | nearest(measures, others), stage.profile, plan.shot.declares)
+        texts = {found.label: found.text for found in judged.verdict.findings}
+        verdict = judge("image", measures | nearest(measures, others), stage.profile, plan.shot.declares, texts)
         if verdict.outcome != "fail":
             self.keyframes.set(plan.shot.id, keyframe_hash(measures))
         return replace(judged, verdict=verdict)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from actors.families import FAMILIES, Family
-from actors.values import ClipSettings, KeyframeSettings
+from actors.values import ClipSettings, KeyframeSettings, TextSettings
 from gates.verdict import LABELS
 from pipeline import PROJECT
 
@@ -19,7 +19,20 @@ from .yaml_file import read_yaml
 WORKFLOWS = PROJECT / "configs" / "workflows"
 RETIRED = PROJECT / "archive" / "workflows"
 Action = Literal["new_seed", "new_keyframe", "give_up"]
-LATER_FIELDS = {"beta_schedule": "checkpoint", "base": None}  # fields that workflows got later, and the value that changes nothing
+# Fields that workflows got later, and the value that changes nothing.
+LATER_FIELDS: dict[str, Any] = {
+    "beta_schedule": "checkpoint",
+    "base": None,
+    "vae": None,
+    "vae_dtype": None,
+    "prediction_type": "checkpoint",
+    "rescale_betas_zero_snr": False,
+    "guidance_rescale": 0.0,
+    "hires": None,
+    "clip_skip": 1,
+    "prompt_weights": "refused",
+    "embeddings": {},
+}
 if TYPE_CHECKING:  # mypy cannot read a Literal that is built at run time
     FamilyName = str
 else:
@@ -53,7 +66,16 @@ Parameter = Literal[
     "num_inference_steps", "guidance_scale", "strength", "image_cond_noise_scale", "decode_timestep", "decode_noise_scale", "keyframe_crf"
 ]
 BetaSchedule = Literal["checkpoint", "linear", "scaled_linear"]
+Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 WHOLE = ("num_inference_steps", "keyframe_crf")  # parameters that take only whole numbers
+
+
+class Hires(Written):
+    """A second pass over a still that is drawn smaller first."""
+
+    scale: float = Field(gt=1, le=4, description="width and height are this many times those of the first pass")
+    strength: float = Field(gt=0, le=1, description="how much noise is added to the enlarged still")
+    num_inference_steps: int = Field(ge=1, le=1000)
 
 
 class Range(Written):
@@ -78,7 +100,9 @@ class Workflow(Written):
     )
     motion_adapter: str | None = Field(None, description="AnimateDiff only; as checkpoint")
     loras: list[Lora] = Field(default_factory=list)
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    dtype: Dtype = "auto"
+    vae: str | None = Field(None, description="another VAE than the checkpoint's: diffusers folder or .safetensors file, as checkpoint")
+    vae_dtype: Dtype | None = Field(None, description="what stills are decoded in; SDXL takes float32 where its VAE overflows in float16")
     width: int = Field(ge=32, le=4096)
     height: int = Field(ge=32, le=4096)
     num_frames: int | None = Field(None, ge=2, le=1025, description="clips only")
@@ -92,6 +116,12 @@ class Workflow(Written):
     beta_schedule: BetaSchedule = Field(
         "checkpoint", description="of the noise; family animatediff takes linear if not given, as published motion modules were trained on"
     )
+    prediction_type: Literal["checkpoint", "epsilon", "v_prediction"] = Field(
+        "checkpoint", description="what the model predicts, where its scheduler or the markers of its file do not say so"
+    )
+    rescale_betas_zero_snr: bool = Field(False, description="noise up to a signal of zero, as v-prediction models are mostly trained")
+    guidance_rescale: float = Field(0.0, ge=0, le=1, description="against pictures that guidance overexposes; 0.7 for v-prediction")
+    hires: Hires | None = None
     strength: float = Field(1.0, gt=0, le=1, description="clips only; see actors/values.py")
     image_cond_noise_scale: float = Field(0.0, ge=0, le=1)
     decode_timestep: float = Field(0.0, ge=0, le=1)
@@ -100,7 +130,19 @@ class Workflow(Written):
         None, ge=0, le=51, description="compress the keyframe first, so that stills move more; LTX-Video's own code uses 29"
     )
     negative_prompt: str = ""
-    max_tokens: int | None = Field(None, ge=8, le=1024, description="prompt length in tokens; the tokenizer's own limit if not given")
+    max_tokens: int | None = Field(
+        None,
+        ge=8,
+        le=1024,
+        description="prompt length in tokens; the tokenizer's own limit if not given. CLIP reads 77 at a time: 154 is twice that",
+    )
+    clip_skip: int = Field(1, ge=1, le=12, description="layer of CLIP that is read, from the last, as web UIs count: 2 is diffusers' 1")
+    prompt_weights: Literal["refused", "dropped", "applied"] = Field(
+        "refused", description="what becomes of weights such as (blue eyes:1.3) in prompts; only CLIP can apply them"
+    )
+    embeddings: dict[str, str] = Field(
+        default_factory=dict, description="textual inversion: word of a prompt to its .safetensors file, as checkpoint"
+    )
     batch_size: int = Field(1, ge=1, le=64, description="keyframes only: stills per call")
     gates: Name = Field("anime", description="profile in configs/gates that its takes are judged by")
     retry: Retry = Field(default_factory=Retry)
@@ -125,6 +167,18 @@ class Workflow(Written):
         return {name: value for name, value in written.items() if name not in LATER_FIELDS or LATER_FIELDS[name] != value}
 
     @model_validator(mode="after")
+    def _fields_of_its_family(self) -> Workflow:
+        for name in dict.fromkeys(name for family in FAMILIES.values() for name in family.own):
+            if name not in self.kind.own and getattr(self, name) != type(self).model_fields[name].get_default(call_default_factory=True):
+                having = [f.name for f in FAMILIES.values() if name in f.own]
+                raise ValueError(f"{name} belongs to family {' and '.join(having)}, and family {self.family} does not read it")
+        if self.prompt_weights == "applied" and not self.kind.clip:
+            raise ValueError(f"prompt_weights: family {self.family} cannot apply weights; dropped takes them out of the prompt")
+        if self.hires and (small := [side for side in (self.width, self.height) if side / self.hires.scale % self.kind.size_multiple]):
+            raise ValueError(f"hires.scale {self.hires.scale:g}: {small[0]} pixels over it is no multiple of {self.kind.size_multiple}")
+        return self
+
+    @model_validator(mode="after")
     def _fits_its_family(self) -> Workflow:
         kind = self.kind
         clip = kind.stage == "clip"
@@ -137,19 +191,13 @@ class Workflow(Written):
         if kind.motion_adapter != (self.motion_adapter is not None):
             having = [f.name for f in FAMILIES.values() if f.motion_adapter]
             raise ValueError(f"motion_adapter belongs to family {' and '.join(having)}, and only there")
-        if self.timesteps is not None and (
-            "timesteps" not in kind.own or sorted(self.timesteps, reverse=True) != self.timesteps or not self.timesteps
-        ):
-            having = [f.name for f in FAMILIES.values() if "timesteps" in f.own]
-            raise ValueError(f"timesteps belong to family {' and '.join(having)}, and go down")
+        if self.timesteps is not None and (sorted(self.timesteps, reverse=True) != self.timesteps or not self.timesteps):
+            raise ValueError("timesteps go down")
         single = self.checkpoint.endswith(".safetensors")
         if single != (self.base is not None):
             raise ValueError("base belongs to a checkpoint that is one .safetensors file, which needs it, and to no other")
-        if single and "stable_diffusion" not in (kind.name, kind.checkpoints):
+        if single and not kind.clip:
             raise ValueError(f"family {kind.name} loads diffusers folders, and no single files")
-        if self.beta_schedule != "checkpoint" and not kind.betas:
-            having = [f.name for f in FAMILIES.values() if f.betas]
-            raise ValueError(f"beta_schedule belongs to family {' and '.join(having)}, and only there")
         return self
 
     @property
@@ -193,6 +241,10 @@ class Workflow(Written):
 
     def settings(self) -> KeyframeSettings | ClipSettings:
         return self.kind.settings_of(self)
+
+    def text_settings(self) -> TextSettings:
+        """How its prompts are encoded."""
+        return TextSettings(self.max_tokens, self.clip_skip, self.prompt_weights)
 
 
 def read_workflow(path: Path) -> Workflow:
