@@ -95,7 +95,8 @@ def _checkpoint(header: Header) -> Found | None:
         notes.append("holds a second copy of the UNet (EMA), which is not used")
     base = f"a diffusers folder of {architecture}, for configurations and tokenizer"
     use = "" if faults else f"checkpoint: {header.path.name}, and base: {base}"
-    family = "stable_diffusion_xl" if architecture == SDXL else "stable_diffusion"
+    two = any(n.startswith("conditioner.embedders.1.") for n in t)  # text encoders
+    family = "stable_diffusion_xl" if architecture == SDXL or two else "stable_diffusion"
     return Found("checkpoint", architecture, parts, tuple(notes), tuple(faults), _rest(t, *known), family, use)
 
 

@@ -23,24 +23,28 @@ class Loras:
 
     def __init__(self, pipe: Any, text: bool):
         self.pipe, self.text = pipe, text
-        self.names: dict[str, str] = {}  # file to the adapter's name in the pipeline
+        self.names: dict[str, str] = {}  # file to the adapter's name in the pipeline, or "" where it needs none
 
     def use(self, loras: tuple[Lora, ...]) -> None:
         """Make exactly these LoRAs active. Raises ModelError where one does not exist or does not fit the checkpoint."""
         for lora in loras:
             if lora.file not in self.names:
                 self.names[lora.file] = self._load(lora.file)
-        if loras:
+        active = [(name, x.weight) for x in loras if (name := self.names[x.file])]
+        if active:
             self.pipe.enable_lora()
-            self.pipe.set_adapters([self.names[x.file] for x in loras], [x.weight for x in loras])
-        elif self.names:
+            self.pipe.set_adapters(*map(list, zip(*active, strict=True)))
+        elif any(self.names.values()):
             self.pipe.disable_lora()
 
     def _load(self, file: str) -> str:
+        """The adapter's name; "" where the file changes text encoders alone, which prompts are encoded with."""
         name, keys = f"lora{len(self.names)}", keys_of(file)
         text = [module for module in keys.modules if module.startswith(TEXT)]
         if text and not self.text:
             raise ModelError(f"LoRA {file} does not fit: {len(text)} of its modules are of a text encoder that this family does not have")
+        if len(text) == len(keys.modules):
+            return ""
         tensors = load_file(file)
         state = {key: tensors[key] for module, parts in keys.modules.items() if module not in text for key in parts.values()}
         try:

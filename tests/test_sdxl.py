@@ -19,16 +19,18 @@ from diffusers import (
     StableDiffusionXLImg2ImgPipeline,
     StableDiffusionXLPipeline,
 )
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from actors.headers import read_header
 from actors.identify import identify
 from actors.keyframe import KeyframeModel, KeyframeXLModel
 from actors.prompts import PromptEncoder
-from actors.values import Embedding, Hires, KeyframeRequest, KeyframeSettings, Lora, ModelError, ModelFiles
+from actors.values import Embedding, Hires, KeyframeRequest, KeyframeSettings, Lora, ModelError, ModelFiles, TextSettings
+from pipeline.story.workflow import WORKFLOWS
 
 from . import tiny_xl
-from .conftest import EPISODE, refused
+from .conftest import EPISODE, refused, takes_of, tower
 from .original_layout import vae_key
 from .test_actors import HANA, SD, words
 
@@ -310,3 +312,52 @@ def test_inspect_tells_an_embedding_and_a_vae_with_the_line_that_uses_them(tmp_p
     found = identify(read_header(tmp_path / "kl.safetensors"))
     assert (found.kind, found.faults, found.use) == ("VAE", (), "vae: kl.safetensors")
 
+
+
+@pytest.mark.ray
+def test_an_sdxl_checkpoint_in_one_file_is_imported_and_its_weighted_prompts_and_loras_reach_the_keyframe(tmp_path, xl):
+    models = tmp_path / "models"
+    tiny_xl.copy(xl, models / "xl")
+    tiny_xl.single_file(xl, models / "one.safetensors")
+    name = "lora_te2_text_model_encoder_layers_0_self_attn_q_proj"
+    save_file({f"{name}.lora_down.weight": torch.randn(4, 64), f"{name}.lora_up.weight": torch.randn(64, 4)}, models / "hana.safetensors")
+    assert tower("models", "import", "models/one.safetensors", "--as", "mine", "--base", "xl", cwd=tmp_path).code == 0
+    settings = (WORKFLOWS / "sdxl_keyframe.yaml").read_text()
+    small = "width: 128\nheight: 64\nnum_inference_steps: 4\nprompt_weights: applied\nbatch_size: 2\n"
+    keep = [line for line in settings.splitlines() if not line.startswith(("width", "height", "num_inf", "batch", "name", "version", "max_tokens", "checkpoint", "#", "parameters", "  "))]
+    (tmp_path / "mine.yaml").write_text("\n".join(keep) + f"\nname: mine\nversion: 2\ncheckpoint: one.safetensors\nbase: xl\n{small}")
+    done = tower("workflows", "register", "mine.yaml", cwd=tmp_path)
+    assert done.code == 0, done.err
+    clip = (WORKFLOWS / "ltx_video_2b_demo.yaml").read_text().replace("ltx_video_2b_demo", "clips") + "prompt_weights: dropped\n"
+    (tmp_path / "clips.yaml").write_text(clip)
+    assert tower("workflows", "register", "clips.yaml", cwd=tmp_path).code == 0
+    text = EPISODE.replace("hana: {name: Hana,", "hana: {name: Hana, lora: {file: hana.safetensors, weight: 0.5},")
+    text = text[: text.index("      - {id: SH0020")].replace("sd15_keyframe_demo", "mine").replace("ltx_video_2b_demo", "clips")
+    (tmp_path / "episode.yaml").write_text(text.replace("walking right", "'(walking right:1.3)'").replace("frames: 60", "frames: 24"))
+    done = tower("render", "episode.yaml", "--allow-experimental", cwd=tmp_path)
+    take = next(t for t in takes_of(tmp_path) if t["stage"] == "keyframe")
+    assert take["outcome"] != "error" and "(walking right:1.3)" in take["prompt"], done.out + done.err
+    files = ModelFiles(str(models / "one.safetensors"), base=str(models / "xl"))
+    lora = (Lora(str(models / "hana.safetensors"), 0.5),)
+    encoder = PromptEncoder("t", files, TextSettings(prompt_weights="applied"))
+    (prompt,), (negative,) = (encoder.encode([take[name]], lora) for name in ("prompt", "negative_prompt"))
+    model = KeyframeXLModel("k", files, KeyframeSettings(128, 64, 4, 6, "euler_ancestral", batch_size=2))
+    (made,) = model.generate([KeyframeRequest("t", take["seed"], lora, prompt=prompt, negative=negative)])[1]
+    stored = np.asarray(Image.open(tmp_path / "catalog-data" / take["media_path"]).convert("RGB"))
+    assert np.array_equal(made, stored), "the same picture as by hand"
+
+
+def test_a_characters_lora_for_sdxl_is_applied_to_the_keyframe_and_passed_over_by_a_clip_of_sd15(here, tmp_path, xl):
+    (tmp_path / "models").mkdir()
+    tiny_xl.copy(xl, tmp_path / "models" / "xl")
+    attention = "lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_k"
+    pair = {f"{attention}.lora_down.weight": torch.zeros(4, 2048), f"{attention}.lora_up.weight": torch.zeros(640, 4)}
+    save_file(pair, tmp_path / "models" / "hana.safetensors")
+    (tmp_path / "mine.yaml").write_text(XL)
+    assert here("workflows", "register", "mine.yaml").code == 0
+    text = EPISODE.replace("hana: {name: Hana,", "hana: {name: Hana, lora: {file: hana.safetensors, weight: 0.5},")
+    (tmp_path / "episode.yaml").write_text(text)
+    refused(here("plan", "episode.yaml"), "is for Stable Diffusion XL, and family stable_diffusion is Stable Diffusion 1.5")
+    (tmp_path / "episode.yaml").write_text(text.replace("sd15_keyframe_demo", "mine"))
+    done = here("plan", "episode.yaml")
+    assert done.code == 0, done.err
