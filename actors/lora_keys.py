@@ -19,11 +19,22 @@ ENDINGS = {
     ".lora_A.weight": "down", ".lora_B.weight": "up", ".lora_A.default.weight": "down", ".lora_B.default.weight": "up",
     ".lora.down.weight": "down", ".lora.up.weight": "up", "_lora.down.weight": "down", "_lora.up.weight": "up",
     ".lora_magnitude_vector": "dora", ".lora_magnitude_vector.weight": "dora",
-    ".hada_w1_a": "loha", ".hada_w1_b": "loha", ".hada_w2_a": "loha", ".hada_w2_b": "loha", ".hada_t1": "loha", ".hada_t2": "loha",
-    ".lokr_w1": "lokr", ".lokr_w2": "lokr", ".lokr_w1_a": "lokr", ".lokr_w1_b": "lokr", ".lokr_w2_a": "lokr", ".lokr_w2_b": "lokr",
-    ".lokr_t2": "lokr", ".diff": "full", ".diff_b": "full", ".on_input": "ia3",
-}  # fmt: skip
-NAMES = {"dora": "DoRA", "loha": "LoHa", "lokr": "LoKr", "full": "whole differences", "ia3": "IA3"}
+    ".diff": "diff", ".diff_b": "diff_b", ".on_input": "ia3",
+} | {f".{kind}": kind for kind in (
+    "hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2",
+    "lokr_w1", "lokr_w2", "lokr_w1_a", "lokr_w1_b", "lokr_w2_a", "lokr_w2_b", "lokr_t2",
+)}  # fmt: skip
+NAMES = {"dora": "DoRA", "hada_w1_a": "LoHa", "diff": "whole differences", "diff_b": "differences of biases", "ia3": "IA3",
+         "lokr_w1": "LoKr", "lokr_w1_a": "LoKr", "mid": "convolutions in three parts"}  # fmt: skip
+NOT_APPLIED = ("diff_b", "ia3")
+# What a module may consist of, beside its alpha and DoRA's lengths.
+WHOLE = (
+    {"down", "up"}, {"down", "up", "mid"}, {"diff"}, {"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"},
+    {"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2"},
+    *({*one, *two} for one in ({"lokr_w1"}, {"lokr_w1_a", "lokr_w1_b"})
+      for two in ({"lokr_w2"}, {"lokr_w2_a", "lokr_w2_b"}, {"lokr_w2_a", "lokr_w2_b", "lokr_t2"})),
+)  # fmt: skip
+RANKED = (("down", 0), ("hada_w1_b", 0), ("lokr_w2_b", 0), ("lokr_w1_b", 0))  # tensor whose length along the axis is the rank
 # What modules of text encoders begin with: of the first, and of the second that SDXL has.
 TEXT_ENCODERS = (("lora_te_", "lora_te1_", "text_encoder."), ("lora_te2_", "text_encoder_2."))
 TEXT = (*TEXT_ENCODERS[0], *TEXT_ENCODERS[1], "lora_te3_")
@@ -50,9 +61,14 @@ class LoraKeys:
     faults: tuple[str, ...]
     unknown: tuple[str, ...]
 
+    @property
+    def merged(self) -> bool:
+        """Whether a module is more than a pair of matrices, so that the file is added to the weights."""
+        return any(kinds.keys() - {"down", "up", "alpha"} for kinds in self.modules.values())
+
     def strength(self, module: str) -> float:
-        """Factor of the module's change, `up @ down`: alpha / rank; 1 where the file writes no alpha."""
-        return self.alphas.get(module, self.ranks[module]) / self.ranks[module]
+        """Factor of the module's change: alpha / rank; 1 where the file writes no alpha, or the change has no rank."""
+        return self.alphas.get(module, self.ranks[module]) / self.ranks[module] if module in self.ranks else 1.0
 
 
 @cache
@@ -83,9 +99,12 @@ def changing_text(loras: tuple[Lora, ...]) -> tuple[Lora, ...]:
 def lora_keys(header: Header) -> LoraKeys | None:
     """The LoRA in a file; None where the file is none."""
     modules, unknown = _modules(header)
-    if not any({"down", "loha", "lokr", "full", "ia3"} & kinds.keys() for kinds in modules.values()):
+    if not any({"down", "hada_w1_a", "lokr_w1", "lokr_w1_a", "diff", "ia3"} & kinds.keys() for kinds in modules.values()):
         return None
-    ranks = {name: header.tensors[kinds["down"]].shape[0] for name, kinds in modules.items() if "down" in kinds}
+    ranks = {}
+    for name, has in modules.items():
+        if rank := next((header.tensors[has[kind]].shape[axis] for kind, axis in RANKED if kind in has), None):
+            ranks[name] = rank
     alphas = _adapter_alphas(header, modules, ranks)
     alphas |= {name: header.scalar(kinds["alpha"]) for name, kinds in modules.items() if "alpha" in kinds}
     architecture = _architecture(header, modules)
@@ -97,8 +116,9 @@ def lora_keys(header: Header) -> LoraKeys | None:
         *([f"{len(text)} of the text encoder"] if text else []),
     )
     kinds = sorted({NAMES[k] for m in modules.values() for k in m if k in NAMES})
+    not_applied = sorted({NAMES[k] for m in modules.values() for k in m if k in NOT_APPLIED})
     notes = (_ranks(ranks), _alphas(ranks, alphas), *(f"holds {kind}" for kind in kinds), *_trained(header))
-    lost = _lost(modules, kinds, unknown)
+    lost = _lost(modules, not_applied, unknown)
     notes = tuple(note for note in notes if note)
     return LoraKeys(modules, ranks, alphas, architecture, motion, parts, notes, lost, (*lost, *_misfits(modules, architecture)), unknown)
 
@@ -167,9 +187,9 @@ def _trained(header: Header) -> list[str]:
 
 def _lost(modules: dict[str, dict[str, str]], kinds: list[str], unknown: tuple[str, ...]) -> tuple[str, ...]:
     found = [f"it holds {kind}, which Tower does not apply" for kind in kinds]
-    halves = [name for name, has in modules.items() if ("down" in has) != ("up" in has)]
+    halves = [name for name, has in modules.items() if has.keys() - {"alpha", "dora", *NOT_APPLIED} not in WHOLE]
     if halves:
-        found.append(f"{len(halves)} modules have one of their two matrices, such as {halves[0]}")
+        found.append(f"{len(halves)} modules are not whole, such as {halves[0]}")
     if unknown:
         found.append(f"{len(unknown)} keys belong to nothing, such as {unknown[0]}")
     return tuple(found)

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from .files import in_one_line
 from .lora_keys import TEXT, LoraKeys, keys_of
+from .merged_loras import MergedLoras, places
 from .values import Lora, ModelError
 
 
@@ -23,6 +24,8 @@ class Loras:
 
     def __init__(self, pipe: Any, text: bool):
         self.pipe, self.text = pipe, text
+        self.denoiser = getattr(pipe, "unet", None) or pipe.transformer
+        self.merged = MergedLoras(self.denoiser)
         self.names: dict[str, str] = {}  # file to the adapter's name in the pipeline, or "" where it needs none
 
     def use(self, loras: tuple[Lora, ...]) -> None:
@@ -31,6 +34,7 @@ class Loras:
             if lora.file not in self.names:
                 self.names[lora.file] = self._load(lora.file)
         active = [(name, x.weight) for x in loras if (name := self.names[x.file])]
+        self.merged.use(tuple(x for x in loras if x.file in self.merged.files))
         if active:
             self.pipe.enable_lora()
             self.pipe.set_adapters(*map(list, zip(*active, strict=True)))
@@ -38,12 +42,15 @@ class Loras:
             self.pipe.disable_lora()
 
     def _load(self, file: str) -> str:
-        """The adapter's name; "" where the file changes text encoders alone, which prompts are encoded with."""
+        """The adapter's name; "" where the file needs none, since it is merged or changes text encoders alone."""
         name, keys = f"lora{len(self.names)}", keys_of(file)
         text = [module for module in keys.modules if module.startswith(TEXT)]
         if text and not self.text:
             raise ModelError(f"LoRA {file} does not fit: {len(text)} of its modules are of a text encoder that this family does not have")
         if len(text) == len(keys.modules):
+            return ""
+        if keys.merged:
+            self.merged.load(file, places(file, [module for module in keys.modules if module not in text], self.denoiser))
             return ""
         tensors = load_file(file)
         state = {key: tensors[key] for module, parts in keys.modules.items() if module not in text for key in parts.values()}
@@ -51,7 +58,7 @@ class Loras:
             self.pipe.load_lora_weights(state, adapter_name=name, local_files_only=True)
         except Exception as error:
             raise ModelError(f"LoRA {file} does not fit this checkpoint: {in_one_line(error)}") from error
-        apply_as_written(getattr(self.pipe, "unet", None) or self.pipe.transformer, name, file, keys, tensors)
+        apply_as_written(self.denoiser, name, file, keys, tensors)
         return name
 
 

@@ -1,16 +1,20 @@
-"""The part of LoRAs that changes a text encoder: merged into its weights for the texts that want it, and taken out again."""
+"""The part of LoRAs that changes a text encoder: beside its weights for the texts that want it, and away again."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from safetensors import safe_open
+from torch.nn.functional import linear
 
 from .lora_keys import TEXT_ENCODERS, keys_of
+from .merged_loras import MergedLoras
 from .values import Lora, ModelError
 
 
 class TextLoras:
-    """The LoRAs of one text encoder. A text encoder is small, so its weights are changed in place: exact, and without another library.
+    """The LoRAs of one text encoder. A pair of matrices is computed beside the layer's weight, so the weight stays what it is.
 
     Args:
         encoder: CLIP's text model. number: 0, or 1 for the second encoder of SDXL.
@@ -18,40 +22,50 @@ class TextLoras:
 
     def __init__(self, encoder: torch.nn.Module, number: int = 0):
         self.prefixes = TEXT_ENCODERS[number]
-        linear = {name.replace(".", "_"): module for name, module in encoder.named_modules() if isinstance(module, torch.nn.Linear)}
-        self.modules = {f"text_model_{name.removeprefix('text_model_')}": module for name, module in linear.items()}
-        self.plain: dict[str, torch.Tensor] = {}  # weights without LoRAs, of the modules that one has changed
-        self.changes: dict[str, dict[str, torch.Tensor]] = {}  # file to module to its change at weight 1
-        self.active: tuple[Lora, ...] = ()
+        names = {name.replace(".", "_"): name for name, module in encoder.named_modules() if isinstance(module, torch.nn.Linear)}
+        self.names = {f"text_model_{name.removeprefix('text_model_')}": place for name, place in names.items()}
+        self.encoder, self.merged = encoder, MergedLoras(encoder)
+        self.pairs: dict[str, dict[str, tuple[torch.Tensor, torch.Tensor]]] = {}  # file to layer to its two matrices, scaled
+        self.active: list[tuple[float, dict[str, tuple[torch.Tensor, torch.Tensor]]]] = []  # weight and pairs
+        self.hooked: set[str] = set()
 
-    @torch.no_grad()
     def use(self, loras: tuple[Lora, ...]) -> None:
         """Make exactly these LoRAs active. Raises ModelError where one has no place in this encoder."""
-        if loras == self.active:
-            return
         for lora in loras:
-            if lora.file not in self.changes:
-                self.changes[lora.file] = self._changes(lora.file)
-        for name in {name for lora in (*self.active, *loras) for name in self.changes[lora.file]}:
-            weight = self.modules[name].weight
-            plain = self.plain.setdefault(name, weight.detach().clone())
-            changed = plain.float()
-            for lora in loras:
-                if name in self.changes[lora.file]:
-                    changed = changed + lora.weight * self.changes[lora.file][name]
-            weight.copy_(changed)
-        self.active = loras
+            if lora.file not in self.pairs and lora.file not in self.merged.files:
+                self._load(lora.file)
+        self.active = [(lora.weight, self.pairs[lora.file]) for lora in loras if lora.file in self.pairs]
+        self.merged.use(tuple(lora for lora in loras if lora.file in self.merged.files))
 
-    def _changes(self, file: str) -> dict[str, torch.Tensor]:
-        keys, found = keys_of(file), {}
-        with safe_open(file, "pt", device=str(next(iter(self.modules.values())).weight.device)) as tensors:
-            for module, parts in keys.modules.items():
-                if not module.startswith(self.prefixes):
-                    continue
-                name = next(module.removeprefix(prefix) for prefix in self.prefixes if module.startswith(prefix)).replace(".", "_")
-                down, up = (tensors.get_tensor(parts[side]).float() for side in ("down", "up"))
-                place = self.modules.get(name)
-                if place is None or place.weight.shape != (up.shape[0], down.shape[1]):
+    def _load(self, file: str) -> None:
+        keys, places = keys_of(file), {}
+        for module in keys.modules:
+            if prefix := next((p for p in self.prefixes if module.startswith(p)), ""):
+                place = self.names.get(module.removeprefix(prefix).replace(".", "_"))
+                if place is None:
                     raise ModelError(f"LoRA {file} does not fit this checkpoint: its {module} has no place in the text encoder")
-                found[name] = keys.strength(module) * up @ down
-        return found
+                places[module] = place
+        if keys.merged:
+            return self.merged.load(file, places)
+        pairs = {}
+        with safe_open(file, "pt") as tensors:
+            for module, place in places.items():
+                layer = self.encoder.get_submodule(place)
+                down, up = (tensors.get_tensor(keys.modules[module][side]).to(layer.weight) for side in ("down", "up"))
+                if layer.weight.shape != (up.shape[0], down.shape[1]):
+                    raise ModelError(f"LoRA {file} does not fit this checkpoint: its {module} has no place in the text encoder")
+                pairs[place] = down, keys.strength(module) * up
+        self.pairs[file] = pairs
+        for place in pairs.keys() - self.hooked:
+            self.encoder.get_submodule(place).register_forward_hook(self._beside(place))
+            self.hooked.add(place)
+
+    def _beside(self, place: str) -> Any:
+        def add(_module: Any, given: tuple[torch.Tensor, ...], made: torch.Tensor) -> torch.Tensor:
+            for weight, pairs in self.active:
+                if place in pairs:
+                    down, up = pairs[place]
+                    made = made + weight * linear(linear(given[0], down), up)
+            return made
+
+        return add

@@ -116,12 +116,25 @@ def test_a_loras_ranks_alphas_and_architecture_are_told(tmp_path, here):
 
 
 @pytest.mark.parametrize(
+    ("more", "note"),
+    [
+        ({f"{KOHYA}.dora_scale": torch.ones(320, 1)}, "holds DoRA"),
+        ({f"lora_unet_x.hada_w{n}_{side}": torch.ones(4, 4) for n in (1, 2) for side in "ab"}, "holds LoHa"),
+        ({"lora_unet_x.lokr_w1": torch.ones(4, 4), "lora_unet_x.lokr_w2": torch.ones(4, 4)}, "holds LoKr"),
+    ],
+)  # fmt: skip
+def test_the_kinds_of_a_lora_are_told(tmp_path, here, more, note):
+    done = here("models", "inspect", lora(tmp_path / "a.safetensors", **more))
+    assert done.code == 0 and note in done.out, done.out
+
+
+@pytest.mark.parametrize(
     ("more", "words"),
     [
-        ({f"{KOHYA}.dora_scale": torch.ones(320, 1)}, "it holds DoRA"),
-        ({"lora_unet_x.hada_w1_a": torch.ones(4, 4), "lora_unet_x.hada_w1_b": torch.ones(4, 4)}, "it holds LoHa"),
-        ({"lora_unet_x.lokr_w1": torch.ones(4, 4), "lora_unet_x.lokr_w2": torch.ones(4, 4)}, "it holds LoKr"),
-        ({"lora_unet_alone.lora_down.weight": torch.ones(4, 4)}, "one of their two matrices"),
+        ({f"{KOHYA}.diff_b": torch.ones(320)}, "it holds differences of biases, which Tower does not apply"),
+        ({"lora_unet_x.hada_w1_a": torch.ones(4, 4), "lora_unet_x.hada_w1_b": torch.ones(4, 4)}, "1 modules are not whole, such as lora_unet_x"),
+        ({"lora_unet_x.lokr_w1": torch.ones(4, 4), "lora_unet_x.lokr_w2_b": torch.ones(4, 4)}, "1 modules are not whole"),
+        ({"lora_unet_alone.lora_down.weight": torch.ones(4, 4)}, "1 modules are not whole, such as lora_unet_alone"),
         ({"who.knows": torch.ones(4)}, "1 keys belong to nothing, such as who.knows"),
     ],
 )  # fmt: skip
@@ -260,6 +273,6 @@ def test_what_cannot_be_imported_is_one_sentence_and_nothing_is_written(tmp_path
 
 def test_a_lora_of_which_a_part_would_be_lost_is_told_by_plan(tmp_path, here):
     (tmp_path / "models").mkdir()
-    lora(tmp_path / "models" / "hana.safetensors", **{f"{KOHYA}.dora_scale": torch.ones(320, 1)})
+    lora(tmp_path / "models" / "hana.safetensors", **{f"{KOHYA}.diff_b": torch.ones(320)})
     (tmp_path / "episode.yaml").write_text(EPISODE.replace("yellow coat}", "yellow coat, lora: {file: hana.safetensors}}", 1))
-    refused(here("plan", "episode.yaml"), "hana", "it holds DoRA, which Tower does not apply")
+    refused(here("plan", "episode.yaml"), "hana", "it holds differences of biases, which Tower does not apply")

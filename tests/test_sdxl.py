@@ -165,10 +165,14 @@ def test_a_lora_in_the_names_of_sdxls_trainers_changes_unet_and_both_encoders_as
     assert torch.allclose(made, 0.8 * change["lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q"], rtol=1e-3, atol=1e-5)
     encoder = PromptEncoder("t", files)
     name = "text_model_encoder_layers_0_self_attn_q_proj"
-    before = [one.modules[name].weight.detach().clone() for one in encoder.loras]
-    encoder.prepare((lora,))
-    for number, (one, weight) in enumerate(zip(encoder.loras, before, strict=True), 1):
-        assert torch.allclose(one.modules[name].weight, weight + 0.8 * change[f"lora_te{number}_{name}"], rtol=1e-3, atol=1e-5)
+    made, by_hand = encoder.encode([HANA], (lora,))[0], PromptEncoder("t", files)
+    layers = [clip.encoder.get_submodule(f"{start}encoder.layers.0.self_attn.q_proj") for clip, start in zip(by_hand.clips, ("", "text_model."), strict=True)]
+    for number, layer in enumerate(layers, 1):
+        with torch.no_grad():
+            layer.weight += 0.8 * change[f"lora_te{number}_{name}"]
+    (wanted,) = by_hand.encode([HANA])
+    assert np.allclose(made.embeds, wanted.embeds, atol=1e-4) and np.allclose(made.pooled, wanted.pooled, atol=1e-4)
+    assert not np.allclose(made.pooled, encoder.encode([HANA])[0].pooled, atol=1e-2)
 
 
 # --- another VAE, v-prediction, the second pass, NaN ------------------------------------------------------------------
