@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from diffusers import AnimateDiffVideoToVideoPipeline, MotionAdapter
+from diffusers import AnimateDiffVideoToVideoPipeline
 from PIL import Image
 
+from .animate_files import check_fit, check_length
 from .compress import compressed
 from .families import FAMILIES
-from .files import check_folder, in_one_line
 from .loading import best_device, dtype_for, generator
 from .model import Model, proven_length
+from .motion_adapter import load_adapter
 from .values import ClipRequest, ClipSettings, ModelError, ModelFiles, Receipt
 
 
@@ -34,9 +35,8 @@ class AnimateDiffModel(Model):
         if not 0 < settings.strength <= 1:
             raise ModelError(f"strength {settings.strength} is not between 0 and 1")
         adapter = load_adapter(files.motion_adapter, dtype_for(files.dtype, device or best_device(), FAMILIES[self.family].dtype))
-        longest = adapter.config.motion_max_seq_length
-        if not 2 <= settings.num_frames <= longest:
-            raise ModelError(f"num_frames {settings.num_frames} does not fit this motion adapter: it makes 2 to {longest} frames")
+        check_fit(files.motion_adapter, adapter.config, files.folder)
+        check_length(settings.num_frames, adapter.config.motion_max_seq_length)
         super().__init__(identity, files, settings, device, motion_adapter=adapter)
         least = {"width": 64, "height": 64, "num_frames": 2, "num_inference_steps": 2, "strength": 1.0, "keyframe_crf": None}
         self.try_out(ClipRequest("trial", 0, keyframe=np.zeros((64, 64, 3), np.uint8)), **least)
@@ -65,11 +65,3 @@ class AnimateDiffModel(Model):
             output_type="pt",
         ).frames
         return self.end(requests, [proven_length(frames[0], s, "AnimateDiff")], started)
-
-
-def load_adapter(folder: str, dtype: torch.dtype) -> MotionAdapter:
-    check_folder(folder, "motion adapter", part="config.json")
-    try:
-        return MotionAdapter.from_pretrained(folder, dtype=dtype, local_files_only=True, use_safetensors=True)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise ModelError(f"motion adapter {folder} cannot be loaded: {in_one_line(error)}") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
+from actors.animate_files import adapter_config, check_fit, check_length
 from actors.families import Family
 from actors.files import check_folder, check_size
 from actors.folders import identify_folder, opened
@@ -75,7 +76,10 @@ def check_files(workflow: Workflow, files: ModelFiles) -> None:
             workflow.kind.check_length(files.checkpoint, workflow.num_frames or 0)
         field = "motion_adapter"
         if files.motion_adapter:
-            check_folder(files.motion_adapter, "motion adapter", part="config.json")
+            config = adapter_config(files.motion_adapter)
+            check_fit(files.motion_adapter, config, files.folder)
+            field = "num_frames"
+            check_length(workflow.num_frames or 0, config.get("motion_max_seq_length", 32))
     except ModelError as error:
         raise InputError(f"workflow {workflow.name}: {field}: {error}") from error
 

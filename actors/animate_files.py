@@ -1,0 +1,72 @@
+"""What AnimateDiff needs beside a checkpoint, checked without loading it: planning asks for it, and so does the model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from .files import check_folder, read_config, read_json
+from .folders import identify_folder
+from .headers import read_header
+from .identify import identify
+from .motion_keys import motion_keys
+from .values import ModelError
+
+
+def adapter_config(path: str) -> dict[str, Any]:
+    """The configuration of a motion adapter: of its folder, or what the keys of its file tell.
+
+    Raises:
+        ModelError: it is missing, is something else, or is not whole.
+    """
+    if path.endswith(".safetensors") and not Path(path).is_dir():
+        return _config_of_file(Path(path))
+    folder = check_folder(path, "motion adapter", part="config.json")
+    found = identify_folder(folder)
+    if found.kind != "motion module" or found.faults:
+        why = found.faults[0] if found.kind == "motion module" else f"it is none: its kind is {found.kind}"
+        raise ModelError(f"motion adapter {path}: {why}")
+    return read_json(folder / "config.json")
+
+
+def _config_of_file(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        raise ModelError(f"motion adapter {file} does not exist; put the file there, or correct the path")
+    header = read_header(file)
+    found, keys = identify(header), motion_keys(header)
+    if found.kind != "motion module" or keys is None:
+        raise ModelError(f"motion adapter {file} is none: its tensors are of kind {found.kind}")
+    if found.faults:
+        raise ModelError(f"motion adapter {file}: {found.faults[0]}")
+    return keys.config
+
+
+def check_fit(path: str, config: dict[str, Any], checkpoint: str) -> None:
+    """Raise ModelError unless a motion adapter of that configuration has a module for each block of the checkpoint's UNet.
+
+    Args:
+        checkpoint: diffusers folder with the UNet's configuration.
+    """
+    unet = read_config(checkpoint, "unet")
+    for what, own, its in (
+        ("blocks of width", config.get("block_out_channels"), unet.get("block_out_channels")),
+        ("layers a block", _each(config, "motion_layers_per_block"), _each(unet, "layers_per_block")),
+    ):
+        if list(own or []) != list(its or []):
+            told = f"{what} {_told(own)}, and the UNet's {_told(its)}"
+            raise ModelError(f"motion adapter {path} does not fit the UNet of {checkpoint}: {told}")
+
+
+def _each(config: dict[str, Any], name: str) -> list[int]:
+    value = config.get(name, 2)
+    return [value] * len(config.get("block_out_channels") or []) if isinstance(value, int) else list(value)
+
+
+def _told(values: Any) -> str:
+    return ", ".join(map(str, values or ["are not told"]))
+
+
+def check_length(num_frames: int, longest: int) -> None:
+    """Raise ModelError unless a motion adapter makes that many frames. longest: its motion_max_seq_length."""
+    if not 2 <= num_frames <= longest:
+        raise ModelError(f"num_frames {num_frames} does not fit this motion adapter: it makes 2 to {longest} frames")

@@ -1,0 +1,172 @@
+"""AnimateDiff with the files that people hold: motion modules in one file, motion LoRAs, few steps, IP-Adapters and long clips."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import MotionAdapter
+from safetensors.torch import load_file, save_file
+
+from actors.animatediff import AnimateDiffModel
+from actors.motion_adapter import load_adapter
+from actors.values import ClipRequest, ClipSettings, ModelError, ModelFiles
+from pipeline.render.needs import weights
+from pipeline.story.workflow import WORKFLOWS
+
+from .conftest import EPISODE, refused
+from .original_layout import motion_file
+from .test_actors import HANA, SD, first_frame, words
+from .test_loading import forbidden
+
+SHORT = ClipSettings(96, 64, 4, 8, 2, 2.0, strength=1.0)
+PE = "down_blocks.0.motion_modules.0.temporal_transformer.transformer_blocks.0.attention_blocks.1.pos_encoder.pe"
+
+
+@pytest.fixture(scope="module")
+def modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with random motion modules for the demo's UNet, `v2` and `v3`, each a diffusers folder and a file of the original layout."""
+    folder = tmp_path_factory.mktemp("modules")
+    for name, middle in (("v2", True), ("v3", False)):
+        torch.manual_seed(0)
+        adapter = MotionAdapter((32, 64, 96), 1, motion_norm_num_groups=16, use_motion_mid_block=middle)
+        for module in adapter.modules():
+            if isinstance(module, torch.nn.Linear):
+                torch.nn.init.normal_(module.weight, std=0.1)
+        adapter.save_pretrained(folder / name)
+        motion_file(folder / name, folder / f"{name}.safetensors")
+    return folder
+
+
+def files(adapter: Path) -> ModelFiles:
+    return ModelFiles(SD.checkpoint, str(adapter))
+
+
+def request(seed: int = 1, keyframe: int = 3, **more) -> ClipRequest:
+    return ClipRequest("t", seed, prompt=words(HANA), negative=words(""), keyframe=first_frame(keyframe), **more)
+
+
+def clip(model: AnimateDiffModel, **more) -> np.ndarray:
+    return model.generate([request(**more)])[1][0]
+
+
+def changed(file: Path, name: str, values) -> Path:
+    """A copy of a file, with `values(tensors)` in place of its tensors."""
+    target = file.with_name(f"{name}.safetensors")
+    save_file(values(load_file(file)), target)
+    return target
+
+
+@pytest.mark.parametrize("name", ["v2", "v3"])
+def test_motion_modules_in_one_file_move_as_their_folder_does_and_ask_no_network(modules, monkeypatch, name):
+    monkeypatch.setattr(socket.socket, "connect", forbidden)
+    one = load_adapter(str(modules / f"{name}.safetensors"), torch.float32)
+    folder = MotionAdapter.from_pretrained(modules / name, local_files_only=True)
+    assert (one.config.use_motion_mid_block, one.config.motion_max_seq_length) == (name == "v2", 32)
+    assert one.state_dict().keys() == folder.state_dict().keys()
+    assert all(torch.equal(value, folder.state_dict()[key]) for key, value in one.state_dict().items())
+    clips = [clip(AnimateDiffModel("a", files(modules / path), SHORT)) for path in (name, f"{name}.safetensors")]
+    assert np.array_equal(*clips)
+    assert weights([str(modules / name)], False, "auto") <= weights([str(modules / f"{name}.safetensors")], False, "auto")
+
+
+def test_motion_modules_in_diffusers_layout_or_with_a_trainers_prefix_are_told_by_their_keys(modules):
+    folder = load_adapter(str(modules / "v2"), torch.float32).state_dict()
+    bare = Path(shutil.copy(modules / "v2" / "diffusion_pytorch_model.safetensors", modules / "lightning.safetensors"))
+    for file in (bare, motion_file(modules / "v2", modules / "prefixed.safetensors", "module.")):
+        made = load_adapter(str(file), torch.float32).state_dict()
+        assert made.keys() == folder.keys() and all(torch.equal(made[key], folder[key]) for key in folder)
+
+
+def test_a_files_own_positional_encodings_count_and_two_of_one_block_that_differ_are_told(modules):
+    half = changed(modules / "v2.safetensors", "half", lambda t: {k: v / 2 if k.endswith(".pe") else v for k, v in t.items()})
+    made, whole = (load_adapter(str(file), torch.float32).state_dict() for file in (half, modules / "v2"))
+    name = "down_blocks.0.motion_modules.0.transformer_blocks.0.pos_embed.pe"
+    assert torch.equal(made[name], whole[name] / 2)
+    odd = changed(modules / "v2.safetensors", "odd", lambda t: t | {PE: t[PE] + 1})
+    with pytest.raises(ModelError, match=r"odd.safetensors cannot be loaded: .*attention_blocks.0.* and .*attention_blocks.1.* differ"):
+        load_adapter(str(odd), torch.float32)
+
+
+def spoiled(modules: Path, kind: str) -> Path:
+    """A file that is no motion adapter for the demo's UNet, of one of the kinds below."""
+    file = modules / "v2.safetensors"
+    if kind == "cut":
+        (modules / "cut.safetensors").write_bytes(file.read_bytes()[:-10])
+        return modules / "cut.safetensors"
+    if kind == "checkpoint":
+        return changed(file, kind, lambda t: {"a": torch.zeros(3)})
+    if kind == "no encodings":
+        return changed(file, kind, lambda t: {k: v for k, v in t.items() if not k.endswith(".pe")})
+    if kind == "less":
+        return changed(file, kind, lambda t: {k: v for k, v in t.items() if k != "mid_block.motion_modules.0.temporal_transformer.proj_out.bias"})
+    if kind == "more":
+        return changed(file, kind, lambda t: t | {"conv_in.weight": torch.zeros(3)})
+    if kind == "wide":
+        MotionAdapter((32, 64), 1, motion_norm_num_groups=16).save_pretrained(modules / "two")
+        return motion_file(modules / "two", modules / "wide.safetensors")
+    if kind == "deep":
+        MotionAdapter((32, 64, 96), 2, motion_norm_num_groups=16).save_pretrained(modules / "layers")
+        return motion_file(modules / "layers", modules / "deep.safetensors")
+    pe = "motion_modules.0.temporal_transformer.transformer_blocks.0.attention_blocks.0.pos_encoder.pe"
+    return changed(file, kind, lambda t: {f"down_blocks.{n}.{pe}": torch.zeros(1, 32, width) for n, width in enumerate((320, 640, 1280))})
+
+
+@pytest.mark.parametrize(
+    ("kind", "sentence"),
+    [
+        ("cut", "is not whole"),
+        ("checkpoint", "is none: its tensors are of kind unknown"),
+        ("no encodings", "nothing tells how many frames"),
+        ("less", "it lacks 1 tensors of its motion modules, such as mid_block.motion_modules.0.proj_out.bias"),
+        ("more", "1 of its keys belong to no motion module, such as conv_in.weight"),
+        ("wide", "does not fit the UNet of .*: blocks of width 32, 64, and the UNet's 32, 64, 96"),
+        ("deep", "layers a block 2, 2, 2, and the UNet's 1, 1, 1"),
+        ("SDXL", "Tower animates with Stable Diffusion 1.5 alone"),
+    ],
+)
+def test_a_file_that_is_no_motion_adapter_of_this_checkpoint_is_one_sentence(modules, kind, sentence):
+    with pytest.raises(ModelError, match=sentence) as error:
+        AnimateDiffModel("a", files(spoiled(modules, kind)), SHORT)
+    assert "motion adapter" in str(error.value) or "is not whole" in str(error.value)
+
+
+def mine(tmp_path: Path, here, **fields: str) -> None:
+    """Register the demo's AnimateDiff workflow as `mine`, with these lines in place of its own; an episode uses it."""
+    lines = [line for line in (WORKFLOWS / "animatediff_16_demo.yaml").read_text().splitlines() if line.split(":")[0] not in fields]
+    text = "\n".join([*lines, *(f"{name}: {value}" for name, value in fields.items()), ""]).replace("animatediff_16_demo", "mine")
+    (tmp_path / "mine.yaml").write_text(text.replace("version: 2", "version: 1"))
+    (tmp_path / "episode.yaml").write_text(EPISODE.replace("animatediff_16_demo", "mine"))
+    here("workflows", "register", tmp_path / "mine.yaml")
+
+
+def test_a_workflow_of_motion_modules_in_one_file_is_checked_by_plan(tmp_path, here, modules):
+    (tmp_path / "models").mkdir()
+    file = Path(shutil.copy(modules / "v3.safetensors", tmp_path / "models" / "v3.safetensors"))
+    mine(tmp_path, here, motion_adapter=file.name)
+    done = here("plan", "episode.yaml")
+    assert done.code == 0, done.err
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-10])
+    refused(here("plan", "episode.yaml"), "workflow mine: motion_adapter", "is not whole")
+    shutil.copy(spoiled(modules, "wide"), file)
+    refused(here("plan", "episode.yaml"), "workflow mine: motion_adapter", "does not fit the UNet of")
+    file.unlink()
+    refused(here("plan", "episode.yaml"), "workflow mine: motion_adapter", "does not exist")
+
+
+def test_frames_beyond_a_motion_adapter_are_told_by_plan(tmp_path, here):
+    mine(tmp_path, here, num_frames="33")
+    refused(here("plan", "episode.yaml"), "workflow mine: num_frames", "it makes 2 to 32 frames")
+
+
+def test_inspect_prints_the_line_that_uses_a_file_of_motion_modules(modules, here):
+    done = here("models", "inspect", modules / "v2.safetensors")
+    assert done.code == 0 and "use:     motion_adapter: v2.safetensors" in done.out and "v1.5-2" in done.out, done.out
+    assert "v3 for" in here("models", "inspect", modules / "v3.safetensors").out
+    done = here("models", "inspect", modules / "v2" / "diffusion_pytorch_model.safetensors")
+    assert done.code == 1 and "name the folder" in done.out
