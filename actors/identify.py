@@ -168,6 +168,7 @@ def _lora(header: Header) -> Found | None:
         return None
     kind = "motion LoRA" if keys.motion else "LoRA"
     family = {SD: "stable_diffusion", SDXL: "stable_diffusion", LTX: "ltx_video"}.get(keys.architecture, "")
+    family = "animatediff" if keys.motion and family else family
     use = f"loras: [{{file: {header.path.name}, weight: 1.0}}]" if not keys.faults else ""
     return Found(kind, keys.architecture, keys.parts, keys.notes, keys.faults, keys.unknown, family, use, keys)
 

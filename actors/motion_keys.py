@@ -102,7 +102,7 @@ def motion_keys(header: Header) -> MotionKeys | None:
     unknown = []
     for key in header.tensors:
         if ".motion_modules." in key:
-            names.setdefault(_diffusers_name(key), []).append(key)
+            names.setdefault(diffusers_name(key), []).append(key)
         else:
             unknown.append(key)
     widths = _widths(names, header.tensors)
@@ -118,7 +118,8 @@ def motion_keys(header: Header) -> MotionKeys | None:
     return MotionKeys({name: tuple(keys) for name, keys in names.items()}, widths, longest, layers, depth, middle, tuple(unknown))
 
 
-def _diffusers_name(key: str) -> str:
+def diffusers_name(key: str) -> str:
+    """diffusers' name of a tensor or module that either layout names."""
     name = key.removeprefix("module.")
     for before, after in RENAMED:
         name = name.replace(before, after)

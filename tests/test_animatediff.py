@@ -13,14 +13,15 @@ from diffusers import MotionAdapter
 from safetensors.torch import load_file, save_file
 
 from actors.animatediff import AnimateDiffModel
+from actors.keyframe import KeyframeModel
 from actors.motion_adapter import load_adapter
-from actors.values import ClipRequest, ClipSettings, ModelError, ModelFiles
+from actors.values import ClipRequest, ClipSettings, Lora, ModelError, ModelFiles
 from pipeline.render.needs import weights
 from pipeline.story.workflow import WORKFLOWS
 
 from .conftest import EPISODE, refused
 from .original_layout import motion_file
-from .test_actors import HANA, SD, first_frame, words
+from .test_actors import ANIMATE, HANA, SD, STILLS, first_frame, words
 from .test_loading import forbidden
 
 SHORT = ClipSettings(96, 64, 4, 8, 2, 2.0, strength=1.0)
@@ -170,3 +171,76 @@ def test_inspect_prints_the_line_that_uses_a_file_of_motion_modules(modules, her
     assert "v3 for" in here("models", "inspect", modules / "v3.safetensors").out
     done = here("models", "inspect", modules / "v2" / "diffusion_pytorch_model.safetensors")
     assert done.code == 1 and "name the folder" in done.out
+
+
+QUERY = "transformer_blocks.0.attn1"
+STILL, MOVING = f"down_blocks.1.attentions.0.{QUERY}", f"down_blocks.1.motion_modules.0.{QUERY}"
+# How published files name `MODULE.to_q` and `MODULE.to_out.0`: (what MODULE becomes, name of the query's tensors, the output's, with alpha).
+WRITERS = {
+    "v3_sd15_adapter": (STILL, "{}.processor.to_q_lora.{}.weight", "{}.processor.to_out_lora.{}.weight"),
+    "bare": (STILL, "{}.to_q.lora_{}.weight", "{}.to_out.0.lora_{}.weight"),
+    "bare PEFT": (STILL, "{}.to_q.lora_{AB}.weight", "{}.to_out.0.lora_{AB}.weight"),
+    "diffusers, old": (STILL, "unet.{}.processor.to_q_lora.{}.weight", "unet.{}.processor.to_out_lora.{}.weight"),
+    "diffusers": (STILL, "unet.{}.to_q.lora.{}.weight", "unet.{}.to_out.0.lora.{}.weight"),
+    "motion, diffusers": (MOVING, "unet.{}.processor.to_q_lora.{}.weight", "unet.{}.processor.to_out_lora.{}.weight"),
+    "motion, original": (
+        MOVING.replace(f".{QUERY}", ".temporal_transformer.transformer_blocks.0.attention_blocks.0"),
+        "{}.processor.to_q_lora.{}.weight",
+        "{}.processor.to_out_lora.{}.weight",
+    ),
+}
+
+
+def published(file: Path, writer: str, alpha: float | None = None) -> dict[str, torch.Tensor]:
+    """A LoRA as a writer names its tensors. Returns the change that it should make to each module at weight 1."""
+    module, *names = WRITERS[writer]
+    rng, tensors, changes = torch.Generator().manual_seed(0), {}, {}
+    for name, part in zip(names, ("to_q", "to_out.0"), strict=True):
+        down, up = torch.randn(4, 64, generator=rng), torch.randn(64, 4, generator=rng)
+        for side, value in (("down", down), ("up", up)):
+            tensors[name.format(module, side, AB="A" if side == "down" else "B")] = value
+        if alpha:
+            tensors[name.format(module, "down", AB="A").split("_lora.")[0].split(".lora")[0] + ".alpha"] = torch.tensor(alpha)
+        changes[f"{MOVING if 'motion' in writer else STILL}.{part}"] = (alpha or 4) / 4 * up @ down
+    save_file(tensors, file)
+    return changes
+
+
+@pytest.mark.parametrize("alpha", [None, 2.0])
+@pytest.mark.parametrize("writer", WRITERS)
+def test_a_lora_of_animatediff_changes_each_module_as_its_file_says_whoever_wrote_it(tmp_path, writer, alpha):
+    changes = published(tmp_path / "a.safetensors", writer, alpha)
+    model = AnimateDiffModel("a", ANIMATE, SHORT)
+    plain = clip(model)
+    lora = Lora(str(tmp_path / "a.safetensors"), 0.5)
+    styled = clip(model, loras=(lora,))
+    layers = {name: layer for name, layer in model.pipe.unet.named_modules() if "lora0" in getattr(layer, "scaling", {})}
+    assert layers.keys() == changes.keys()
+    for name, layer in layers.items():
+        made = layer.scaling["lora0"] * layer.lora_B["lora0"].weight @ layer.lora_A["lora0"].weight
+        assert torch.allclose(made, 0.5 * changes[name], rtol=1e-3, atol=1e-6), name
+    assert not np.array_equal(plain, styled) and np.array_equal(clip(model), plain)
+
+
+def test_a_motion_lora_is_told_by_plan_where_nothing_moves(tmp_path, here, modules):
+    (tmp_path / "models").mkdir()
+    published(tmp_path / "models" / "pan.safetensors", "motion, original")
+    with pytest.raises(ModelError, match=r"pan.safetensors does not fit: it is a motion LoRA, which belongs to"):
+        KeyframeModel("k", SD, STILLS).prepare((Lora(str(tmp_path / "models" / "pan.safetensors")),))
+    mine(tmp_path, here, loras="[{file: pan.safetensors, weight: 0.8}]")
+    assert here("plan", "episode.yaml").code == 0
+    text = (tmp_path / "episode.yaml").read_text()
+    (tmp_path / "episode.yaml").write_text(text.replace("hana: {name: Hana,", "hana: {name: Hana, lora: {file: pan.safetensors},"))
+    refused(here("plan", "episode.yaml"), "character hana: lora", "it is a motion LoRA")
+    text = (WORKFLOWS / "sd15_keyframe_demo.yaml").read_text() + "loras: [{file: pan.safetensors, weight: 1.0}]\n"
+    (tmp_path / "stills.yaml").write_text(text.replace("sd15_keyframe_demo", "stills"))
+    (tmp_path / "episode.yaml").write_text(EPISODE.replace("sd15_keyframe_demo", "stills"))
+    here("workflows", "register", tmp_path / "stills.yaml")
+    refused(here("plan", "episode.yaml"), "workflow stills: loras", "it is a motion LoRA")
+
+
+@pytest.mark.parametrize("writer", ["motion, original", "motion, diffusers"])
+def test_inspect_tells_a_motion_lora(tmp_path, here, writer):
+    published(tmp_path / "pan.safetensors", writer)
+    done = here("models", "inspect", tmp_path / "pan.safetensors")
+    assert done.code == 0 and "motion LoRA, Stable Diffusion 1.5" in done.out and "use:     loras: [{file: pan.safetensors" in done.out

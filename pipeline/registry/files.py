@@ -11,7 +11,7 @@ from actors.files import check_folder, check_size
 from actors.folders import identify_folder, opened
 from actors.headers import read_header
 from actors.identify import Found, identify
-from actors.lora_keys import keys_of
+from actors.lora_keys import MOTION, keys_of
 from actors.values import Lora, ModelError, ModelFiles
 from pipeline import PROJECT
 from pipeline.story.errors import InputError
@@ -28,7 +28,8 @@ def files_of(workflow: Workflow, settings: Settings) -> ModelFiles:
     Raises:
         InputError: a path leads outside its folder, or a LoRA is missing.
     """
-    loras = tuple(lora_file(f"workflow {workflow.name}: loras", settings, x.file, x.weight) for x in workflow.loras)
+    where, motion = f"workflow {workflow.name}: loras", workflow.kind.motion_adapter
+    loras = tuple(lora_file(where, settings, x.file, x.weight, motion) for x in workflow.loras)
     adapter = str(model_path(settings, workflow.motion_adapter)) if workflow.motion_adapter else None
     base = str(model_path(settings, workflow.base)) if workflow.base else None
     return ModelFiles(str(model_path(settings, workflow.checkpoint)), adapter, loras, workflow.dtype, base)
@@ -45,16 +46,26 @@ def model_path(settings: Settings, name: str) -> Path:
     return inside(settings.models_dir, name, "model path")
 
 
-def lora_file(where: str, settings: Settings, name: str, weight: float) -> Lora:
+def lora_file(where: str, settings: Settings, name: str, weight: float, motion: bool = False) -> Lora:
+    """A LoRA of a workflow or a character.
+
+    Args:
+        where: who names it, for the error message. motion: whether it may change motion modules.
+
+    Raises:
+        InputError: the file is missing, is no LoRA, or would lose a part.
+    """
     path = model_path(settings, name)
     if not path.is_file():
         raise InputError(f"{where}: file {path} does not exist")
     if path.suffix != ".safetensors":
         raise InputError(f"{where}: file {path.name} is not a .safetensors file")
     try:
-        keys_of(str(path))
+        keys = keys_of(str(path))
     except ModelError as error:
         raise InputError(f"{where}: {error}") from error
+    if keys.motion and not motion:
+        raise InputError(f"{where}: LoRA {path.name} does not fit: {MOTION}")
     return Lora(str(path), weight)
 
 
