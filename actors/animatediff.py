@@ -59,9 +59,14 @@ class AnimateDiffModel(Model):
             height=s.height,
             num_inference_steps=s.num_inference_steps,
             enforce_inference_steps=False,
-            strength=s.strength,
+            strength=_of_a_step(s.strength, s.num_inference_steps),
             guidance_scale=s.guidance_scale,
             generator=generator(request.seed),
             output_type="pt",
         ).frames
         return self.end(requests, [proven_length(frames[0], s, "AnimateDiff")], started)
+
+
+def _of_a_step(strength: float, steps: int) -> float:
+    """The strength, or the least at which one step is taken: diffusers rounds their number down, and fails where none is left."""
+    return strength if int(steps * strength) else min(1.0, 1.5 / steps)

@@ -31,6 +31,7 @@ SCHEDULERS: dict[str, tuple[Any, dict[str, Any]] | None] = {
     "ddim": (diffusers.DDIMScheduler, {}),
     "euler": (diffusers.EulerDiscreteScheduler, {}),
     "euler_ancestral": (diffusers.EulerAncestralDiscreteScheduler, {}),
+    "lcm": (diffusers.LCMScheduler, {}),
     "dpmpp_2m_karras": (diffusers.DPMSolverMultistepScheduler, {"use_karras_sigmas": True, "algorithm_type": "dpmsolver++"}),
 }
 
@@ -84,13 +85,15 @@ def load_pipeline(cls: Any, files: ModelFiles, dtype: torch.dtype, device: str, 
     return pipe.to(device)
 
 
-def set_scheduler(pipe: Any, name: str, betas: str = "checkpoint") -> None:
-    """Give the pipeline the scheduler of that name, and another beta schedule unless `betas` is "checkpoint"."""
+def set_scheduler(pipe: Any, name: str, betas: str = "checkpoint", spacing: str = "checkpoint") -> None:
+    """Give the pipeline the scheduler of that name, and another beta schedule and spacing of timesteps unless these are "checkpoint"."""
     if name not in SCHEDULERS:
         raise ModelError(f"scheduler {name!r} is not known; it is one of {', '.join(SCHEDULERS)}")
     cls, extra = SCHEDULERS[name] or (type(pipe.scheduler), {})
     if betas != "checkpoint":
         extra = extra | {"beta_schedule": betas, "trained_betas": None}
+    if spacing != "checkpoint":
+        extra = extra | {"timestep_spacing": spacing}
     pipe.scheduler = cls.from_config(pipe.scheduler.config, **extra)  # type: ignore[attr-defined]
 
 

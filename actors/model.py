@@ -51,7 +51,7 @@ class Model:
         check_size(settings.width, settings.height, family.size_multiple)
         dtype = dtype_for(files.dtype, self.device, family.dtype)
         self.pipe = load_pipeline(self.pipeline, files, dtype, self.device, **parts)
-        set_scheduler(self.pipe, settings.scheduler, settings.beta_schedule)
+        set_scheduler(self.pipe, settings.scheduler, settings.beta_schedule, settings.timestep_spacing)
         self.loras, self.always, self.shots_loras = Loras(self.pipe, family.text_loras), files.loras, family.shots_loras
         self.loras.use(self.always)
 

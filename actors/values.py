@@ -76,7 +76,7 @@ class PromptReceipt:
 class KeyframeSettings:
     """Sampling of stills. width, height: pixels, multiples of 8. guidance_scale: 1 turns guidance off. batch_size: stills a call.
 
-    beta_schedule: of the scheduler; "checkpoint" leaves the checkpoint's own.
+    beta_schedule, timestep_spacing: of the scheduler; "checkpoint" leaves the checkpoint's own.
     """
 
     width: int
@@ -86,6 +86,7 @@ class KeyframeSettings:
     scheduler: str = "checkpoint"
     beta_schedule: str = "checkpoint"
     batch_size: int = 4
+    timestep_spacing: str = "checkpoint"
 
 
 # Default of fields that are filled on the device. Their values never pass through the driver.
@@ -111,8 +112,9 @@ class ClipSettings:
     num_frames: for LTX-Video, 1 more than a multiple of its temporal compression ratio; for AnimateDiff, 2 up to its
         motion adapter's length.
     strength: for LTX-Video, how closely frame 0 follows the keyframe (1: exactly). For AnimateDiff, how much noise is
-        added to the repeated keyframe (1: nothing of the keyframe is left).
-    beta_schedule: of AnimateDiff's scheduler; "checkpoint" leaves the checkpoint's own.
+        added to the repeated keyframe (1: nothing of the keyframe is left): of the num_inference_steps noise levels, the last
+        int(num_inference_steps * strength) are visited, and at least one.
+    beta_schedule, timestep_spacing: of AnimateDiff's scheduler; "checkpoint" leaves the checkpoint's own.
     timesteps: noise levels to visit, from 1000 down to 0, in place of those that num_inference_steps gives. They are visited as they
         are: nothing shifts them.
     image_cond_noise_scale, decode_timestep, decode_noise_scale: arguments of diffusers' LTXConditionPipeline.
@@ -134,6 +136,7 @@ class ClipSettings:
     decode_timestep: float = 0.0
     decode_noise_scale: float | None = None
     keyframe_crf: int | None = None
+    timestep_spacing: str = "checkpoint"
 
 
 @dataclass(frozen=True)

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import shutil
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from diffusers import MotionAdapter
+from diffusers import AnimateDiffVideoToVideoPipeline, EulerDiscreteScheduler, LCMScheduler, MotionAdapter
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from actors.animatediff import AnimateDiffModel
 from actors.keyframe import KeyframeModel
+from actors.loading import to_uint8
 from actors.motion_adapter import load_adapter
 from actors.values import ClipRequest, ClipSettings, Lora, ModelError, ModelFiles
 from pipeline.render.needs import weights
-from pipeline.story.workflow import WORKFLOWS
+from pipeline.story.errors import InputError
+from pipeline.story.workflow import WORKFLOWS, read_workflow
 
 from .conftest import EPISODE, refused
 from .original_layout import motion_file
@@ -244,3 +248,86 @@ def test_inspect_tells_a_motion_lora(tmp_path, here, writer):
     published(tmp_path / "pan.safetensors", writer)
     done = here("models", "inspect", tmp_path / "pan.safetensors")
     assert done.code == 0 and "motion LoRA, Stable Diffusion 1.5" in done.out and "use:     loras: [{file: pan.safetensors" in done.out
+
+
+def plainly(settings: ClipSettings, scheduler, adapter: Path = Path(ANIMATE.motion_adapter), prepare=lambda pipe: {}, seed: int = 1, keyframe: int = 3) -> np.ndarray:
+    """The clip that diffusers makes of the same request, called as its own documentation does. prepare(pipe): more arguments of the call."""
+    parts = {"text_encoder": None, "tokenizer": None, "motion_adapter": MotionAdapter.from_pretrained(adapter, local_files_only=True)}
+    pipe = AnimateDiffVideoToVideoPipeline.from_pretrained(SD.checkpoint, local_files_only=True, **parts)
+    pipe.scheduler = scheduler(pipe.scheduler.config)
+    more = prepare(pipe)
+    asked, s = request(seed, keyframe), settings
+    embeds = {name: torch.from_numpy(text.embeds)[None] for name, text in (("prompt_embeds", asked.prompt), ("negative_prompt_embeds", asked.negative))}
+    with torch.no_grad():
+        frames = pipe(
+            video=[[Image.fromarray(asked.keyframe)] * s.num_frames], **embeds, width=s.width, height=s.height, num_inference_steps=s.num_inference_steps,
+            strength=s.strength, guidance_scale=s.guidance_scale, generator=torch.Generator().manual_seed(seed), output_type="pt", **more,
+        ).frames[0]  # fmt: skip
+    return to_uint8(frames)[0]
+
+
+LCM = ClipSettings(96, 64, 4, 8, 4, 1.0, "lcm", "linear", strength=1.0)
+LIGHTNING = replace(LCM, scheduler="euler", timestep_spacing="trailing")
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.5])
+@pytest.mark.parametrize(
+    ("settings", "scheduler"),
+    [
+        (LCM, lambda config: LCMScheduler.from_config(config, beta_schedule="linear")),
+        (LIGHTNING, lambda config: EulerDiscreteScheduler.from_config(config, beta_schedule="linear", timestep_spacing="trailing")),
+    ],
+)
+def test_few_steps_are_those_of_a_plain_call_of_diffusers(settings, scheduler, strength):
+    settings = replace(settings, strength=strength)
+    model = AnimateDiffModel("a", ANIMATE, settings)
+    once = clip(model)
+    assert np.array_equal(once, plainly(settings, scheduler))
+    assert np.array_equal(once, clip(model)) and not np.array_equal(once, clip(model, seed=2)), "lcm's own noise comes from the seed too"
+    assert np.array_equal(clip(model), clip(AnimateDiffModel("b", ANIMATE, settings)))
+
+
+def visited(model: AnimateDiffModel) -> list[tuple[int, int]]:
+    """(noise level, frames in the batch) of each call of the denoiser while a clip is made."""
+    seen: list[tuple[int, int]] = []
+    hook = model.pipe.unet.register_forward_pre_hook(lambda _, args: seen.append((int(args[1]), args[0].shape[0])))
+    clip(model)
+    hook.remove()
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("settings", "levels"),
+    [
+        (LIGHTNING, [999, 749, 499, 249]),
+        (replace(LIGHTNING, strength=0.5), [499, 249]),
+        (replace(LIGHTNING, strength=0.1), [249]),
+        (replace(LCM, strength=0.1), [259]),
+        (replace(LCM, strength=0.1, num_inference_steps=1), [999]),
+    ],
+)
+def test_little_strength_and_few_steps_still_take_a_step_and_guidance_1_no_negative_pass(settings, levels):
+    assert visited(AnimateDiffModel("a", ANIMATE, settings)) == [(level, 1) for level in levels]
+    assert {batch for _, batch in visited(AnimateDiffModel("a", ANIMATE, replace(settings, guidance_scale=2.0)))} == {2}
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"timestep_spacing": "trailing", "scheduler": "lcm"}, "not to scheduler lcm"),
+        ({"scheduler": "lcm", "num_inference_steps": "60"}, "lcm takes at most 50"),
+    ],
+)
+def test_settings_of_few_steps_that_would_mean_nothing_are_refused(tmp_path, fields, sentence):
+    text = (WORKFLOWS / "animatediff_16_demo.yaml").read_text().replace("num_inference_steps: 16\n", "" if "num_inference_steps" in fields else "num_inference_steps: 4\n")
+    (tmp_path / "mine.yaml").write_text(text + "".join(f"{name}: {value}\n" for name, value in fields.items()))
+    with pytest.raises(InputError, match=sentence):
+        read_workflow(tmp_path / "mine.yaml")
+    (tmp_path / "ltx.yaml").write_text((WORKFLOWS / "ltx_video_2b.yaml").read_text() + "timestep_spacing: trailing\n")
+    with pytest.raises(InputError, match="timestep_spacing belongs to family stable_diffusion and animatediff"):
+        read_workflow(tmp_path / "ltx.yaml")
+
+
+def test_fields_of_animatediff_that_change_nothing_leave_a_workflows_digest_as_it_was():
+    written = read_workflow(WORKFLOWS / "animatediff_16.yaml").model_dump(mode="json")
+    assert not {"timestep_spacing", "ip_adapter", "image_encoder", "ip_adapter_scale", "context_length", "context_overlap"} & written.keys()

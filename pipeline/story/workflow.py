@@ -19,7 +19,8 @@ from .yaml_file import read_yaml
 WORKFLOWS = PROJECT / "configs" / "workflows"
 RETIRED = PROJECT / "archive" / "workflows"
 Action = Literal["new_seed", "new_keyframe", "give_up"]
-LATER_FIELDS = {"beta_schedule": "checkpoint", "base": None}  # fields that workflows got later, and the value that changes nothing
+# Fields that workflows got later, and the value that changes nothing.
+LATER_FIELDS = {"beta_schedule": "checkpoint", "base": None, "timestep_spacing": "checkpoint"}
 if TYPE_CHECKING:  # mypy cannot read a Literal that is built at run time
     FamilyName = str
 else:
@@ -53,6 +54,8 @@ Parameter = Literal[
     "num_inference_steps", "guidance_scale", "strength", "image_cond_noise_scale", "decode_timestep", "decode_noise_scale", "keyframe_crf"
 ]
 BetaSchedule = Literal["checkpoint", "linear", "scaled_linear"]
+TimestepSpacing = Literal["checkpoint", "leading", "linspace", "trailing"]
+LCM_STEPS = 50  # that diffusers' LCMScheduler chooses from
 WHOLE = ("num_inference_steps", "keyframe_crf")  # parameters that take only whole numbers
 
 
@@ -88,9 +91,14 @@ class Workflow(Written):
         None, description="LTX-Video only: noise levels to visit, 1000 down to 0"
     )
     guidance_scale: float = Field(ge=1, le=30)
-    scheduler: Literal["checkpoint", "ddim", "euler", "euler_ancestral", "dpmpp_2m_karras"] = "checkpoint"
+    scheduler: Literal["checkpoint", "ddim", "euler", "euler_ancestral", "dpmpp_2m_karras", "lcm"] = Field(
+        "checkpoint", description="lcm is for models of few steps, such as AnimateLCM, with guidance_scale 1 or little more"
+    )
     beta_schedule: BetaSchedule = Field(
         "checkpoint", description="of the noise; family animatediff takes linear if not given, as published motion modules were trained on"
+    )
+    timestep_spacing: TimestepSpacing = Field(
+        "checkpoint", description="of the scheduler's noise levels; AnimateDiff-Lightning wants trailing, with scheduler euler"
     )
     strength: float = Field(1.0, gt=0, le=1, description="clips only; see actors/values.py")
     image_cond_noise_scale: float = Field(0.0, ge=0, le=1)
@@ -150,6 +158,12 @@ class Workflow(Written):
         if self.beta_schedule != "checkpoint" and not kind.betas:
             having = [f.name for f in FAMILIES.values() if f.betas]
             raise ValueError(f"beta_schedule belongs to family {' and '.join(having)}, and only there")
+        if self.timestep_spacing != "checkpoint" and (not kind.betas or self.scheduler == "lcm"):
+            having = [f.name for f in FAMILIES.values() if f.betas]
+            raise ValueError(f"timestep_spacing belongs to family {' and '.join(having)}, and not to scheduler lcm, which has its own")
+        span = self.parameters.get("num_inference_steps")
+        if self.scheduler == "lcm" and max(self.num_inference_steps, span.maximum if span else 0) > LCM_STEPS:
+            raise ValueError(f"scheduler lcm takes at most {LCM_STEPS} num_inference_steps, and is meant for about 4")
         return self
 
     @property
