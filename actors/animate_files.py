@@ -5,12 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from .architectures import BY_WIDTH
 from .files import check_folder, read_config, read_json
 from .folders import identify_folder
 from .headers import read_header
 from .identify import identify
+from .ip_keys import ip_keys
 from .motion_keys import motion_keys
 from .values import ModelError
+
+CLIP_WIDTHS = {"projection_dim": 512, "hidden_size": 768}  # what transformers takes where a configuration does not tell
 
 
 def adapter_config(path: str) -> dict[str, Any]:
@@ -70,3 +74,30 @@ def check_length(num_frames: int, longest: int) -> None:
     """Raise ModelError unless a motion adapter makes that many frames. longest: its motion_max_seq_length."""
     if not 2 <= num_frames <= longest:
         raise ModelError(f"num_frames {num_frames} does not fit this motion adapter: it makes 2 to {longest} frames")
+
+
+def check_ip_adapter(file: str, encoder: str, checkpoint: str) -> None:
+    """Raise ModelError unless an IP-Adapter fits the image encoder and the checkpoint's UNet.
+
+    Args:
+        file: of the adapter. encoder: folder of CLIP's vision model. checkpoint: diffusers folder with the UNet's configuration.
+    """
+    if not Path(file).is_file():
+        raise ModelError(f"IP-Adapter {file} does not exist; put the file there, or correct the path")
+    header = read_header(Path(file))
+    keys = ip_keys(header)
+    if keys is None:
+        raise ModelError(f"IP-Adapter {file} is none: its tensors are of kind {identify(header).kind}")
+    if keys.faults:
+        raise ModelError(f"IP-Adapter {file}: {keys.faults[0]}")
+    text = read_config(checkpoint, "unet").get("cross_attention_dim")
+    if keys.text_width != text:
+        what = BY_WIDTH.get(keys.text_width, "a UNet")
+        raise ModelError(f"IP-Adapter {file} is for {what}, with text of width {keys.text_width}; the UNet of {checkpoint} reads {text}")
+    config = read_json(check_folder(encoder, "image encoder", part="config.json") / "config.json")
+    if "CLIPVisionModelWithProjection" not in (config.get("architectures") or []):
+        raise ModelError(f"image encoder {encoder} is none: a folder of transformers' CLIPVisionModelWithProjection is wanted")
+    width = config.get(keys.encoders_width, CLIP_WIDTHS[keys.encoders_width])
+    if keys.image_width != width:
+        told = f"its {keys.encoders_width} is {width}, and {keys.image_width} is wanted"
+        raise ModelError(f"image encoder {encoder} does not fit IP-Adapter {file}: {told}")

@@ -10,6 +10,7 @@ from PIL import Image
 from .animate_files import check_fit, check_length
 from .compress import compressed
 from .families import FAMILIES
+from .ip_adapter import add_ip_adapter
 from .loading import best_device, dtype_for, generator
 from .model import Model, proven_length
 from .motion_adapter import load_adapter
@@ -41,6 +42,11 @@ class AnimateDiffModel(Model):
         least = {"width": 64, "height": 64, "num_frames": 2, "num_inference_steps": 2, "strength": 1.0, "keyframe_crf": None}
         self.try_out(ClipRequest("trial", 0, keyframe=np.zeros((64, 64, 3), np.uint8)), **least)
 
+    def equip(self, files: ModelFiles, dtype: torch.dtype) -> None:
+        self.likeness = files.ip_adapter is not None
+        if files.ip_adapter and files.image_encoder:
+            add_ip_adapter(self.pipe, files.ip_adapter, files.image_encoder, files.folder, dtype, self.device)
+
     @torch.no_grad()
     def generate(self, requests: list[ClipRequest]) -> tuple[list[Receipt], list[np.ndarray]]:
         """Make one clip, uint8 RGB (num_frames, height, width, 3). A call takes exactly one request.
@@ -51,10 +57,13 @@ class AnimateDiffModel(Model):
         (request,) = requests
         s, started = self.begin(request)
         still = Image.fromarray(compressed(request.keyframe, s.keyframe_crf))
+        if self.likeness:
+            self.pipe.set_ip_adapter_scale(s.ip_adapter_scale)
         frames = self.pipe(
             video=[[still] * s.num_frames],
             prompt_embeds=self.embeddings([request.prompt.embeds]),
             negative_prompt_embeds=self.embeddings([request.negative.embeds]),
+            ip_adapter_image=Image.fromarray(request.keyframe) if self.likeness else None,
             width=s.width,
             height=s.height,
             num_inference_steps=s.num_inference_steps,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from .architectures import BY_WIDTH, FLUX, LTX, LTX_SIZES, REFINER, SD, SD2, SD3, SDXL, WAN
 from .headers import Header, Tensor
+from .ip_keys import ip_keys
 from .lora_keys import LoraKeys, lora_keys
 from .motion_keys import motion_keys
 
@@ -174,19 +175,17 @@ def _lora(header: Header) -> Found | None:
 
 
 def _ip_adapter(header: Header) -> Found | None:
-    t = header.tensors
-    if not any(n.startswith("ip_adapter.") for n in t) or not any(n.startswith("image_proj.") for n in t):
+    keys = ip_keys(header)
+    if keys is None:
         return None
-    width = next((x.shape[1] for n, x in t.items() if n.endswith("to_k_ip.weight")), 0)
-    plus = "plus: it reads patches of the picture" if _any(t, "image_proj.latents") else "plain: it reads the picture's one embedding"
-    return Found(
-        "IP-Adapter",
-        BY_WIDTH.get(width, f"text of width {width}"),
-        (),
-        (plus,),
-        ("Tower applies no IP-Adapter",),
-        _rest(t, "ip_adapter.", "image_proj."),
+    architecture = BY_WIDTH.get(keys.text_width, f"text of width {keys.text_width}")
+    faults = (*([f"Tower applies those of {SD} alone"] if architecture == SDXL else []), *keys.faults)
+    notes = (
+        f"{keys.kind}: {keys.reads}",
+        f"its image encoder's {keys.encoders_width} is {keys.image_width}" if keys.encoders_width else "",
     )
+    use = f"ip_adapter: {header.path.name}, and image_encoder: a folder of CLIP's vision model of that width" if not faults else ""
+    return Found("IP-Adapter", architecture, (), notes, faults, keys.unknown, "animatediff", use)
 
 
 def _embedding(header: Header) -> Found | None:

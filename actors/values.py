@@ -25,6 +25,7 @@ class Lora:
 class ModelFiles:
     """What to load: diffusers folders and safetensors files on the device's machine.
 
+    ip_adapter, image_encoder: a safetensors file, and the folder of the CLIP vision model that reads the keyframe for it.
     base: where the checkpoint is a single file, a diffusers folder of the same architecture with configurations and tokenizer.
     dtype: name of a torch type, or "auto". "auto" is float32 on a CPU; on a GPU it is bfloat16 for LTX-Video and float16
         for Stable Diffusion.
@@ -35,6 +36,13 @@ class ModelFiles:
     loras: tuple[Lora, ...] = ()
     dtype: str = "auto"
     base: str | None = None
+    ip_adapter: str | None = None
+    image_encoder: str | None = None
+
+    @property
+    def weights(self) -> list[str]:
+        """The files and folders whose weights a device holds, without LoRAs."""
+        return [p for p in (self.checkpoint, self.motion_adapter, self.ip_adapter, self.image_encoder) if p]
 
     @property
     def folder(self) -> str:
@@ -118,6 +126,7 @@ class ClipSettings:
     timesteps: noise levels to visit, from 1000 down to 0, in place of those that num_inference_steps gives. They are visited as they
         are: nothing shifts them.
     image_cond_noise_scale, decode_timestep, decode_noise_scale: arguments of diffusers' LTXConditionPipeline.
+    ip_adapter_scale: how much AnimateDiff attends to the keyframe, where there is an IP-Adapter; 0 is as without it.
     keyframe_crf: CRF, 0..51, at which the keyframe is compressed as H.264 before the model sees it (LTX-Video's own code
         uses 29, so that stills move more); None does not compress it.
     """
@@ -137,6 +146,7 @@ class ClipSettings:
     decode_noise_scale: float | None = None
     keyframe_crf: int | None = None
     timestep_spacing: str = "checkpoint"
+    ip_adapter_scale: float = 0.6
 
 
 @dataclass(frozen=True)

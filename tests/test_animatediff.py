@@ -10,22 +10,33 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import AnimateDiffVideoToVideoPipeline, EulerDiscreteScheduler, LCMScheduler, MotionAdapter
+from diffusers import (
+    AnimateDiffVideoToVideoPipeline,
+    DDIMScheduler,
+    EulerDiscreteScheduler,
+    LCMScheduler,
+    MotionAdapter,
+    UNet2DConditionModel,
+)
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from actors.animatediff import AnimateDiffModel
 from actors.keyframe import KeyframeModel
 from actors.loading import to_uint8
 from actors.motion_adapter import load_adapter
 from actors.values import ClipRequest, ClipSettings, Lora, ModelError, ModelFiles
+from pipeline.registry.open_catalog import open_catalog
+from pipeline.registry.workflows import Registry
 from pipeline.render.needs import weights
 from pipeline.story.errors import InputError
+from pipeline.story.settings import Settings
 from pipeline.story.workflow import WORKFLOWS, read_workflow
 
 from .conftest import EPISODE, refused
 from .original_layout import motion_file
-from .test_actors import ANIMATE, HANA, SD, STILLS, first_frame, words
+from .test_actors import ANIMATE, HANA, SD, STILLS, difference, first_frame, words
 from .test_loading import forbidden
 
 SHORT = ClipSettings(96, 64, 4, 8, 2, 2.0, strength=1.0)
@@ -331,3 +342,147 @@ def test_settings_of_few_steps_that_would_mean_nothing_are_refused(tmp_path, fie
 def test_fields_of_animatediff_that_change_nothing_leave_a_workflows_digest_as_it_was():
     written = read_workflow(WORKFLOWS / "animatediff_16.yaml").model_dump(mode="json")
     assert not {"timestep_spacing", "ip_adapter", "image_encoder", "ip_adapter_scale", "context_length", "context_overlap"} & written.keys()
+
+
+LIKE = replace(SHORT, ip_adapter_scale=0.8)
+
+
+@pytest.fixture(scope="module")
+def adapters(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder laid out as published: `models/plain.safetensors`, `models/plus.safetensors`, and `models/image_encoder/`; tiny and random."""
+    folder = tmp_path_factory.mktemp("adapters") / "models"
+    torch.manual_seed(0)
+    sizes = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4, image_size=32, patch_size=8)
+    for name, width in (("image_encoder", 16), ("wide_encoder", 24)):
+        CLIPVisionModelWithProjection(CLIPVisionConfig(projection_dim=width, **sizes)).save_pretrained(folder / name)
+    text = UNet2DConditionModel.load_config(SD.checkpoint, subfolder="unet")["cross_attention_dim"]
+    places = {}
+    unet = UNet2DConditionModel.from_pretrained(SD.checkpoint, subfolder="unet", local_files_only=True)
+    for n, name in enumerate(unet.attn_processors):
+        if "attn2" in name:
+            width = unet.get_submodule(name.removesuffix(".processor")).to_q.weight.shape[0]
+            places |= {f"ip_adapter.{n}.to_{part}_ip.weight": 0.3 * torch.randn(width, text) for part in "kv"}
+    plain = {"proj.weight": torch.randn(4 * text, 16), "proj.bias": torch.randn(4 * text), "norm.weight": torch.ones(text), "norm.bias": torch.zeros(text)}
+    plus = {"latents": torch.randn(1, 4, 64), "proj_in.weight": torch.randn(64, 32), "proj_in.bias": torch.zeros(64), "proj_out.weight": torch.randn(text, 64)}
+    plus |= {"proj_out.bias": torch.zeros(text), "norm_out.weight": torch.ones(text), "norm_out.bias": torch.zeros(text)}
+    for n in range(4):
+        shapes = {"0.to_q.weight": (64, 64), "0.to_kv.weight": (128, 64), "0.to_out.weight": (64, 64), "1.1.weight": (256, 64), "1.3.weight": (64, 256)}
+        plus |= {f"layers.{n}.{name}": 0.1 * torch.randn(shape) for name, shape in shapes.items()}
+        plus |= {f"layers.{n}.{norm}.{kind}": torch.ones(64) for norm in ("0.norm1", "0.norm2", "1.0") for kind in ("weight", "bias")}
+    for name, part in (("plain", plain), ("plus", plus)):
+        save_file({f"image_proj.{key}": value for key, value in part.items()} | places, folder / f"{name}.safetensors")
+    return folder
+
+
+def alike(adapters: Path, name: str = "plain", encoder: str = "image_encoder", **more) -> ModelFiles:
+    return replace(ANIMATE, ip_adapter=str(adapters / f"{name}.safetensors"), image_encoder=str(adapters / encoder), **more)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+@pytest.mark.parametrize("name", ["plain", "plus"])
+def test_an_ip_adapter_attends_to_the_keyframe_as_in_a_plain_call_of_diffusers(adapters, monkeypatch, name, guidance):
+    settings = replace(LIKE, guidance_scale=guidance)
+
+    def prepare(pipe):
+        pipe.load_ip_adapter(str(adapters.parent), subfolder="models", weight_name=f"{name}.safetensors", local_files_only=True)
+        pipe.set_ip_adapter_scale(settings.ip_adapter_scale)
+        return {"ip_adapter_image": Image.fromarray(first_frame(3))}
+
+    wanted = plainly(settings, lambda config: DDIMScheduler.from_config(config), prepare=prepare)
+    monkeypatch.setattr(socket.socket, "connect", forbidden)
+    model = AnimateDiffModel("a", alike(adapters, name), settings)
+    made, none = clip(model), clip(AnimateDiffModel("b", ANIMATE, settings))
+    assert np.array_equal(made, wanted) and not np.array_equal(made, none)
+    assert np.array_equal(clip(model, parameters=(("ip_adapter_scale", 0.0),)), none), "at scale 0 as without it"
+    assert np.array_equal(clip(model), made), "and nothing stays behind"
+
+
+def test_an_ip_adapter_alone_tells_keyframes_apart(adapters):
+    """At strength 1 nothing of the keyframe is left in the noise, so only the IP-Adapter can tell."""
+    model, other = AnimateDiffModel("a", alike(adapters), LIKE), AnimateDiffModel("b", ANIMATE, LIKE)
+    assert difference(clip(model, keyframe=3), clip(model, keyframe=4)) > 4 * difference(clip(other, keyframe=3), clip(other, keyframe=4))
+
+
+def test_an_ip_adapters_weights_lie_where_those_of_a_still_would(adapters):
+    tensors = load_file(adapters / "plain.safetensors")
+    parts = {part: {k.removeprefix(f"{part}."): v for k, v in tensors.items() if k.startswith(part)} for part in ("image_proj", "ip_adapter")}
+    unet = UNet2DConditionModel.from_pretrained(SD.checkpoint, subfolder="unet", local_files_only=True)
+    unet._load_ip_adapter_weights([parts])
+    moving = AnimateDiffModel("a", alike(adapters), LIKE).pipe.unet.attn_processors
+    for name, place in unet.attn_processors.items():
+        if "attn2" in name:
+            assert torch.equal(place.to_v_ip[0].weight, moving[name].to_v_ip[0].weight), name
+
+
+def test_loras_change_a_clip_with_an_ip_adapter_and_leave_nothing_behind(adapters, tmp_path):
+    published(tmp_path / "a.safetensors", "v3_sd15_adapter")
+    model = AnimateDiffModel("a", alike(adapters), LIKE)
+    plain, styled, again = clip(model), clip(model, loras=(Lora(str(tmp_path / "a.safetensors")),)), clip(model)
+    assert not np.array_equal(plain, styled) and np.array_equal(plain, again)
+
+
+XL_WIDTH = {"ip_adapter.1.to_k_ip.weight": torch.zeros(640, 2048)}
+
+
+@pytest.mark.parametrize(
+    ("name", "encoder", "values", "sentence"),
+    [
+        ("plain", "wide_encoder", None, "image encoder .* does not fit IP-Adapter .*: its projection_dim is 24, and 16 is wanted"),
+        ("plain", "missing", None, "image encoder .* does not exist"),
+        ("plain", "image_encoder", lambda t: t | {"ip_adapter.99.to_k_ip.weight": torch.zeros(64, 128)}, "does not fit this checkpoint: it has .* numbers"),
+        ("plain", "image_encoder", lambda t: {k: v for k, v in t.items() if k != "image_proj.norm.bias"}, "does not fit this checkpoint"),
+        ("plain", "image_encoder", lambda t: dict(sorted(t.items())[2:]), "does not fit this checkpoint"),
+        ("plain", "image_encoder", lambda t: t | {"lora.down": torch.zeros(2)}, "1 of its keys belong to no IP-Adapter, such as lora.down"),
+        ("plus", "image_encoder", lambda t: {k: v[:, :8].contiguous() if k == "image_proj.proj_in.weight" else v for k, v in t.items()}, "its hidden_size is 32, and 8 is wanted"),
+        ("plain", "image_encoder", lambda t: {k: v for k, v in t.items() if not k.startswith("ip_adapter")} | XL_WIDTH, "is for Stable Diffusion XL, with text of width 2048"),
+        ("plain", "image_encoder", lambda t: t | {"image_proj.perceiver_resampler.proj_in.weight": torch.zeros(8, 8), "image_proj.proj.0.weight": torch.zeros(8, 8)} if t.pop("image_proj.proj.weight") is not None else {}, "of kind FaceID"),
+        ("plain", "image_encoder", lambda t: {"a": torch.zeros(3)}, "is none: its tensors are of kind unknown"),
+    ],
+)  # fmt: skip
+def test_an_ip_adapter_that_does_not_fit_is_one_sentence(adapters, name, encoder, values, sentence):
+    if values:
+        changed(adapters / f"{name}.safetensors", "other", values)
+    with pytest.raises(ModelError, match=sentence):
+        AnimateDiffModel("a", alike(adapters, "other" if values else name, encoder), LIKE)
+
+
+def test_a_workflow_with_an_ip_adapter_is_checked_by_plan_and_its_files_are_in_its_digest(tmp_path, here, adapters):
+    models = Path(shutil.copytree(adapters, tmp_path / "models"))
+    mine(tmp_path, here, ip_adapter="plain.safetensors", image_encoder="image_encoder", ip_adapter_scale="0.5")
+    assert here("plan", "episode.yaml").code == 0
+    settings = Settings(models_dir=models)
+    registry = Registry(open_catalog(settings), settings)
+    workflow = read_workflow(tmp_path / "mine.yaml")
+    before, names = registry.prepare(workflow), registry.models(workflow)
+    assert {"plain.safetensors", "image_encoder"} <= names.keys() and before.files.ip_adapter == str(models / "plain.safetensors")
+    size = sum(weights([str(path)], False, "auto") for path in (models / "plain.safetensors", models / "image_encoder"))
+    assert weights(before.files.weights, False, "auto") - weights(replace(before.files, ip_adapter=None, image_encoder=None).weights, False, "auto") == size > 0
+    changed(models / "plain.safetensors", "new", lambda t: {k: v + 1 for k, v in t.items()}).rename(models / "plain.safetensors")
+    assert Registry(open_catalog(settings), settings).prepare(workflow).digest != before.digest
+    encoder = models / "image_encoder" / "model.safetensors"
+    other = Registry(open_catalog(settings), settings).prepare(workflow).digest
+    changed(encoder, "new", lambda t: {k: v + 1 for k, v in t.items()}).rename(encoder)
+    assert Registry(open_catalog(settings), settings).prepare(workflow).digest != other
+    shutil.rmtree(models / "image_encoder")
+    shutil.copytree(adapters / "wide_encoder", models / "image_encoder")
+    refused(here("plan", "episode.yaml"), "workflow mine: ip_adapter", "its projection_dim is 24, and 16 is wanted")
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "sentence"),
+    [
+        ("animatediff_16", "ip_adapter: a.safetensors", "ip_adapter and image_encoder belong together"),
+        ("animatediff_16", "ip_adapter_scale: 0.5", "ip_adapter_scale means nothing without ip_adapter"),
+        ("ltx_video_2b", "ip_adapter: a.safetensors\nimage_encoder: b", "ip_adapter belongs to family animatediff"),
+    ],
+)
+def test_fields_of_an_ip_adapter_that_would_mean_nothing_are_refused(tmp_path, file, line, sentence):
+    (tmp_path / "mine.yaml").write_text((WORKFLOWS / f"{file}.yaml").read_text() + line + "\n")
+    with pytest.raises(InputError, match=sentence):
+        read_workflow(tmp_path / "mine.yaml")
+
+
+def test_inspect_prints_the_line_that_uses_an_ip_adapter(adapters, here, tmp_path):
+    plain = changed(adapters / "plain.safetensors", "sd15", lambda t: {k: torch.zeros(8, 768) if "_ip" in k else v for k, v in t.items()})
+    done = here("models", "inspect", plain)
+    assert done.code == 0 and "use:     ip_adapter: sd15.safetensors" in done.out and "its image encoder's projection_dim is 16" in done.out

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
-from actors.animate_files import adapter_config, check_fit, check_length
+from actors.animate_files import adapter_config, check_fit, check_ip_adapter, check_length
 from actors.families import Family
 from actors.files import check_folder, check_size
 from actors.folders import identify_folder, opened
@@ -32,7 +32,9 @@ def files_of(workflow: Workflow, settings: Settings) -> ModelFiles:
     loras = tuple(lora_file(where, settings, x.file, x.weight, motion) for x in workflow.loras)
     adapter = str(model_path(settings, workflow.motion_adapter)) if workflow.motion_adapter else None
     base = str(model_path(settings, workflow.base)) if workflow.base else None
-    return ModelFiles(str(model_path(settings, workflow.checkpoint)), adapter, loras, workflow.dtype, base)
+    ip_adapter = str(model_path(settings, workflow.ip_adapter)) if workflow.ip_adapter else None
+    encoder = str(model_path(settings, workflow.image_encoder)) if workflow.image_encoder else None
+    return ModelFiles(str(model_path(settings, workflow.checkpoint)), adapter, loras, workflow.dtype, base, ip_adapter, encoder)
 
 
 def model_path(settings: Settings, name: str) -> Path:
@@ -91,6 +93,9 @@ def check_files(workflow: Workflow, files: ModelFiles) -> None:
             check_fit(files.motion_adapter, config, files.folder)
             field = "num_frames"
             check_length(workflow.num_frames or 0, config.get("motion_max_seq_length", 32))
+        field = "ip_adapter"
+        if files.ip_adapter and files.image_encoder:
+            check_ip_adapter(files.ip_adapter, files.image_encoder, files.folder)
     except ModelError as error:
         raise InputError(f"workflow {workflow.name}: {field}: {error}") from error
 
@@ -124,8 +129,7 @@ def state_of_files(workflow: Workflow, settings: Settings) -> str:
         check_files(workflow, files)
     except InputError as error:
         return str(error).removeprefix(f"workflow {workflow.name}: ")
-    folders = [files.checkpoint, *([files.motion_adapter] if files.motion_adapter else [])]
-    megabytes = sum(p.stat().st_size for folder in folders for p in opened(Path(folder))) / 1e6
+    megabytes = sum(p.stat().st_size for folder in files.weights for p in opened(Path(folder))) / 1e6
     return f"ready, {megabytes:,.1f} MB"
 
 

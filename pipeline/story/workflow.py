@@ -20,7 +20,10 @@ WORKFLOWS = PROJECT / "configs" / "workflows"
 RETIRED = PROJECT / "archive" / "workflows"
 Action = Literal["new_seed", "new_keyframe", "give_up"]
 # Fields that workflows got later, and the value that changes nothing.
-LATER_FIELDS = {"beta_schedule": "checkpoint", "base": None, "timestep_spacing": "checkpoint"}
+LATER_FIELDS = {
+    "beta_schedule": "checkpoint", "base": None, "timestep_spacing": "checkpoint",
+    "ip_adapter": None, "image_encoder": None, "ip_adapter_scale": 0.6,
+}  # fmt: skip
 if TYPE_CHECKING:  # mypy cannot read a Literal that is built at run time
     FamilyName = str
 else:
@@ -51,8 +54,9 @@ class Retry(Written):
 
 
 Parameter = Literal[
-    "num_inference_steps", "guidance_scale", "strength", "image_cond_noise_scale", "decode_timestep", "decode_noise_scale", "keyframe_crf"
-]
+    "num_inference_steps", "guidance_scale", "strength", "image_cond_noise_scale", "decode_timestep", "decode_noise_scale", "keyframe_crf",
+    "ip_adapter_scale",
+]  # fmt: skip
 BetaSchedule = Literal["checkpoint", "linear", "scaled_linear"]
 TimestepSpacing = Literal["checkpoint", "leading", "linspace", "trailing"]
 LCM_STEPS = 50  # that diffusers' LCMScheduler chooses from
@@ -80,6 +84,9 @@ class Workflow(Written):
         None, description="where the checkpoint is one .safetensors file: a diffusers folder of the same architecture, for what it lacks"
     )
     motion_adapter: str | None = Field(None, description="AnimateDiff only; as checkpoint")
+    ip_adapter: str | None = Field(None, description="AnimateDiff only: a .safetensors file, through which clips attend to their keyframe")
+    image_encoder: str | None = Field(None, description="for ip_adapter: folder of the CLIP vision model that it was trained with")
+    ip_adapter_scale: float = Field(0.6, ge=0, le=2, description="for ip_adapter: how much the keyframe counts beside the prompt")
     loras: list[Lora] = Field(default_factory=list)
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     width: int = Field(ge=32, le=4096)
@@ -158,6 +165,13 @@ class Workflow(Written):
         if self.beta_schedule != "checkpoint" and not kind.betas:
             having = [f.name for f in FAMILIES.values() if f.betas]
             raise ValueError(f"beta_schedule belongs to family {' and '.join(having)}, and only there")
+        if (self.ip_adapter is None) != (self.image_encoder is None):
+            raise ValueError("ip_adapter and image_encoder belong together")
+        if self.ip_adapter is not None and "ip_adapter_scale" not in kind.own:
+            having = [f.name for f in FAMILIES.values() if "ip_adapter_scale" in f.own]
+            raise ValueError(f"ip_adapter belongs to family {' and '.join(having)}, and only there")
+        if self.ip_adapter is None and (self.ip_adapter_scale != LATER_FIELDS["ip_adapter_scale"] or "ip_adapter_scale" in self.parameters):
+            raise ValueError("ip_adapter_scale means nothing without ip_adapter")
         if self.timestep_spacing != "checkpoint" and (not kind.betas or self.scheduler == "lcm"):
             having = [f.name for f in FAMILIES.values() if f.betas]
             raise ValueError(f"timestep_spacing belongs to family {' and '.join(having)}, and not to scheduler lcm, which has its own")
