@@ -70,10 +70,28 @@ def _told(values: Any) -> str:
     return ", ".join(map(str, values or ["are not told"]))
 
 
-def check_length(num_frames: int, longest: int) -> None:
-    """Raise ModelError unless a motion adapter makes that many frames. longest: its motion_max_seq_length."""
-    if not 2 <= num_frames <= longest:
-        raise ModelError(f"num_frames {num_frames} does not fit this motion adapter: it makes 2 to {longest} frames")
+def check_length(num_frames: int, longest: int, context: int | None = None, overlap: int = 0) -> None:
+    """Raise ModelError unless a motion adapter makes that many frames.
+
+    Args:
+        longest: its motion_max_seq_length. context, overlap: frames of a window, and those that it shares with the next; None for one
+            window that holds the whole clip.
+    """
+    if context is None:
+        if not 2 <= num_frames <= longest:
+            told = f"it makes 2 to {longest} frames, and more only with a context_length"
+            raise ModelError(f"num_frames {num_frames} does not fit this motion adapter: {told}")
+        return
+    if not 2 <= context <= longest:
+        raise ModelError(f"context_length {context} does not fit this motion adapter: it makes 2 to {longest} frames at once")
+    if overlap >= context:
+        raise ModelError(f"context_overlap {overlap} is not less than context_length {context}")
+    # Where the last window is not a whole step away, diffusers divides its frames by another weight than it multiplied them by.
+    step = context - overlap
+    if num_frames < context or (num_frames - context) % step:
+        near = context + step * max(0, round((num_frames - context) / step))
+        told = f"{context} + {step}k frames do, such as {near}"
+        raise ModelError(f"num_frames {num_frames} does not fit windows of {context} that share {overlap}: {told}")
 
 
 def check_ip_adapter(file: str, encoder: str, checkpoint: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from diffusers import AnimateDiffVideoToVideoPipeline
@@ -17,6 +19,21 @@ from .motion_adapter import load_adapter
 from .values import ClipRequest, ClipSettings, ModelError, ModelFiles, Receipt
 
 
+class WindowsPipeline(AnimateDiffVideoToVideoPipeline):
+    """diffusers' pipeline, which for windows of a long clip (FreeNoise) takes prompts as text alone: here their embeddings serve."""
+
+    def _encode_prompt_free_noise(
+        self,
+        num_frames: int,
+        do_classifier_free_guidance: bool,
+        prompt_embeds: torch.Tensor,
+        negative_prompt_embeds: torch.Tensor,
+        **_: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        texts = [negative_prompt_embeds, prompt_embeds] if do_classifier_free_guidance else [prompt_embeds]
+        return torch.cat([text.repeat_interleave(num_frames, dim=0) for text in texts]), negative_prompt_embeds
+
+
 class AnimateDiffModel(Model):
     """A Stable Diffusion checkpoint and a motion adapter that animate keyframes.
 
@@ -28,7 +45,7 @@ class AnimateDiffModel(Model):
     """
 
     family = "animatediff"
-    pipeline = AnimateDiffVideoToVideoPipeline
+    pipeline = WindowsPipeline
 
     def __init__(self, identity: str, files: ModelFiles, settings: ClipSettings, device: str | None = None):
         if files.motion_adapter is None:
@@ -37,12 +54,17 @@ class AnimateDiffModel(Model):
             raise ModelError(f"strength {settings.strength} is not between 0 and 1")
         adapter = load_adapter(files.motion_adapter, dtype_for(files.dtype, device or best_device(), FAMILIES[self.family].dtype))
         check_fit(files.motion_adapter, adapter.config, files.folder)
-        check_length(settings.num_frames, adapter.config.motion_max_seq_length)
+        check_length(settings.num_frames, adapter.config.motion_max_seq_length, settings.context_length, settings.context_overlap)
         super().__init__(identity, files, settings, device, motion_adapter=adapter)
-        least = {"width": 64, "height": 64, "num_frames": 2, "num_inference_steps": 2, "strength": 1.0, "keyframe_crf": None}
+        shortest = settings.context_length or 2
+        least = {"width": 64, "height": 64, "num_frames": shortest, "num_inference_steps": 2, "strength": 1.0, "keyframe_crf": None}
         self.try_out(ClipRequest("trial", 0, keyframe=np.zeros((64, 64, 3), np.uint8)), **least)
 
     def equip(self, files: ModelFiles, dtype: torch.dtype) -> None:
+        s = self.settings
+        if s.context_length:
+            self.pipe.enable_free_noise(s.context_length, s.context_length - s.context_overlap)
+            self.pipe.unet.eval()
         self.likeness = files.ip_adapter is not None
         if files.ip_adapter and files.image_encoder:
             add_ip_adapter(self.pipe, files.ip_adapter, files.image_encoder, files.folder, dtype, self.device)

@@ -83,7 +83,7 @@ TABLE = (
         8,
         "float16",
         (*GENERAL, "strength", "keyframe_crf", "ip_adapter_scale"),
-        own=("ip_adapter_scale",),
+        own=("ip_adapter_scale", "context_length", "context_overlap"),
         checkpoints="stable_diffusion",
         motion_adapter=True,
         betas="linear",  # published motion modules were trained so; on a checkpoint's own betas their clips are washed out

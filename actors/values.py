@@ -118,7 +118,7 @@ class ClipSettings:
     """Sampling of clips.
 
     num_frames: for LTX-Video, 1 more than a multiple of its temporal compression ratio; for AnimateDiff, 2 up to its
-        motion adapter's length.
+        motion adapter's length, and any number of windows where there is a context_length.
     strength: for LTX-Video, how closely frame 0 follows the keyframe (1: exactly). For AnimateDiff, how much noise is
         added to the repeated keyframe (1: nothing of the keyframe is left): of the num_inference_steps noise levels, the last
         int(num_inference_steps * strength) are visited, and at least one.
@@ -126,6 +126,8 @@ class ClipSettings:
     timesteps: noise levels to visit, from 1000 down to 0, in place of those that num_inference_steps gives. They are visited as they
         are: nothing shifts them.
     image_cond_noise_scale, decode_timestep, decode_noise_scale: arguments of diffusers' LTXConditionPipeline.
+    context_length, context_overlap: AnimateDiff moves that many frames at once, in windows that share context_overlap frames with the
+        next (FreeNoise, arXiv 2310.15169); None moves the whole clip at once.
     ip_adapter_scale: how much AnimateDiff attends to the keyframe, where there is an IP-Adapter; 0 is as without it.
     keyframe_crf: CRF, 0..51, at which the keyframe is compressed as H.264 before the model sees it (LTX-Video's own code
         uses 29, so that stills move more); None does not compress it.
@@ -147,6 +149,8 @@ class ClipSettings:
     keyframe_crf: int | None = None
     timestep_spacing: str = "checkpoint"
     ip_adapter_scale: float = 0.6
+    context_length: int | None = None
+    context_overlap: int = 4
 
 
 @dataclass(frozen=True)

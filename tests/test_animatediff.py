@@ -18,6 +18,7 @@ from diffusers import (
     MotionAdapter,
     UNet2DConditionModel,
 )
+from diffusers.models.attention import FreeNoiseTransformerBlock
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
@@ -261,14 +262,16 @@ def test_inspect_tells_a_motion_lora(tmp_path, here, writer):
     assert done.code == 0 and "motion LoRA, Stable Diffusion 1.5" in done.out and "use:     loras: [{file: pan.safetensors" in done.out
 
 
-def plainly(settings: ClipSettings, scheduler, adapter: Path = Path(ANIMATE.motion_adapter), prepare=lambda pipe: {}, seed: int = 1, keyframe: int = 3) -> np.ndarray:
-    """The clip that diffusers makes of the same request, called as its own documentation does. prepare(pipe): more arguments of the call."""
-    parts = {"text_encoder": None, "tokenizer": None, "motion_adapter": MotionAdapter.from_pretrained(adapter, local_files_only=True)}
-    pipe = AnimateDiffVideoToVideoPipeline.from_pretrained(SD.checkpoint, local_files_only=True, **parts)
+def plainly(settings: ClipSettings, scheduler, adapter: Path = Path(ANIMATE.motion_adapter), prepare=lambda pipe: {}, seed: int = 1, keyframe: int = 3, texts: bool = False) -> np.ndarray:
+    """The clip that diffusers makes of the same request, called as its own documentation does. prepare(pipe): more arguments of the call. texts: the prompts are given as text."""
+    parts = {} if texts else {"text_encoder": None, "tokenizer": None}
+    parts |= {"motion_adapter": MotionAdapter.from_pretrained(adapter, local_files_only=True)}
+    pipe = AnimateDiffVideoToVideoPipeline.from_pretrained(SD.checkpoint, dtype=torch.float32, local_files_only=True, **parts)
     pipe.scheduler = scheduler(pipe.scheduler.config)
     more = prepare(pipe)
     asked, s = request(seed, keyframe), settings
     embeds = {name: torch.from_numpy(text.embeds)[None] for name, text in (("prompt_embeds", asked.prompt), ("negative_prompt_embeds", asked.negative))}
+    embeds = {"prompt": HANA, "negative_prompt": ""} if texts else embeds
     with torch.no_grad():
         frames = pipe(
             video=[[Image.fromarray(asked.keyframe)] * s.num_frames], **embeds, width=s.width, height=s.height, num_inference_steps=s.num_inference_steps,
@@ -486,3 +489,86 @@ def test_inspect_prints_the_line_that_uses_an_ip_adapter(adapters, here, tmp_pat
     plain = changed(adapters / "plain.safetensors", "sd15", lambda t: {k: torch.zeros(8, 768) if "_ip" in k else v for k, v in t.items()})
     done = here("models", "inspect", plain)
     assert done.code == 0 and "use:     ip_adapter: sd15.safetensors" in done.out and "its image encoder's projection_dim is 16" in done.out
+
+
+LONG = ClipSettings(96, 64, 12, 8, 2, 2.0, strength=1.0, context_length=8, context_overlap=4)
+
+
+@pytest.fixture(scope="module")
+def eight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A motion adapter that makes at most eight frames."""
+    folder = tmp_path_factory.mktemp("eight") / "eight"
+    torch.manual_seed(0)
+    MotionAdapter((32, 64, 96), 1, motion_norm_num_groups=16, motion_max_seq_length=8).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_a_clip_longer_than_its_motion_adapter_is_that_of_a_plain_call_of_diffusers(eight, guidance):
+    settings = replace(LONG, guidance_scale=guidance)
+    model = AnimateDiffModel("a", files(eight), settings)
+    made = clip(model)
+    wanted = plainly(settings, lambda c: DDIMScheduler.from_config(c), eight, lambda pipe: pipe.enable_free_noise(8, 4) or {}, texts=True)
+    assert made.shape == (12, 64, 96, 3) and np.abs(made.astype(int) - wanted.astype(int)).max() <= 1, "prompts are interpolated with themselves there"
+    assert np.array_equal(made, clip(model)) and not np.array_equal(made, clip(model, seed=2))
+    assert difference(made[0], made[11]) > 0 and difference(made[3], made[8]) > 0
+
+
+def test_windows_change_a_clip_that_would_fit_at_once_and_motion_loras_reach_them(tmp_path):
+    at_once, windows = AnimateDiffModel("a", ANIMATE, replace(LONG, context_length=None)), AnimateDiffModel("b", ANIMATE, LONG)
+    plain = clip(windows)
+    assert not np.array_equal(clip(at_once), plain)
+    published(tmp_path / "pan.safetensors", "motion, original")
+    assert not np.array_equal(clip(windows, loras=(Lora(str(tmp_path / "pan.safetensors")),)), plain) and np.array_equal(clip(windows), plain)
+
+
+@pytest.mark.parametrize(
+    ("frames", "context", "overlap", "sentence"),
+    [
+        (12, None, 4, "it makes 2 to 8 frames, and more only with a context_length"),
+        (12, 9, 4, "context_length 9 does not fit this motion adapter: it makes 2 to 8"),
+        (12, 8, 8, "context_overlap 8 is not less than context_length 8"),
+        (13, 8, 4, r"num_frames 13 does not fit windows of 8 that share 4: 8 \+ 4k frames do, such as 12"),
+        (6, 8, 4, "such as 8"),
+    ],
+)
+def test_lengths_that_windows_cannot_make_are_one_sentence(eight, frames, context, overlap, sentence):
+    settings = replace(LONG, num_frames=frames, context_length=context, context_overlap=overlap)
+    with pytest.raises(ModelError, match=sentence):
+        AnimateDiffModel("a", files(eight), settings)
+
+
+def test_diffusers_still_weighs_the_last_frames_wrongly_where_windows_do_not_end_with_the_clip():
+    """Why such lengths are refused. When this fails, they may be allowed."""
+    block = FreeNoiseTransformerBlock(8, 2, 4, double_self_attention=True, context_length=8, context_stride=4).eval()
+    for name, value in block.named_parameters():
+        if "norm" not in name:
+            torch.nn.init.zeros_(value)  # so that nothing is added, and the frames should come back as they are
+    with torch.no_grad():
+        whole, rest = (block(torch.ones(1, frames, 8)) for frames in (12, 14))
+    assert torch.allclose(whole, torch.ones_like(whole)) and not torch.allclose(rest, torch.ones_like(rest))
+
+
+def test_a_workflow_of_a_long_clip_is_checked_by_plan(tmp_path, here):
+    mine(tmp_path, here, num_frames="40", context_length="16")
+    done = here("plan", "episode.yaml")
+    assert done.code == 0, done.err
+    for number, (frames, context, sentence) in enumerate([("41", "16", "such as 40"), ("64", "64", "2 to 32 frames at once")], 2):
+        text = (tmp_path / "mine.yaml").read_text().replace("num_frames: 40", f"num_frames: {frames}").replace("context_length: 16", f"context_length: {context}")
+        (tmp_path / "mine.yaml").write_text(text.replace("version: 1", f"version: {number}"))
+        here("workflows", "register", tmp_path / "mine.yaml")
+        refused(here("plan", "episode.yaml"), "workflow mine: num_frames", sentence)
+        mine(tmp_path, here, num_frames="40", context_length="16")
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "sentence"),
+    [
+        ("animatediff_16", "context_overlap: 5", "context_overlap means nothing without context_length"),
+        ("ltx_video_2b", "context_length: 16", "context_length belongs to family animatediff"),
+    ],
+)
+def test_fields_of_windows_that_would_mean_nothing_are_refused(tmp_path, file, line, sentence):
+    (tmp_path / "mine.yaml").write_text((WORKFLOWS / f"{file}.yaml").read_text() + line + "\n")
+    with pytest.raises(InputError, match=sentence):
+        read_workflow(tmp_path / "mine.yaml")

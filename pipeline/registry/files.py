@@ -92,7 +92,8 @@ def check_files(workflow: Workflow, files: ModelFiles) -> None:
             config = adapter_config(files.motion_adapter)
             check_fit(files.motion_adapter, config, files.folder)
             field = "num_frames"
-            check_length(workflow.num_frames or 0, config.get("motion_max_seq_length", 32))
+            longest = config.get("motion_max_seq_length", 32)
+            check_length(workflow.num_frames or 0, longest, workflow.context_length, workflow.context_overlap)
         field = "ip_adapter"
         if files.ip_adapter and files.image_encoder:
             check_ip_adapter(files.ip_adapter, files.image_encoder, files.folder)

@@ -22,7 +22,7 @@ Action = Literal["new_seed", "new_keyframe", "give_up"]
 # Fields that workflows got later, and the value that changes nothing.
 LATER_FIELDS = {
     "beta_schedule": "checkpoint", "base": None, "timestep_spacing": "checkpoint",
-    "ip_adapter": None, "image_encoder": None, "ip_adapter_scale": 0.6,
+    "ip_adapter": None, "image_encoder": None, "ip_adapter_scale": 0.6, "context_length": None, "context_overlap": 4,
 }  # fmt: skip
 if TYPE_CHECKING:  # mypy cannot read a Literal that is built at run time
     FamilyName = str
@@ -93,6 +93,10 @@ class Workflow(Written):
     height: int = Field(ge=32, le=4096)
     num_frames: int | None = Field(None, ge=2, le=1025, description="clips only")
     fps: float | None = Field(None, gt=0, le=120, description="clips only: the rate that the model's frames are meant for")
+    context_length: int | None = Field(
+        None, ge=2, le=1025, description="AnimateDiff only: frames moved at once, for clips longer than the motion adapter's (FreeNoise)"
+    )
+    context_overlap: int = Field(4, ge=0, le=1024, description="for context_length: frames that a window shares with the next")
     num_inference_steps: int = Field(ge=1, le=1000)
     timesteps: list[Annotated[float, Field(ge=0, le=1000)]] | None = Field(
         None, description="LTX-Video only: noise levels to visit, 1000 down to 0"
@@ -172,6 +176,11 @@ class Workflow(Written):
             raise ValueError(f"ip_adapter belongs to family {' and '.join(having)}, and only there")
         if self.ip_adapter is None and (self.ip_adapter_scale != LATER_FIELDS["ip_adapter_scale"] or "ip_adapter_scale" in self.parameters):
             raise ValueError("ip_adapter_scale means nothing without ip_adapter")
+        if self.context_length is not None and "context_length" not in kind.own:
+            having = [f.name for f in FAMILIES.values() if "context_length" in f.own]
+            raise ValueError(f"context_length belongs to family {' and '.join(having)}, and only there")
+        if self.context_length is None and self.context_overlap != LATER_FIELDS["context_overlap"]:
+            raise ValueError("context_overlap means nothing without context_length")
         if self.timestep_spacing != "checkpoint" and (not kind.betas or self.scheduler == "lcm"):
             having = [f.name for f in FAMILIES.values() if f.betas]
             raise ValueError(f"timestep_spacing belongs to family {' and '.join(having)}, and not to scheduler lcm, which has its own")
