@@ -23,7 +23,7 @@ def adapter_config(path: str) -> dict[str, Any]:
     Raises:
         ModelError: it is missing, is something else, or is not whole.
     """
-    if path.endswith(".safetensors") and not Path(path).is_dir():
+    if Path(path).is_file() or (path.endswith(".safetensors") and not Path(path).is_dir()):
         return _config_of_file(Path(path))
     folder = check_folder(path, "motion adapter", part="config.json")
     found = identify_folder(folder)

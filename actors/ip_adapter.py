@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from diffusers.models.attention_processor import IPAdapterAttnProcessor, IPAdapterAttnProcessor2_0
 from safetensors.torch import load_file
-from transformers import CLIPImageProcessorPil, CLIPVisionModelWithProjection
+from transformers import CLIPVisionModelWithProjection
 
 from .animate_files import check_ip_adapter
 from .files import in_one_line
@@ -24,6 +24,8 @@ def add_ip_adapter(pipe: Any, file: str, encoder: str, checkpoint: str, dtype: t
     Raises:
         ModelError: one of them cannot be loaded, they do not fit each other or the checkpoint, or a tensor of the file has no place.
     """
+    from transformers import CLIPImageProcessorPil  # only here: older releases have none, and run everything else
+
     check_ip_adapter(file, encoder, checkpoint)
     reader = _image_encoder(encoder, dtype).to(device)
     size = reader.config.image_size

@@ -27,15 +27,15 @@ from actors.animatediff import AnimateDiffModel
 from actors.keyframe import KeyframeModel
 from actors.loading import to_uint8
 from actors.motion_adapter import load_adapter
-from actors.values import ClipRequest, ClipSettings, Lora, ModelError, ModelFiles
+from actors.values import ClipRequest, ClipSettings, KeyframeRequest, Lora, ModelError, ModelFiles
 from pipeline.registry.open_catalog import open_catalog
 from pipeline.registry.workflows import Registry
 from pipeline.render.needs import weights
 from pipeline.story.errors import InputError
 from pipeline.story.settings import Settings
-from pipeline.story.workflow import WORKFLOWS, read_workflow
+from pipeline.story.workflow import LATER_FIELDS, WORKFLOWS, Workflow, read_workflow
 
-from .conftest import EPISODE, refused
+from .conftest import EPISODE, refused, takes_of, tower
 from .original_layout import motion_file
 from .test_actors import ANIMATE, HANA, SD, STILLS, difference, first_frame, words
 from .test_loading import forbidden
@@ -174,6 +174,15 @@ def test_a_workflow_of_motion_modules_in_one_file_is_checked_by_plan(tmp_path, h
     refused(here("plan", "episode.yaml"), "workflow mine: motion_adapter", "does not fit the UNet of")
     file.unlink()
     refused(here("plan", "episode.yaml"), "workflow mine: motion_adapter", "does not exist")
+
+
+def test_a_pickle_is_told_for_what_it_is_and_a_motion_adapter_makes_no_workflow_by_itself(tmp_path, here, modules):
+    (tmp_path / "models").mkdir()
+    shutil.copy(modules / "v3.safetensors", tmp_path / "models")
+    refused(here("models", "import", "models/v3.safetensors", "--as", "mine"), "of kind motion module", "motion_adapter: v3.safetensors")
+    (tmp_path / "models" / "mm_sd_v15_v2.ckpt").write_bytes(b"PK\x03\x04 a zip of pickles")
+    mine(tmp_path, here, motion_adapter="mm_sd_v15_v2.ckpt")
+    refused(here("plan", "episode.yaml"), "workflow mine: motion_adapter", "is a pickle, which is a program")
 
 
 def test_frames_beyond_a_motion_adapter_are_told_by_plan(tmp_path, here):
@@ -340,6 +349,20 @@ def test_settings_of_few_steps_that_would_mean_nothing_are_refused(tmp_path, fie
     (tmp_path / "ltx.yaml").write_text((WORKFLOWS / "ltx_video_2b.yaml").read_text() + "timestep_spacing: trailing\n")
     with pytest.raises(InputError, match="timestep_spacing belongs to family stable_diffusion and animatediff"):
         read_workflow(tmp_path / "ltx.yaml")
+
+
+def test_stills_take_the_scheduler_and_the_spacing_that_their_workflow_names():
+    model = KeyframeModel("k", SD, replace(STILLS, scheduler="euler", timestep_spacing="trailing", num_inference_steps=4, batch_size=1))
+    model.pipe.scheduler.set_timesteps(4)
+    assert [int(t) for t in model.pipe.scheduler.timesteps] == [999, 749, 499, 249]
+    model = KeyframeModel("k", SD, replace(STILLS, scheduler="lcm", num_inference_steps=4, batch_size=1))
+    asked = KeyframeRequest("t", 1, prompt=words(HANA), negative=words(""))
+    assert np.array_equal(model.generate([asked])[1][0], model.generate([asked])[1][0])
+
+
+def test_later_fields_are_left_out_at_their_defaults():
+    for name, value in LATER_FIELDS.items():
+        assert Workflow.model_fields[name].default == value, name
 
 
 def test_fields_of_animatediff_that_change_nothing_leave_a_workflows_digest_as_it_was():
@@ -572,3 +595,37 @@ def test_fields_of_windows_that_would_mean_nothing_are_refused(tmp_path, file, l
     (tmp_path / "mine.yaml").write_text((WORKFLOWS / f"{file}.yaml").read_text() + line + "\n")
     with pytest.raises(InputError, match=sentence):
         read_workflow(tmp_path / "mine.yaml")
+
+
+def everything(adapters: Path, modules: Path, lora: Path) -> ModelFiles:
+    return alike(adapters, "plus", motion_adapter=str(modules / "v2.safetensors"), loras=(Lora(str(lora), 0.5),))
+
+
+def test_all_of_it_together_in_16_bits_stays_near_32(adapters, modules, tmp_path):
+    published(tmp_path / "pan.safetensors", "motion, original")
+    few = dict(num_frames=6, context_length=4, context_overlap=2, guidance_scale=1.0)
+    settings = replace(LONG, scheduler="lcm", beta_schedule="linear", ip_adapter_scale=0.5, **few)
+    found = everything(adapters, modules, tmp_path / "pan.safetensors")
+    half, whole = (AnimateDiffModel("a", replace(found, dtype=dtype), settings) for dtype in ("float16", "float32"))
+    assert {p.dtype for part in (half.pipe.unet, half.pipe.image_encoder) for p in part.parameters()} == {torch.float16}
+    assert difference(clip(half), clip(whole)) < 1
+
+
+@pytest.mark.ray
+def test_a_workflow_of_all_of_it_renders_its_clips(adapters, modules, tmp_path):
+    models = Path(shutil.copytree(adapters, tmp_path / "models"))
+    shutil.copy(modules / "v2.safetensors", models)
+    published(models / "pan.safetensors", "motion, original")
+    lines = {
+        "name": "mine", "version": "1", "motion_adapter": "v2.safetensors", "ip_adapter": "plus.safetensors", "image_encoder": "image_encoder",
+        "ip_adapter_scale": "0.5", "loras": "[{file: pan.safetensors, weight: 0.5}]", "num_frames": "20", "context_length": "8", "scheduler": "lcm",
+        "num_inference_steps": "4", "beta_schedule": "linear", "retry": "{max_attempts: 1}",
+    }  # fmt: skip
+    kept = [line for line in (WORKFLOWS / "animatediff_16_demo.yaml").read_text().splitlines() if line.split(":")[0] not in lines]
+    (tmp_path / "mine.yaml").write_text("\n".join([*kept, *(f"{name}: {value}" for name, value in lines.items()), ""]))
+    text = EPISODE[: EPISODE.index("      - {id: SH0020")].replace("frames: 60", "frames: 24").replace("ltx_video_2b_demo", "mine")
+    (tmp_path / "episode.yaml").write_text(text)
+    assert tower("workflows", "register", "mine.yaml", cwd=tmp_path).code == 0
+    done = tower("render", "episode.yaml", "--allow-experimental", cwd=tmp_path)
+    clips = [take for take in takes_of(tmp_path) if take["stage"] == "clip"]
+    assert clips and all(take["outcome"] != "error" and take["frames"] == 20 for take in clips), done.out + done.err
