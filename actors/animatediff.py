@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
-from diffusers import AnimateDiffVideoToVideoPipeline, MotionAdapter
+from diffusers import AnimateDiffVideoToVideoPipeline
 from PIL import Image
 
+from .animate_files import check_fit, check_length
 from .compress import compressed
 from .families import FAMILIES
-from .files import check_folder, in_one_line
+from .ip_adapter import add_ip_adapter
 from .loading import best_device, dtype_for, generator
 from .model import Model, proven_length
+from .motion_adapter import load_adapter
 from .values import ClipRequest, ClipSettings, ModelError, ModelFiles, Receipt
+
+
+class WindowsPipeline(AnimateDiffVideoToVideoPipeline):
+    """diffusers' pipeline, which for windows of a long clip (FreeNoise) takes prompts as text alone: here their embeddings serve."""
+
+    def _encode_prompt_free_noise(
+        self,
+        num_frames: int,
+        do_classifier_free_guidance: bool,
+        prompt_embeds: torch.Tensor,
+        negative_prompt_embeds: torch.Tensor,
+        **_: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        texts = [negative_prompt_embeds, prompt_embeds] if do_classifier_free_guidance else [prompt_embeds]
+        return torch.cat([text.repeat_interleave(num_frames, dim=0) for text in texts]), negative_prompt_embeds
 
 
 class AnimateDiffModel(Model):
@@ -26,7 +45,7 @@ class AnimateDiffModel(Model):
     """
 
     family = "animatediff"
-    pipeline = AnimateDiffVideoToVideoPipeline
+    pipeline = WindowsPipeline
 
     def __init__(self, identity: str, files: ModelFiles, settings: ClipSettings, device: str | None = None):
         if files.motion_adapter is None:
@@ -34,12 +53,21 @@ class AnimateDiffModel(Model):
         if not 0 < settings.strength <= 1:
             raise ModelError(f"strength {settings.strength} is not between 0 and 1")
         adapter = load_adapter(files.motion_adapter, dtype_for(files.dtype, device or best_device(), FAMILIES[self.family].dtype))
-        longest = adapter.config.motion_max_seq_length
-        if not 2 <= settings.num_frames <= longest:
-            raise ModelError(f"num_frames {settings.num_frames} does not fit this motion adapter: it makes 2 to {longest} frames")
+        check_fit(files.motion_adapter, adapter.config, files.folder)
+        check_length(settings.num_frames, adapter.config.motion_max_seq_length, settings.context_length, settings.context_overlap)
         super().__init__(identity, files, settings, device, motion_adapter=adapter)
-        least = {"width": 64, "height": 64, "num_frames": 2, "num_inference_steps": 2, "strength": 1.0, "keyframe_crf": None}
+        shortest = settings.context_length or 2
+        least = {"width": 64, "height": 64, "num_frames": shortest, "num_inference_steps": 2, "strength": 1.0, "keyframe_crf": None}
         self.try_out(ClipRequest("trial", 0, keyframe=np.zeros((64, 64, 3), np.uint8)), **least)
+
+    def equip(self, files: ModelFiles, dtype: torch.dtype) -> None:
+        s = self.settings
+        if s.context_length:
+            self.pipe.enable_free_noise(s.context_length, s.context_length - s.context_overlap)
+            self.pipe.unet.eval()
+        self.likeness = files.ip_adapter is not None
+        if files.ip_adapter and files.image_encoder:
+            add_ip_adapter(self.pipe, files.ip_adapter, files.image_encoder, files.folder, dtype, self.device)
 
     @torch.no_grad()
     def generate(self, requests: list[ClipRequest]) -> tuple[list[Receipt], list[np.ndarray]]:
@@ -51,15 +79,18 @@ class AnimateDiffModel(Model):
         (request,) = requests
         s, started = self.begin(request)
         still = Image.fromarray(compressed(request.keyframe, s.keyframe_crf))
+        if self.likeness:
+            self.pipe.set_ip_adapter_scale(s.ip_adapter_scale)
         frames = self.pipe(
             video=[[still] * s.num_frames],
             prompt_embeds=self.embeddings([request.prompt.embeds]),
             negative_prompt_embeds=self.embeddings([request.negative.embeds]),
+            ip_adapter_image=Image.fromarray(request.keyframe) if self.likeness else None,
             width=s.width,
             height=s.height,
             num_inference_steps=s.num_inference_steps,
             enforce_inference_steps=False,
-            strength=s.strength,
+            strength=_of_a_step(s.strength, s.num_inference_steps),
             guidance_scale=s.guidance_scale,
             generator=generator(request.seed),
             output_type="pt",
@@ -68,9 +99,6 @@ class AnimateDiffModel(Model):
         return self.end(requests, [proven_length(frames[0], s, "AnimateDiff")], started, [self.latents])
 
 
-def load_adapter(folder: str, dtype: torch.dtype) -> MotionAdapter:
-    check_folder(folder, "motion adapter", part="config.json")
-    try:
-        return MotionAdapter.from_pretrained(folder, dtype=dtype, local_files_only=True, use_safetensors=True)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise ModelError(f"motion adapter {folder} cannot be loaded: {in_one_line(error)}") from error
+def _of_a_step(strength: float, steps: int) -> float:
+    """The strength, or the least at which one step is taken: diffusers rounds their number down, and fails where none is left."""
+    return strength if int(steps * strength) else min(1.0, 1.5 / steps)

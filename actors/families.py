@@ -69,7 +69,8 @@ class Family:
 
 
 CLIP = ("clip_skip", "prompt_weights", "embeddings", "vae", "beta_schedule", "prediction_type", "rescale_betas_zero_snr")
-STILLS = ("vae_dtype", "guidance_rescale", "hires")
+STILLS = ("timestep_spacing", "vae_dtype", "guidance_rescale", "hires")
+ANIMATE = ("ip_adapter", "image_encoder", "ip_adapter_scale", "context_length", "context_overlap")
 TABLE = (
     Family(
         "stable_diffusion", "keyframe", "actors.keyframe:KeyframeModel", SD, 8, "float16", GENERAL, own=(*CLIP, *STILLS), betas="checkpoint"
@@ -105,8 +106,8 @@ TABLE = (
         SD,
         8,
         "float16",
-        (*GENERAL, "strength", "keyframe_crf"),
-        own=CLIP,
+        (*GENERAL, "strength", "keyframe_crf", "ip_adapter_scale"),
+        own=(*CLIP, "timestep_spacing", *ANIMATE),
         checkpoints="stable_diffusion",
         motion_adapter=True,
         betas="linear",  # published motion modules were trained so; on a checkpoint's own betas their clips are washed out

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 
 from .architectures import BY_WIDTH, FLUX, LTX, LTX_SIZES, REFINER, SD, SD2, SD3, SDXL, WAN
 from .headers import Header, Tensor
+from .ip_keys import ip_keys
 from .lora_keys import LoraKeys, lora_keys
+from .motion_keys import motion_keys
 
 UNET, LDM_VAE = "model.diffusion_model.", "first_stage_model."  # what parts of a checkpoint in one file begin with
 TEXT_PARTS = ("cond_stage_model.", "conditioner.")  # the same, of its text encoders
@@ -152,24 +154,15 @@ def _ltx_version(t: dict[str, Tensor]) -> str:
 
 
 def _motion_module(header: Header) -> Found | None:
-    t = {n.removeprefix("motion_modules."): x for n, x in header.tensors.items()}
-    encodings = [x for n, x in t.items() if n.endswith("pos_encoder.pe")]  # the original layout; diffusers' own computes them
-    if not _any(t, "motion_modules.0.") or not (encodings or _any(t, "motion_modules.0.transformer_blocks.")):
+    keys = motion_keys(header)
+    if keys is None:
         return None
-    if not encodings:
-        return Found(
-            "motion module", f"AnimateDiff for {SD}", (), ("diffusers' layout: its folder says how many frames it makes",), (PART,)
-        )
-    longest = encodings[0].shape[1]
-    sdxl = not _any(t, "down_blocks.3.motion_modules")
-    middle = _any(t, "mid_block.motion_modules")
-    version = "SDXL beta" if sdxl else "v1.5-2" if middle else "v3" if longest == 32 else "v1.4 or v1.5"
-    family = SDXL if sdxl else SD
-    faults = (f"Tower animates with {SD} alone",) if sdxl else ()
-    notes = (f"makes up to {longest} frames", "trained on linear betas")
-    unknown = tuple(n for n in t if "motion_modules" not in n and "pos_encoder" not in n)
-    folder = f"motion_adapter: {header.path.stem}" if not faults else ""
-    return Found("motion module", f"AnimateDiff {version} for {family}", (), notes, faults, unknown, "animatediff", folder)
+    told = f"AnimateDiff {keys.version} for {keys.architecture}"
+    if keys.of_folder(header):
+        return Found("motion module", told, (), ("diffusers' layout: its folder says how many frames it makes",), (PART,))
+    notes = (f"makes up to {keys.longest} frames", "trained on linear betas")
+    use = f"motion_adapter: {header.path.name}" if not keys.faults else ""
+    return Found("motion module", told, (), notes, keys.faults, keys.unknown, "animatediff", use)
 
 
 def _lora(header: Header) -> Found | None:
@@ -178,24 +171,23 @@ def _lora(header: Header) -> Found | None:
         return None
     kind = "motion LoRA" if keys.motion else "LoRA"
     family = {SD: "stable_diffusion", SDXL: "stable_diffusion_xl", LTX: "ltx_video"}.get(keys.architecture, "")
+    family = "animatediff" if keys.motion and family else family
     use = f"loras: [{{file: {header.path.name}, weight: 1.0}}]" if not keys.faults else ""
     return Found(kind, keys.architecture, keys.parts, keys.notes, keys.faults, keys.unknown, family, use, keys)
 
 
 def _ip_adapter(header: Header) -> Found | None:
-    t = header.tensors
-    if not any(n.startswith("ip_adapter.") for n in t) or not any(n.startswith("image_proj.") for n in t):
+    keys = ip_keys(header)
+    if keys is None:
         return None
-    width = next((x.shape[1] for n, x in t.items() if n.endswith("to_k_ip.weight")), 0)
-    plus = "plus: it reads patches of the picture" if _any(t, "image_proj.latents") else "plain: it reads the picture's one embedding"
-    return Found(
-        "IP-Adapter",
-        BY_WIDTH.get(width, f"text of width {width}"),
-        (),
-        (plus,),
-        ("Tower applies no IP-Adapter",),
-        _rest(t, "ip_adapter.", "image_proj."),
+    architecture = BY_WIDTH.get(keys.text_width, f"text of width {keys.text_width}")
+    faults = (*([f"Tower applies those of {SD} alone"] if architecture == SDXL else []), *keys.faults)
+    notes = (
+        f"{keys.kind}: {keys.reads}",
+        f"its image encoder's {keys.encoders_width} is {keys.image_width}" if keys.encoders_width else "",
     )
+    use = f"ip_adapter: {header.path.name}, and image_encoder: a folder of CLIP's vision model of that width" if not faults else ""
+    return Found("IP-Adapter", architecture, (), notes, faults, keys.unknown, "animatediff", use)
 
 
 def _embedding(header: Header) -> Found | None:

@@ -33,6 +33,7 @@ SCHEDULERS: dict[str, tuple[Any, dict[str, Any]] | None] = {
     "ddim": (diffusers.DDIMScheduler, {}),
     "euler": (diffusers.EulerDiscreteScheduler, {}),
     "euler_ancestral": (diffusers.EulerAncestralDiscreteScheduler, {}),
+    "lcm": (diffusers.LCMScheduler, {}),
     "dpmpp_2m_karras": (diffusers.DPMSolverMultistepScheduler, {"use_karras_sigmas": True, "algorithm_type": "dpmsolver++"}),
 }
 
@@ -101,7 +102,7 @@ def _vae_type(pipe: Any, wanted: str | None, dtype: torch.dtype) -> torch.dtype:
 
 
 def set_scheduler(pipe: Any, settings: KeyframeSettings | ClipSettings) -> None:
-    """Give the pipeline the scheduler that the settings name, with their beta schedule and prediction type."""
+    """Give the pipeline the scheduler that the settings name, with their betas, spacing and prediction type."""
     if settings.scheduler not in SCHEDULERS:
         raise ModelError(f"scheduler {settings.scheduler!r} is not known; it is one of {', '.join(SCHEDULERS)}")
     cls, extra = SCHEDULERS[settings.scheduler] or (type(pipe.scheduler), {})
@@ -109,6 +110,8 @@ def set_scheduler(pipe: Any, settings: KeyframeSettings | ClipSettings) -> None:
         extra = extra | {"beta_schedule": settings.beta_schedule, "trained_betas": None}
     if settings.prediction_type != "checkpoint":
         extra = extra | {"prediction_type": settings.prediction_type}
+    if settings.timestep_spacing != "checkpoint":
+        extra = extra | {"timestep_spacing": settings.timestep_spacing}
     if settings.rescale_betas_zero_snr:  # a model that was trained so is sampled from the very end of the noise
         extra = extra | {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
     pipe.scheduler = cls.from_config(pipe.scheduler.config, **extra)  # type: ignore[attr-defined]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from .architectures import BY_WIDTH, FLUX, LTX, SD, SD3, SDXL, WAN
 from .headers import Header, read_header
+from .motion_keys import diffusers_name
 from .values import Lora, ModelError
 
 # Endings of keys, to what the tensor is. kohya and LyCORIS write the first names, diffusers and PEFT the others.
@@ -38,6 +39,7 @@ RANKED = (("down", 0), ("hada_w1_b", 0), ("lokr_w2_b", 0), ("lokr_w1_b", 0))  # 
 # What modules of text encoders begin with: of the first, and of the second that SDXL has.
 TEXT_ENCODERS = (("lora_te_", "lora_te1_", "text_encoder."), ("lora_te2_", "text_encoder_2."))
 TEXT = (*TEXT_ENCODERS[0], *TEXT_ENCODERS[1], "lora_te3_")
+MOTION = "it is a motion LoRA, which belongs to `loras` of a workflow of family animatediff"
 METADATA = "lora_adapter_metadata"  # where diffusers writes PEFT's configuration, as JSON
 
 
@@ -69,6 +71,18 @@ class LoraKeys:
     def strength(self, module: str) -> float:
         """Factor of the module's change: alpha / rank; 1 where the file writes no alpha, or the change has no rank."""
         return self.alphas.get(module, self.ranks[module]) / self.ranks[module] if module in self.ranks else 1.0
+
+
+def place_in_unet(module: str) -> str | None:
+    """diffusers' name of a module of the UNet that a file names with dots; None where the name is of another kind.
+
+    Old writers named the attention's processor in place of its layers, and some no `unet.` before it. Motion LoRAs of the original
+    code name what diffusers has renamed.
+    """
+    name = diffusers_name(module.removeprefix("unet.")).replace(".processor.", ".")
+    if not name.startswith(("down_blocks.", "mid_block.", "up_blocks.")):
+        return None
+    return f"{name}.0" if name.endswith(".to_out") else name
 
 
 @cache
@@ -108,7 +122,7 @@ def lora_keys(header: Header) -> LoraKeys | None:
     alphas = _adapter_alphas(header, modules, ranks)
     alphas |= {name: header.scalar(kinds["alpha"]) for name, kinds in modules.items() if "alpha" in kinds}
     architecture = _architecture(header, modules)
-    motion = any("temporal_transformer" in name or "motion_modules" in name for name in modules)
+    motion = any(map(_moves, modules))
     text = [name for name in modules if name.startswith(TEXT)]
     image = [name for name in modules if not name.startswith(TEXT)]
     parts = (
@@ -135,6 +149,10 @@ def _modules(header: Header) -> tuple[dict[str, dict[str, str]], tuple[str, ...]
     return modules, tuple(unknown)
 
 
+def _moves(module: str) -> bool:
+    return "temporal_transformer" in module or "motion_modules" in module
+
+
 def _architecture(header: Header, modules: dict[str, dict[str, str]]) -> str:
     """By the names of modules, and by the width of the text that cross attention reads."""
     names = list(modules)
@@ -154,12 +172,12 @@ def _architecture(header: Header, modules: dict[str, dict[str, str]]) -> str:
     widths = {
         header.tensors[kinds["down"]].shape[1]
         for name, kinds in modules.items()
-        if "down" in kinds and "attn2" in name and name.endswith(("to_k", "to_v")) and "temporal" not in name
+        if "down" in kinds and "attn2" in name and name.endswith(("to_k", "to_v")) and not _moves(name)
     }
     if len(widths) == 1:
         return BY_WIDTH.get(widths.pop(), "")
     told = header.metadata.get("ss_base_model_version", "") + header.metadata.get("modelspec.architecture", "")
-    if any("temporal_transformer" in n for n in names):
+    if any(map(_moves, names)):
         return SD
     return SDXL if "xl" in told.lower() else SD if "v1" in told else ""
 

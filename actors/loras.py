@@ -10,7 +10,7 @@ from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 
 from .files import in_one_line
-from .lora_keys import TEXT, LoraKeys, keys_of
+from .lora_keys import MOTION, TEXT, LoraKeys, keys_of, place_in_unet
 from .merged_loras import MergedLoras, places
 from .values import Lora, ModelError
 
@@ -49,17 +49,27 @@ class Loras:
             raise ModelError(f"LoRA {file} does not fit: {len(text)} of its modules are of a text encoder that this family does not have")
         if len(text) == len(keys.modules):
             return ""
+        if keys.motion and not hasattr(self.pipe, "motion_adapter"):
+            raise ModelError(f"LoRA {file} does not fit: {MOTION}")
         if keys.merged:
             self.merged.load(file, places(file, [module for module in keys.modules if module not in text], self.denoiser))
             return ""
         tensors = load_file(file)
-        state = {key: tensors[key] for module, parts in keys.modules.items() if module not in text for key in parts.values()}
+        state = {name: tensors[key] for module, parts in keys.modules.items() if module not in text for name, key in _named(module, parts)}
         try:
             self.pipe.load_lora_weights(state, adapter_name=name, local_files_only=True)
         except Exception as error:
             raise ModelError(f"LoRA {file} does not fit this checkpoint: {in_one_line(error)}") from error
         apply_as_written(self.denoiser, name, file, keys, tensors)
         return name
+
+
+def _named(module: str, parts: dict[str, str]) -> list[tuple[str, str]]:
+    """Names that the loader understands, and the keys in the file. Alphas that it would misread are left to `apply_as_written`."""
+    place = place_in_unet(module)
+    if place is None or not parts.keys() <= {"down", "up", "alpha"}:
+        return [(key, key) for key in parts.values()]
+    return [(f"unet.{place}.lora_{side}.weight", parts[part]) for part, side in (("down", "A"), ("up", "B"))]
 
 
 def apply_as_written(model: torch.nn.Module, adapter: str, file: str, keys: LoraKeys, tensors: dict[str, torch.Tensor]) -> None:

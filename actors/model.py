@@ -52,8 +52,12 @@ class Model:
         dtype = dtype_for(files.dtype, self.device, family.dtype)
         self.pipe = load_pipeline(self.pipeline, files, dtype, self.device, **parts)
         set_scheduler(self.pipe, settings)
+        self.equip(files, dtype)
         self.loras, self.always, self.shots_loras = Loras(self.pipe, family.clip), files.loras, family.shots_loras
         self.loras.use(self.always)
+
+    def equip(self, files: ModelFiles, dtype: torch.dtype) -> None:
+        """Add to the pipeline what a family needs in it before LoRAs are loaded. Most need nothing."""
 
     def try_out(self, request: Request, **least: Any) -> None:
         """Make one take of least size and few steps. What every take would meet is found here, as one sentence, before any is begun.

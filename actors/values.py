@@ -49,6 +49,7 @@ class TextSettings:
 class ModelFiles:
     """What to load: diffusers folders and safetensors files on the device's machine.
 
+    ip_adapter, image_encoder: a safetensors file, and the folder of the CLIP vision model that reads the keyframe for it.
     base: where the checkpoint is a single file, a diffusers folder of the same architecture with configurations and tokenizer.
     vae: file or diffusers folder of a VAE to use in place of the checkpoint's own. vae_dtype: as dtype; None takes dtype.
     dtype: name of a torch type, or "auto". "auto" is float32 on a CPU; on a GPU it is bfloat16 for LTX-Video and float16
@@ -63,6 +64,13 @@ class ModelFiles:
     vae: str | None = None
     vae_dtype: str | None = None
     embeddings: tuple[Embedding, ...] = ()
+    ip_adapter: str | None = None
+    image_encoder: str | None = None
+
+    @property
+    def weights(self) -> list[str]:
+        """The files and folders whose weights a device holds, without LoRAs."""
+        return [p for p in (self.checkpoint, self.motion_adapter, self.ip_adapter, self.image_encoder) if p]
 
     @property
     def folder(self) -> str:
@@ -125,7 +133,7 @@ class Hires:
 class KeyframeSettings:
     """Sampling of stills. width, height: pixels, multiples of 8. guidance_scale: 1 turns guidance off. batch_size: stills a call.
 
-    beta_schedule: of the scheduler; "checkpoint" leaves the checkpoint's own.
+    beta_schedule, timestep_spacing: of the scheduler; "checkpoint" leaves the checkpoint's own.
     prediction_type: what the model predicts; "checkpoint" is what its scheduler or the markers of its file say.
     rescale_betas_zero_snr: noise up to a signal of zero, as v-prediction models are trained (arXiv 2305.08891); False leaves the
         checkpoint's.
@@ -143,6 +151,7 @@ class KeyframeSettings:
     rescale_betas_zero_snr: bool = False
     guidance_rescale: float = 0.0
     hires: Hires | None = None
+    timestep_spacing: str = "checkpoint"
 
 
 # Default of fields that are filled on the device. Their values never pass through the driver.
@@ -166,13 +175,17 @@ class ClipSettings:
     """Sampling of clips.
 
     num_frames: for LTX-Video, 1 more than a multiple of its temporal compression ratio; for AnimateDiff, 2 up to its
-        motion adapter's length.
+        motion adapter's length, and any number of windows where there is a context_length.
     strength: for LTX-Video, how closely frame 0 follows the keyframe (1: exactly). For AnimateDiff, how much noise is
-        added to the repeated keyframe (1: nothing of the keyframe is left).
-    beta_schedule, prediction_type, rescale_betas_zero_snr: of AnimateDiff's scheduler, as in KeyframeSettings.
+        added to the repeated keyframe (1: nothing of the keyframe is left): of the num_inference_steps noise levels, the last
+        int(num_inference_steps * strength) are visited, and at least one.
+    beta_schedule, timestep_spacing, prediction_type, rescale_betas_zero_snr: of AnimateDiff's scheduler, as in KeyframeSettings.
     timesteps: noise levels to visit, from 1000 down to 0, in place of those that num_inference_steps gives. They are visited as they
         are: nothing shifts them.
     image_cond_noise_scale, decode_timestep, decode_noise_scale: arguments of diffusers' LTXConditionPipeline.
+    context_length, context_overlap: AnimateDiff moves that many frames at once, in windows that share context_overlap frames with the
+        next (FreeNoise, arXiv 2310.15169); None moves the whole clip at once.
+    ip_adapter_scale: how much AnimateDiff attends to the keyframe, where there is an IP-Adapter; 0 is as without it.
     keyframe_crf: CRF, 0..51, at which the keyframe is compressed as H.264 before the model sees it (LTX-Video's own code
         uses 29, so that stills move more); None does not compress it.
     """
@@ -193,6 +206,10 @@ class ClipSettings:
     decode_timestep: float = 0.0
     decode_noise_scale: float | None = None
     keyframe_crf: int | None = None
+    timestep_spacing: str = "checkpoint"
+    ip_adapter_scale: float = 0.6
+    context_length: int | None = None
+    context_overlap: int = 4
 
 
 @dataclass(frozen=True)

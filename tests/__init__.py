@@ -3,6 +3,7 @@
 | file | keeps promises about |
 |---|---|
 | test_actors.py | models without Ray: prompt and keyframe reach the pixels, bit for bit |
+| test_animatediff.py | motion modules, motion LoRAs, few steps, IP-Adapters and long clips: as a plain call of diffusers, or one sentence |
 | test_assemble.py | exact frames from clips of any size and rate |
 | test_calibration.py | the stored evidence supports what docs/gates.md promises |
 | test_care.py | care of a catalog: garbage, compacting, export; faults are told by every command, and work goes on |

@@ -1,4 +1,4 @@
-"""Stable Diffusion in the layout of the original code, one file: the names of tensors, made from diffusers' own."""
+"""Stable Diffusion and motion modules in the layout of the original code, one file: the names of tensors, made from diffusers' own."""
 
 from __future__ import annotations
 
@@ -55,4 +55,21 @@ def single_file(folder: Path, file: Path, **more: torch.Tensor) -> Path:
     for key, value in load["text_encoder"].items():
         tensors[f"cond_stage_model.transformer.{key if key.startswith('text_model.') else f'text_model.{key}'}"] = value
     save_file(tensors | more, file)
+    return file
+
+
+def motion_key(key: str) -> list[str]:
+    """The original code's names of a tensor of diffusers' MotionAdapter: a positional encoding lies before each attention."""
+    key = re.sub(r"motion_modules\.(\d+)\.", r"motion_modules.\1.temporal_transformer.", key)
+    if key.endswith("pos_embed.pe"):
+        return [key.replace("pos_embed", f"attention_blocks.{n}.pos_encoder") for n in (0, 1)]
+    for before, after in ((".attn1", ".attention_blocks.0"), (".attn2", ".attention_blocks.1"), (".norm1", ".norms.0"), (".norm2", ".norms.1"), (".norm3", ".ff_norm")):
+        key = key.replace(before, after)
+    return [key]
+
+
+def motion_file(folder: Path, file: Path, prefix: str = "", **more: torch.Tensor) -> Path:
+    """Write the motion adapter of a diffusers folder as one file."""
+    tensors = load_file(folder / "diffusion_pytorch_model.safetensors")
+    save_file({prefix + name: value.clone() for key, value in tensors.items() for name in motion_key(key)} | more, file)
     return file

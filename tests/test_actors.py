@@ -102,6 +102,24 @@ def test_the_keyframe_reaches_the_clip(model):
     assert difference(from_a, from_b) > 5, "a different keyframe gives a different clip"
 
 
+@pytest.mark.parametrize(
+    "model",
+    [
+        ltx,
+        lambda: AnimateDiffModel("least", ANIMATE, ClipSettings(96, 64, 2, 8, 4, 1.0, strength=0.6)),
+        lambda: AnimateDiffModel("windows", ANIMATE, ClipSettings(96, 64, 6, 8, 4, 1.0, strength=0.6, context_length=4, context_overlap=2)),
+    ],
+)
+def test_each_of_twenty_clips_begins_nearest_to_its_own_keyframe_and_swapped_keyframes_change_it(model):
+    """Of scenes that training never saw, all with one prompt and one seed, so that only the keyframes tell the clips apart."""
+    built, stills = model(), [first_frame(10**6 + n) for n in range(20)]
+    clips = [moving(built, still) for still in stills]
+    apart = np.array([[difference(clip[0], still) for still in stills] for clip in clips])
+    assert list(apart.argmin(axis=1)) == list(range(20)), apart.round(1)
+    swapped = clips[1:] + clips[:1]
+    assert all(difference(own, other) > 5 for own, other in zip(clips, swapped, strict=True))
+
+
 @pytest.mark.parametrize("model", [ltx, animatediff])
 def test_a_clip_is_the_same_bit_for_bit(model):
     keyframe = first_frame(11)

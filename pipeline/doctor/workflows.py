@@ -101,7 +101,7 @@ def _status_without_files(last: dict[str, Any] | None) -> str:
 
 def _unread(registry: Registry, files: ModelFiles) -> int:
     """Bytes of the workflow's model files whose digests are not cached."""
-    places = [Path(p) for p in (files.checkpoint, files.base, files.motion_adapter, *(lora.file for lora in files.loras)) if p]
+    places = [Path(p) for p in (*files.weights, files.base, *(lora.file for lora in files.loras)) if p]
     every = [p for place in places for p in (place.rglob("*") if place.is_dir() else [place]) if p.suffix in MODEL_SUFFIXES and p.is_file()]
     return sum(p.stat().st_size for p in every if str(p.resolve()) not in registry.digests.known)
 

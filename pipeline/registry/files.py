@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
+from actors.animate_files import adapter_config, check_fit, check_ip_adapter, check_length
 from actors.architectures import BY_WIDTH, SD, SDXL
 from actors.families import FAMILIES, Family
 from actors.files import check_folder, check_size
 from actors.folders import identify_folder, opened
 from actors.headers import read_header
 from actors.identify import Found, identify
-from actors.lora_keys import keys_of
+from actors.lora_keys import MOTION, keys_of
 from actors.values import Embedding, Lora, ModelError, ModelFiles
 from pipeline import PROJECT
 from pipeline.story.errors import InputError
@@ -28,15 +29,16 @@ def files_of(workflow: Workflow, settings: Settings) -> ModelFiles:
     Raises:
         InputError: a path leads outside its folder, or a LoRA or an embedding is missing, or for another family.
     """
-    loras = tuple(lora_file(f"workflow {workflow.name}: loras", settings, x.file, x.weight) for x in workflow.loras)
+    where, motion = f"workflow {workflow.name}: loras", workflow.kind.motion_adapter
+    loras = tuple(lora_file(where, settings, x.file, x.weight, motion) for x in workflow.loras)
     for lora in loras:
         if wrong := misfit(lora.file, workflow.kind):
-            raise InputError(f"workflow {workflow.name}: loras: LoRA {lora.file} {wrong}")
-    adapter = str(model_path(settings, workflow.motion_adapter)) if workflow.motion_adapter else None
-    base, vae = (str(model_path(settings, name)) if name else None for name in (workflow.base, workflow.vae))
+            raise InputError(f"{where}: LoRA {lora.file} {wrong}")
+    named = (workflow.checkpoint, workflow.motion_adapter, workflow.base, workflow.vae, workflow.ip_adapter, workflow.image_encoder)
+    checkpoint, adapter, base, vae, ip_adapter, encoder = (str(model_path(settings, name)) if name else None for name in named)
+    assert checkpoint
     embeddings = tuple(_embedding(workflow, settings, word, name) for word, name in workflow.embeddings.items())
-    checkpoint = str(model_path(settings, workflow.checkpoint))
-    return ModelFiles(checkpoint, adapter, loras, workflow.dtype, base, vae, workflow.vae_dtype, embeddings)
+    return ModelFiles(checkpoint, adapter, loras, workflow.dtype, base, vae, workflow.vae_dtype, embeddings, ip_adapter, encoder)
 
 
 def _embedding(workflow: Workflow, settings: Settings, word: str, name: str) -> Embedding:
@@ -75,17 +77,26 @@ def model_path(settings: Settings, name: str) -> Path:
     return inside(settings.models_dir, name, "model path")
 
 
-def lora_file(where: str, settings: Settings, name: str, weight: float) -> Lora:
-    """A LoRA. Raises InputError where the file is missing, is none, or would lose a part."""
+def lora_file(where: str, settings: Settings, name: str, weight: float, motion: bool = False) -> Lora:
+    """A LoRA of a workflow or a character.
+
+    Args:
+        where: who names it, for the error message. motion: whether it may change motion modules.
+
+    Raises:
+        InputError: the file is missing, is no LoRA, or would lose a part.
+    """
     path = model_path(settings, name)
     if not path.is_file():
         raise InputError(f"{where}: file {path} does not exist")
     if path.suffix != ".safetensors":
         raise InputError(f"{where}: file {path.name} is not a .safetensors file")
     try:
-        keys_of(str(path))
+        keys = keys_of(str(path))
     except ModelError as error:
         raise InputError(f"{where}: {error}") from error
+    if keys.motion and not motion:
+        raise InputError(f"{where}: LoRA {path.name} does not fit: {MOTION}")
     return Lora(str(path), weight)
 
 
@@ -110,7 +121,14 @@ def check_files(workflow: Workflow, files: ModelFiles) -> None:
             workflow.kind.check_length(files.checkpoint, workflow.num_frames or 0)
         field = "motion_adapter"
         if files.motion_adapter:
-            check_folder(files.motion_adapter, "motion adapter", part="config.json")
+            config = adapter_config(files.motion_adapter)
+            check_fit(files.motion_adapter, config, files.folder)
+            field = "num_frames"
+            longest = config.get("motion_max_seq_length", 32)
+            check_length(workflow.num_frames or 0, longest, workflow.context_length, workflow.context_overlap)
+        field = "ip_adapter"
+        if files.ip_adapter and files.image_encoder:
+            check_ip_adapter(files.ip_adapter, files.image_encoder, files.folder)
     except ModelError as error:
         raise InputError(f"workflow {workflow.name}: {field}: {error}") from error
 
@@ -154,8 +172,7 @@ def state_of_files(workflow: Workflow, settings: Settings) -> str:
         check_files(workflow, files)
     except InputError as error:
         return str(error).removeprefix(f"workflow {workflow.name}: ")
-    folders = [files.checkpoint, *([files.motion_adapter] if files.motion_adapter else [])]
-    megabytes = sum(p.stat().st_size for folder in folders for p in opened(Path(folder))) / 1e6
+    megabytes = sum(p.stat().st_size for folder in files.weights for p in opened(Path(folder))) / 1e6
     return f"ready, {megabytes:,.1f} MB"
 
 

@@ -125,7 +125,7 @@ class Registry:
         return self.prepared[key]
 
     def models(self, workflow: Workflow) -> dict[str, str]:
-        """Digest of each checkpoint, adapter and LoRA that the workflow loads, by its path as the workflow file writes it."""
+        """Digest of each checkpoint, adapter, encoder and LoRA that the workflow loads, by its path as the workflow file writes it."""
         files = files_of(workflow, self.settings)
         found = {workflow.checkpoint: self.digests.of(Path(files.checkpoint))}
         if workflow.base and files.base:
@@ -136,6 +136,10 @@ class Registry:
             found[name] = self.digests.of(Path(embedding.file))
         if workflow.motion_adapter and files.motion_adapter:
             found[workflow.motion_adapter] = self.digests.of(Path(files.motion_adapter))
+        if workflow.ip_adapter and files.ip_adapter:
+            found[workflow.ip_adapter] = self.digests.of(Path(files.ip_adapter))
+        if workflow.image_encoder and files.image_encoder:
+            found[workflow.image_encoder] = self.digests.of(Path(files.image_encoder))
         return found | {written.file: self.digests.of(Path(lora.file)) for written, lora in zip(workflow.loras, files.loras, strict=True)}
 
     def standing(self, workflow: Workflow) -> Standing:

@@ -57,7 +57,7 @@ class ModelNeeds:
         identity = identity_of(stage)
         if identity not in self.models:
             flow, files = stage.workflow, stage.files
-            guess = weights([files.checkpoint, *([files.motion_adapter] if files.motion_adapter else [])], False, files.dtype) * FIRST_GUESS
+            guess = weights(files.weights, False, files.dtype) * FIRST_GUESS
             self.models[identity] = ModelSpec(
                 identity,
                 Lazy(flow.kind.model),

@@ -32,6 +32,12 @@ LATER_FIELDS: dict[str, Any] = {
     "clip_skip": 1,
     "prompt_weights": "refused",
     "embeddings": {},
+    "timestep_spacing": "checkpoint",
+    "ip_adapter": None,
+    "image_encoder": None,
+    "ip_adapter_scale": 0.6,
+    "context_length": None,
+    "context_overlap": 4,
 }
 if TYPE_CHECKING:  # mypy cannot read a Literal that is built at run time
     FamilyName = str
@@ -63,10 +69,13 @@ class Retry(Written):
 
 
 Parameter = Literal[
-    "num_inference_steps", "guidance_scale", "strength", "image_cond_noise_scale", "decode_timestep", "decode_noise_scale", "keyframe_crf"
-]
+    "num_inference_steps", "guidance_scale", "strength", "image_cond_noise_scale", "decode_timestep", "decode_noise_scale", "keyframe_crf",
+    "ip_adapter_scale",
+]  # fmt: skip
 BetaSchedule = Literal["checkpoint", "linear", "scaled_linear"]
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
+TimestepSpacing = Literal["checkpoint", "leading", "linspace", "trailing"]
+LCM_STEPS = 50  # that diffusers' LCMScheduler chooses from
 WHOLE = ("num_inference_steps", "keyframe_crf")  # parameters that take only whole numbers
 
 
@@ -99,6 +108,9 @@ class Workflow(Written):
         None, description="where the checkpoint is one .safetensors file: a diffusers folder of the same architecture, for what it lacks"
     )
     motion_adapter: str | None = Field(None, description="AnimateDiff only; as checkpoint")
+    ip_adapter: str | None = Field(None, description="AnimateDiff only: a .safetensors file, through which clips attend to their keyframe")
+    image_encoder: str | None = Field(None, description="for ip_adapter: folder of the CLIP vision model that it was trained with")
+    ip_adapter_scale: float = Field(0.6, ge=0, le=2, description="for ip_adapter: how much the keyframe counts beside the prompt")
     loras: list[Lora] = Field(default_factory=list)
     dtype: Dtype = "auto"
     vae: str | None = Field(None, description="another VAE than the checkpoint's: diffusers folder or .safetensors file, as checkpoint")
@@ -107,12 +119,18 @@ class Workflow(Written):
     height: int = Field(ge=32, le=4096)
     num_frames: int | None = Field(None, ge=2, le=1025, description="clips only")
     fps: float | None = Field(None, gt=0, le=120, description="clips only: the rate that the model's frames are meant for")
+    context_length: int | None = Field(
+        None, ge=2, le=1025, description="AnimateDiff only: frames moved at once, for clips longer than the motion adapter's (FreeNoise)"
+    )
+    context_overlap: int = Field(4, ge=0, le=1024, description="for context_length: frames that a window shares with the next")
     num_inference_steps: int = Field(ge=1, le=1000)
     timesteps: list[Annotated[float, Field(ge=0, le=1000)]] | None = Field(
         None, description="LTX-Video only: noise levels to visit, 1000 down to 0"
     )
     guidance_scale: float = Field(ge=1, le=30)
-    scheduler: Literal["checkpoint", "ddim", "euler", "euler_ancestral", "dpmpp_2m_karras"] = "checkpoint"
+    scheduler: Literal["checkpoint", "ddim", "euler", "euler_ancestral", "dpmpp_2m_karras", "lcm"] = Field(
+        "checkpoint", description="lcm is for models of few steps, such as AnimateLCM, with guidance_scale 1 or little more"
+    )
     beta_schedule: BetaSchedule = Field(
         "checkpoint", description="of the noise; family animatediff takes linear if not given, as published motion modules were trained on"
     )
@@ -122,6 +140,9 @@ class Workflow(Written):
     rescale_betas_zero_snr: bool = Field(False, description="noise up to a signal of zero, as v-prediction models are mostly trained")
     guidance_rescale: float = Field(0.0, ge=0, le=1, description="against pictures that guidance overexposes; 0.7 for v-prediction")
     hires: Hires | None = None
+    timestep_spacing: TimestepSpacing = Field(
+        "checkpoint", description="of the scheduler's noise levels; AnimateDiff-Lightning wants trailing, with scheduler euler"
+    )
     strength: float = Field(1.0, gt=0, le=1, description="clips only; see actors/values.py")
     image_cond_noise_scale: float = Field(0.0, ge=0, le=1)
     decode_timestep: float = Field(0.0, ge=0, le=1)
@@ -198,6 +219,17 @@ class Workflow(Written):
             raise ValueError("base belongs to a checkpoint that is one .safetensors file, which needs it, and to no other")
         if single and not kind.clip:
             raise ValueError(f"family {kind.name} loads diffusers folders, and no single files")
+        if (self.ip_adapter is None) != (self.image_encoder is None):
+            raise ValueError("ip_adapter and image_encoder belong together")
+        if self.ip_adapter is None and (self.ip_adapter_scale != LATER_FIELDS["ip_adapter_scale"] or "ip_adapter_scale" in self.parameters):
+            raise ValueError("ip_adapter_scale means nothing without ip_adapter")
+        if self.context_length is None and self.context_overlap != LATER_FIELDS["context_overlap"]:
+            raise ValueError("context_overlap means nothing without context_length")
+        if self.timestep_spacing != "checkpoint" and self.scheduler == "lcm":
+            raise ValueError("timestep_spacing is not for scheduler lcm, which has its own")
+        span = self.parameters.get("num_inference_steps")
+        if self.scheduler == "lcm" and max(self.num_inference_steps, span.maximum if span else 0) > LCM_STEPS:
+            raise ValueError(f"scheduler lcm takes at most {LCM_STEPS} num_inference_steps, and is meant for about 4")
         return self
 
     @property
