@@ -39,6 +39,7 @@
 | test_plan.py | what is stale and why; a render does exactly that |
 | test_pool.py | devices without models: order, batches, deaths |
 | test_progress.py | what a person sees on a terminal and in a log |
+| test_pull.py | models from a hub: what was pinned, to the byte, whole or not at all |
 | test_registry.py | versions never change, and evidence alone gives a status |
 | test_rejudge.py | a changed threshold judges stored takes again, without media, models or Ray |
 | test_render.py | the whole path |

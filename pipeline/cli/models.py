@@ -80,6 +80,20 @@ def import_one(
 
 
 @models_app.command()
+def pull(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="owner/repository, or owner/repository/FILE.safetensors")],
+    revision: Annotated[str, typer.Option(metavar="COMMIT", help="the commit, 40 digits; for a branch you are told which it is now")],
+    name: Annotated[str, typer.Option("--as", metavar="NAME", help="in TOWER_MODELS_DIR; as on the hub, if not given")] = "",
+) -> None:
+    """Fetch what Tower would open of a model on a hub: of one commit, checked byte for byte; an interrupted pull goes on."""
+    from pipeline.registry.pull import pull  # before all that imports `actors`, which closes the network
+    from pipeline.story.settings import load_settings
+
+    target = pull(source, revision, name, load_settings(), lambda told: out.print(told, soft_wrap=True))
+    _print(_told(target))
+
+
+@models_app.command()
 def check(
     workflows: Annotated[list[str] | None, typer.Argument(metavar="[WORKFLOW…]", help="all but archived ones, if none is given")] = None,
     as_json: AsJson = False,
