@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import pty
 import shutil
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -298,3 +302,20 @@ def test_a_hub_cannot_write_outside_the_folder(tmp_path, hub):
     hub.names["../../../evil.json"] = "evil.json"
     assert pulled(tmp_path, hub, REPO, "--revision", COMMIT).code == 0
     assert not list(tmp_path.glob("evil.json")) and not list((tmp_path / "models").rglob("evil.json"))
+
+
+def test_a_terminal_shows_how_far_it_is_and_a_log_does_not(tmp_path, hub):
+    big(hub.folder)
+    words = [sys.executable, "-m", "pipeline.cli", "models", "pull", f"{REPO}/big.safetensors", "--revision", COMMIT]
+    screen, side = pty.openpty()
+    termios.tcsetwinsize(side, (40, 120))
+    running = subprocess.Popen(words, cwd=tmp_path, env=environment(tmp_path, **settings(hub)), stdout=side, stderr=side)
+    os.close(side)
+    shown = b""
+    with suppress(OSError):  # Linux's end of a terminal
+        while block := os.read(screen, 4096):
+            shown += block
+    os.close(screen)
+    assert running.wait() == 0 and b"big.safetensors: 100%" in shown, shown.decode()
+    logged = pulled(tmp_path, hub, f"{REPO}/big.safetensors", "--revision", COMMIT, "--as", "b.safetensors")
+    assert logged.code == 0 and logged.err == ""
