@@ -53,5 +53,5 @@
 | test_training.py | the demo's checkpoints are trained by one command, on a bare machine and in time |
 | test_yaml.py | what was written in YAML or JSON is what is read |
 
-What they share: conftest.py (the demo episode, one render that many look at), planted.py (faults), original_layout.py (checkpoints in one file), bare.py (a machine without Ray).
+What they share: conftest.py (the demo episode, one render that many look at), planted.py (faults), bare.py (a machine without Ray).
 """

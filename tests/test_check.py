@@ -18,10 +18,10 @@ import ray
 from ray.cluster_utils import Cluster
 from safetensors.torch import load_file, save_file
 
+from benchmarks.original_layout import single_file
 from pipeline.story.workflow import WORKFLOWS
 
 from .conftest import DEMO, EPISODE, Done, refused, tower
-from .original_layout import single_file
 from .test_models import lora
 
 HEAD, APART = "127.0.0.2", "127.0.0.4"  # loopback, but not the address that Ray takes for this machine's own and replaces

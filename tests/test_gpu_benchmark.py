@@ -13,13 +13,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
+from rich.console import Console
 
 from actors.animatediff import AnimateDiffModel
 from actors.folders import identify_folder
 from actors.keyframe import KeyframeModel
 from actors.ltx_video import LtxVideoModel
 from actors.prompts import PromptEncoder
-from benchmarks import full_size
+from benchmarks import full_size, single_file
 from benchmarks.gpu import __main__ as gpu
 from benchmarks.gpu.agreement import judge_brought_back
 from benchmarks.gpu.ratios import Fp8Linear
@@ -104,6 +106,16 @@ def test_every_checkpoint_is_written_in_its_layout_and_told_for_what_it_is(tmp_p
         assert found.kind in ("checkpoint", "motion module") and not [f for f in found.faults if "no family" not in f], (folder, found.faults)
         index = json.loads((folder / "model_index.json").read_text()) if found.kind == "checkpoint" else {}
         assert all((folder / part).is_dir() for part, told in index.items() if isinstance(told, list) and told[0])
+
+
+def test_a_single_file_is_compared_with_its_folder_to_the_bit(tmp_path):
+    assert single_file.measured(tmp_path, True, Console(quiet=True))
+    folder = tmp_path / "stable-diffusion"
+    model = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", torch_dtype=torch.float16, local_files_only=True)
+    assert single_file.compared(folder, "unet", model).other == 0
+    with torch.no_grad():
+        model.conv_out.bias[0] = torch.nextafter(model.conv_out.bias[0], torch.tensor(9.0, dtype=torch.float16))
+    assert single_file.compared(folder, "unet", model).other == 1
 
 
 @pytest.fixture(scope="module")
