@@ -39,6 +39,7 @@
 | test_plan.py | what is stale and why; a render does exactly that |
 | test_pool.py | devices without models: order, batches, deaths |
 | test_progress.py | what a person sees on a terminal and in a log |
+| test_published.py | published layouts in miniature render what the demo's own folders render |
 | test_pull.py | models from a hub: what was pinned, to the byte, whole or not at all |
 | test_registry.py | versions never change, and evidence alone gives a status |
 | test_rejudge.py | a changed threshold judges stored takes again, without media, models or Ray |
@@ -53,5 +54,5 @@
 | test_training.py | the demo's checkpoints are trained by one command, on a bare machine and in time |
 | test_yaml.py | what was written in YAML or JSON is what is read |
 
-What they share: conftest.py (the demo episode, one render that many look at), planted.py (faults), bare.py (a machine without Ray).
+What they share: conftest.py (the demo episode, one render that many look at), planted.py (faults), published.py (published layouts), bare.py (a machine without Ray).
 """

@@ -22,12 +22,13 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from actors.folders import identify_folder
 from pipeline.story.workflow import WORKFLOWS
 
 from .conftest import DEMO, Done, environment, refused, tower
+from .published import LTX_VIDEO, MOTION_ADAPTER, STABLE_DIFFUSION, ltx_video, motion_adapter, stable_diffusion
 
 REPO, COMMIT = "someone/anime", "0123456789abcdef0123456789abcdef01234567"
 BLOCK = 10 * 2**20  # bytes that the library writes at once
@@ -154,33 +155,9 @@ def big(folder: Path, name: str = "big.safetensors") -> bytes:
     return (folder / name).read_bytes()
 
 
-def published(folder: Path) -> set[str]:
-    """The demo's Stable Diffusion as checkpoints are published: shards, variants, pickles and parts that Tower never opens. Returns what it does open."""
-    shutil.copytree(DEMO / "stable-diffusion", folder, dirs_exist_ok=True)
-    wanted = {name for name in names(folder) if not name.startswith("text_encoder/model")}
-    for part, name in (("unet", "diffusion_pytorch_model"), ("vae", "diffusion_pytorch_model")):
-        for other in (".fp16.safetensors", ".non_ema.safetensors", ".bin"):
-            shutil.copy(folder / part / f"{name}.safetensors", folder / part / f"{name}{other}")
-    whole = folder / "text_encoder" / "model.safetensors"
-    tensors = sorted(load_file(whole).items())
-    shards = {f"model-0000{n}-of-00002.safetensors": dict(tensors[n - 1 :: 2]) for n in (1, 2)}
-    for name, some in shards.items():
-        save_file(some, folder / "text_encoder" / name, metadata={"format": "pt"})
-    index = {"metadata": {}, "weight_map": {key: name for name, some in shards.items() for key in some}}
-    (folder / "text_encoder" / "model.safetensors.index.json").write_text(json.dumps(index))
-    whole.rename(folder / "text_encoder" / "model.fp16.safetensors")
-    for extra in ("safety_checker", "feature_extractor"):
-        shutil.copytree(folder / "vae", folder / extra)
-    told = json.loads((folder / "model_index.json").read_text())
-    told |= {"safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"], "feature_extractor": ["transformers", "CLIPImageProcessor"]}
-    (folder / "model_index.json").write_text(json.dumps(told))
-    for extra in ("v1-5-pruned.ckpt", "v1-5-pruned-emaonly.safetensors", "README.md", ".gitattributes"):
-        (folder / extra).write_text("not opened")
-    return wanted | {f"text_encoder/{name}" for name in (*shards, "model.safetensors.index.json")}
-
-
 def test_a_checkpoint_comes_whole_with_what_tower_opens_and_nothing_else(tmp_path, hub):
-    wanted = published(hub.folder)
+    stable_diffusion(hub.folder)
+    wanted = STABLE_DIFFUSION
     done = pulled(tmp_path, hub, REPO, "--revision", COMMIT, "--as", "stills", HF_TOKEN="secret")
     assert done.code == 0, done.err
     folder = tmp_path / "models" / "stills"
@@ -199,13 +176,12 @@ def test_a_checkpoint_comes_whole_with_what_tower_opens_and_nothing_else(tmp_pat
     assert tower("models", "check", "mine", cwd=tmp_path).code == 0
 
 
-def test_a_motion_adapter_comes_without_its_second_variant_and_under_its_own_name(tmp_path, hub):
-    shutil.copytree(DEMO / "motion-adapter", hub.folder, dirs_exist_ok=True)
-    shutil.copy(hub.folder / "diffusion_pytorch_model.safetensors", hub.folder / "diffusion_pytorch_model.fp16.safetensors")
-    (hub.folder / "mm.ckpt").write_bytes(b"a program")
+@pytest.mark.parametrize(("publish", "wanted", "use"), [(ltx_video, LTX_VIDEO, "checkpoint: anime"), (motion_adapter, MOTION_ADAPTER, "motion_adapter: anime")])
+def test_shards_and_a_motion_adapter_come_without_second_variants_and_under_their_own_name(tmp_path, hub, publish, wanted, use):
+    publish(hub.folder)
     done = pulled(tmp_path, hub, REPO, "--revision", COMMIT)
-    assert done.code == 0 and "motion_adapter: anime" in done.out, done.err
-    assert names(tmp_path / "models" / "anime") == {"config.json", "diffusion_pytorch_model.safetensors"}
+    assert done.code == 0 and use in done.out, done.err
+    assert names(tmp_path / "models" / "anime") == wanted
 
 
 def test_one_file_comes_alone_and_goes_on_where_its_connection_was_cut(tmp_path, hub):
@@ -243,7 +219,7 @@ def test_a_killed_pull_goes_on_at_the_byte_that_it_had(tmp_path, hub):
 
 @pytest.mark.parametrize("name", ["unet/diffusion_pytorch_model.safetensors", "tokenizer/tokenizer_config.json"])
 def test_a_wrong_byte_is_refused_and_pulled_anew(tmp_path, hub, name):
-    published(hub.folder)
+    stable_diffusion(hub.folder)
     hub.wrong.add(name)
     done = pulled(tmp_path, hub, REPO, "--revision", COMMIT, "--as", "stills")
     refused(done, f"{name} came with other bytes than the hub lists", "pull again")
@@ -266,7 +242,7 @@ def test_what_has_the_name_already_is_left_as_it_is_and_no_hub_is_asked(tmp_path
 
 
 def test_a_branch_is_no_pin_and_its_commit_is_told(tmp_path, hub):
-    published(hub.folder)
+    stable_diffusion(hub.folder)
     refused(pulled(tmp_path, hub, REPO, "--revision", "main"), "'main' may mean another commit tomorrow", f"give --revision {COMMIT}")
     assert not (tmp_path / "models").exists()
     done = pulled(tmp_path, hub, REPO)
