@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,12 @@ import ray
 from ray.cluster_utils import Cluster
 from safetensors.torch import load_file, save_file
 
+from actors.values import ModelFiles
 from benchmarks.original_layout import single_file
-from pipeline.story.workflow import WORKFLOWS
+from pipeline.doctor.model_files import Checked, look, sentences
+from pipeline.story.workflow import WORKFLOWS, read_workflow
 
-from .conftest import DEMO, EPISODE, Done, refused, tower
+from .conftest import DEMO, EPISODE, Done, environment, refused, tower
 from .test_models import lora
 
 HEAD, APART = "127.0.0.2", "127.0.0.4"  # loopback, but not the address that Ray takes for this machine's own and replaces
@@ -197,6 +200,25 @@ def test_a_file_that_one_node_lacks_and_one_that_differs_there_are_told_before_a
     (tmp_path / "placed.yaml").write_text(json.dumps(placed))
     elsewhere = tower("models", "check", "mine", "--json", cwd=tmp_path, **env, TOWER_CLUSTER_PROFILE=str(tmp_path / "placed.yaml"))
     assert elsewhere.code == 0 and len(rows(elsewhere)) == 6, "a node that the workflow never runs on needs none of its files"
+
+    die = "import os; from cluster.each import on_each_node; print([a.why for _, a in on_each_node(os._exit, lambda node: (1,) if node.gpus else None)])"
+    died = subprocess.run([sys.executable, "-c", die], env=environment(tmp_path, **env), capture_output=True, text=True, timeout=120, check=False)
+    assert died.stdout.count("died") >= 2 and "Traceback" not in died.stderr, "a node that gives no answer is told, and nobody waits for it"
+
+
+def test_a_fault_that_many_machines_have_is_one_sentence_and_a_silent_machine_is_a_fault():
+    row = Checked("mine@2", "a", "checkpoint", "/models/stills", "missing", "checkpoint: /models/stills does not exist")
+    quiet = replace(row, node="c", state="silent", fault="it gave no answer: the node died")
+    told = sentences([row, replace(row, node="b"), replace(row, node="d", state="ready", fault=""), quiet])
+    assert told == ["a, b: workflow mine@2: checkpoint: /models/stills does not exist", "c: workflow mine@2: it gave no answer: the node died"]
+
+
+def test_a_user_without_a_home_is_checked_too(here, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    asked = [(read_workflow(WORKFLOWS / "sd15_keyframe_demo.yaml"), ModelFiles(str(DEMO / "stable-diffusion")))]
+    found = look(asked)
+    assert found.faults == ((),) and "unet/diffusion_pytorch_model.safetensors" in found.digests[str(DEMO / "stable-diffusion")]
 
 
 def test_a_cluster_that_nobody_answers_for_is_one_sentence(here, monkeypatch):

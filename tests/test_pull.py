@@ -25,6 +25,8 @@ import torch
 from safetensors.torch import save_file
 
 from actors.folders import identify_folder
+from pipeline.registry.pull import Listed, _room
+from pipeline.story.errors import InputError
 from pipeline.story.workflow import WORKFLOWS
 
 from .conftest import DEMO, Done, environment, refused, tower
@@ -93,8 +95,9 @@ class Handler(BaseHTTPRequestHandler):
                 return self.answer(b"", 302, Location=f"http://localhost:{hub.port}/cdn/{name}")
             self.file(name, (hub.folder / name).read_bytes())
         else:
-            known = path.startswith(f"{start}/")
-            self.answer(b"{}", 404, **{"X-Error-Code": "RevisionNotFound" if known else "RepoNotFound"})
+            codes = {f"{start}/": "RevisionNotFound", "/api/models/behind/terms/": "GatedRepo", "/api/models/is/broken/": ""}
+            code = next((code for begin, code in codes.items() if path.startswith(begin)), "RepoNotFound")
+            self.answer(b"{}", 404 if code else 500, **({"X-Error-Code": code} if code else {}))
 
     def answer(self, body: bytes, status: int = 200, **headers: str) -> None:
         self.send_response(status)
@@ -255,6 +258,8 @@ def test_a_branch_is_no_pin_and_its_commit_is_told(tmp_path, hub):
         ([REPO, "--revision", COMMIT], {"HF_ENDPOINT": "http://127.0.0.1:9"}, ["the hub at http://127.0.0.1:9 cannot be reached"]),
         ([REPO, "--revision", COMMIT], {"HF_HUB_OFFLINE": "1"}, ["no hub is asked while HF_HUB_OFFLINE is set"]),
         (["nobody/here", "--revision", COMMIT], {}, ["has no repository nobody/here"]),
+        (["behind/terms", "--revision", COMMIT], {}, ["behind/terms is gated", "HF_TOKEN"]),
+        (["is/broken", "--revision", COMMIT], {}, ["refuses is/broken", "500"]),
         ([REPO, "--revision", "f" * 40], {}, [f"has no revision {'f' * 40}"]),
         ([f"{REPO}/b.safetensors", "--revision", COMMIT], {}, ["has no b.safetensors; it has a.safetensors"]),
         ([f"{REPO}/a.ckpt", "--revision", COMMIT], {}, ["a.ckpt of someone/anime is not a .safetensors file"]),
@@ -295,3 +300,8 @@ def test_a_terminal_shows_how_far_it_is_and_a_log_does_not(tmp_path, hub):
     assert running.wait() == 0 and b"big.safetensors: 100%" in shown, shown.decode()
     logged = pulled(tmp_path, hub, f"{REPO}/big.safetensors", "--revision", COMMIT, "--as", "b.safetensors")
     assert logged.code == 0 and logged.err == ""
+
+
+def test_a_model_that_the_disk_cannot_hold_is_told_before_it_comes(tmp_path):
+    with pytest.raises(InputError, match=r"1000000000\.0 GB are to come, and the disk of .* has .* GB free"):
+        _room(tmp_path, [Listed("a.safetensors", 10**18, "", "")])

@@ -186,14 +186,17 @@ def libraries() -> dict[str, str]:
 
 
 def digest_memory(catalog: Catalog) -> Path:
-    """Path of the cache of model digests: in the folder of a local catalog, else in the user's cache folder, which is made."""
+    """Path of the cache of model digests: in the folder of a local catalog, else in the user's cache folder."""
     return catalog.place.folder / "model-digests.json" if catalog.place.is_local else user_memory()
 
 
 def user_memory() -> Path:
-    """Path of the same cache in the user's cache folder, which is made."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tower"
-    folder.mkdir(parents=True, exist_ok=True)
+    """Path of the same cache in the user's cache folder, which is made. Where a user has no such folder, nothing is cached."""
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tower"
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # RuntimeError: a container's user without a home
+        folder = Path("/nonexistent")
     return folder / "model-digests.json"
 
 
