@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def identify_folder(folder: Path) -> Found:
 
 def _pipeline(folder: Path) -> Found:
     index = read_json(folder / "model_index.json")
-    wanted = [name for name, told in index.items() if isinstance(told, list) and told[0] is not None and name not in PASSED_OVER]
+    wanted = parts_of(index)
     found = [_weights(folder / name) for name in wanted if name not in ("scheduler", "tokenizer", "tokenizer_2")]
     faults = [fault for _, _, fault in found if fault]
     faults += [f"it lacks {name}/" for name in wanted if not (folder / name).is_dir() and name in ("scheduler", "tokenizer", "tokenizer_2")]
@@ -102,29 +103,44 @@ def _scheduler(config: dict[str, Any]) -> list[str]:
 
 
 def _weights(folder: Path) -> tuple[list[Path], str, str]:
-    """The weight files that would be opened, a note on them, and what is wrong with them.
-
-    A plain file comes before a variant such as `fp16`, and shards count by their index.
-    """
+    """The weight files that would be opened, a note on them, and what is wrong with them."""
     if not folder.is_dir():
         return [], "", f"it lacks {folder.name}/"
-    every = sorted(folder.glob("*.safetensors"))
-    plain = [f for f in every if f.name.removesuffix(".safetensors") in WEIGHTS]
-    indices = sorted(folder.glob("*.safetensors.index*.json"))
-    if plain:
-        return _sound(folder, plain[:1], "")
-    if indices:
-        shards = sorted({folder / name for name in read_json(indices[0]).get("weight_map", {}).values()})
-        missing = [s.name for s in shards if not s.is_file()]
-        if missing:
-            return [], "", f"{folder.name}/ lacks {len(missing)} of its {len(shards)} shards, such as {missing[0]}"
-        return _sound(folder, shards, f"{folder.name}/ in {len(shards)} shards")
-    variants = [f for f in every if f.name.count(".") == 2 and f.name.split(".")[0] in WEIGHTS]
-    if variants:
-        return _sound(folder, variants[:1], f"{folder.name}/ only as variant {variants[0].name.split('.')[1]}")
+    names, note = weight_names((f.name for f in folder.iterdir()), lambda index: read_json(folder / index))
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        return [], "", f"{folder.name}/ lacks {len(missing)} of its {len(names)} shards, such as {missing[0]}"
+    if names:
+        return _sound(folder, [folder / name for name in names], f"{folder.name}/ {note}" if note else "")
     others = [f.name for f in folder.iterdir() if f.suffix in (".bin", ".ckpt", ".pt", ".pth")]
     why = f"only {others[0]}, and Tower loads safetensors alone" if others else "no weights"
     return [], "", f"{folder.name}/ has {why}"
+
+
+def weight_names(there: Iterable[str], read_index: Callable[[str], dict[str, Any]]) -> tuple[list[str], str]:
+    """Of the names of files in a part's folder, those of the weights that a loader would open, and a note on them.
+
+    A plain file comes before shards, which count by their index, and these before a variant such as `fp16`.
+
+    Args:
+        read_index: gives the contents of an index of shards by its name.
+    """
+    every = sorted(there)
+    weights = [name for name in every if name.endswith(".safetensors") and name.split(".")[0] in WEIGHTS]
+    plain = [name for name in weights if name.count(".") == 1]
+    indices = [name for name in every if ".safetensors.index" in name and name.endswith(".json")]
+    variants = [name for name in weights if name.count(".") == 2]
+    if plain:
+        return plain[:1], ""
+    if indices:
+        shards = sorted(set(read_index(indices[0]).get("weight_map", {}).values()))
+        return shards, f"in {len(shards)} shards"
+    return variants[:1], f"only as variant {variants[0].split('.')[1]}" if variants else ""
+
+
+def parts_of(index: dict[str, Any]) -> list[str]:
+    """The parts that a model_index.json names, without those that are never loaded."""
+    return [name for name, told in index.items() if isinstance(told, list) and told[0] is not None and name not in PASSED_OVER]
 
 
 def _parts(folder: Path) -> list[Path]:

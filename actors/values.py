@@ -45,6 +45,9 @@ class TextSettings:
     prompt_weights: Literal["refused", "dropped", "applied"] = "refused"
 
 
+FILES = ("checkpoint", "base", "motion_adapter", "vae", "ip_adapter", "image_encoder")  # fields that name one file or folder
+
+
 @dataclass(frozen=True)
 class ModelFiles:
     """What to load: diffusers folders and safetensors files on the device's machine.
@@ -71,6 +74,12 @@ class ModelFiles:
     def weights(self) -> list[str]:
         """The files and folders whose weights a device holds, without LoRAs."""
         return [p for p in (self.checkpoint, self.motion_adapter, self.ip_adapter, self.image_encoder) if p]
+
+    @property
+    def named(self) -> list[tuple[str, str]]:
+        """Field of the workflow and path, of everything that is loaded."""
+        single = [(field, path) for field in FILES if (path := getattr(self, field))]
+        return single + [("loras", lora.file) for lora in self.loras] + [("embeddings", one.file) for one in self.embeddings]
 
     @property
     def folder(self) -> str:

@@ -1,8 +1,8 @@
 """Full-size checkpoints in their published layout, with random weights: what takes as long as the real ones and draws noise.
 
 Written once as ordinary diffusers folders, so that the product loads them as it loads any other. `tiny` cuts every width, to
-try the same code on a CPU. Configurations: the published `config.json` files of Stable Diffusion 1.5, mm_sd_v15_v2 as diffusers
-has it, LTX-Video 2B 0.9.5 and later, and T5 v1.1-XXL.
+try the same code on a CPU. Configurations: the published `config.json` files of Stable Diffusion 1.5 and XL base 1.0, mm_sd_v15_v2 as
+diffusers has it, LTX-Video 2B 0.9.5 and later, and T5 v1.1-XXL.
 """
 
 from __future__ import annotations
@@ -18,21 +18,33 @@ from diffusers import (
     AutoencoderKL,
     AutoencoderKLLTXVideo,
     DDIMScheduler,
+    EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     LTXVideoTransformer3DModel,
     MotionAdapter,
     UNet2DConditionModel,
 )
-from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, T5Config, T5EncoderModel
 
 from pipeline import PROJECT
 
 DEMO = PROJECT / "actors" / "demo"  # only its tokenizers are used: a few kilobytes of JSON
+# Folder to the demo's folder whose tokenizer it gets, and the published length in tokens.
+TOKENIZERS = {
+    "stable-diffusion": ("stable-diffusion", 77),
+    "stable-diffusion-xl": ("stable-diffusion", 77),
+    "ltx-video": ("ltx-video", 512),
+}
 
 
 def stable_diffusion(folder: Path, device: str, tiny: bool) -> Path:
     """Stable Diffusion 1.5 and a text encoder: 2.1 GB in float16."""
     return _written(folder / "stable-diffusion", device, torch.float16, _sd15(tiny), _index("StableDiffusionPipeline"))
+
+
+def stable_diffusion_xl(folder: Path, device: str, tiny: bool) -> Path:
+    """Stable Diffusion XL base 1.0 with its two text encoders: 6.9 GB in float16."""
+    return _written(folder / "stable-diffusion-xl", device, torch.float16, _sdxl(tiny), _index("StableDiffusionXLPipeline"))
 
 
 def motion_adapter(folder: Path, device: str, tiny: bool) -> Path:
@@ -58,7 +70,8 @@ def _written(folder: Path, device: str, dtype: torch.dtype, parts: Parts, index:
         model = _random(build, device, dtype)
         model.save_pretrained(part / name)
         if "text_encoder" in name:
-            _tokenizer(DEMO / folder.name / "tokenizer", part / "tokenizer", 77 if "stable" in folder.name else 512)
+            tokenizer, longest = TOKENIZERS[folder.name]
+            _tokenizer(DEMO / tokenizer / "tokenizer", part / name.replace("text_encoder", "tokenizer"), longest)
     if index:
         (part / "model_index.json").write_text(json.dumps(index, indent=2))
     return part.rename(folder)
@@ -99,16 +112,42 @@ def _sd15(tiny: bool) -> Parts:
             block_out_channels=(32, 32, 64, 64) if tiny else (128, 256, 512, 512), layers_per_block=2, latent_channels=4, sample_size=512,
             down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
         ),
-        "text_encoder": lambda: CLIPTextModel(
-            CLIPTextConfig(
-                hidden_size=width, intermediate_size=4 * width, num_hidden_layers=layers, num_attention_heads=width // 32 if tiny else 12,
-                max_position_embeddings=77, projection_dim=width, bos_token_id=0, eos_token_id=1, pad_token_id=1,
-            )
-        ),
+        "text_encoder": lambda: CLIPTextModel(_clip(width, layers, width // 32 if tiny else 12, "quick_gelu")),
         "scheduler": lambda: DDIMScheduler(
             beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1, clip_sample=False, set_alpha_to_one=False
         ),
     }  # fmt: skip
+
+
+def _sdxl(tiny: bool) -> Parts:
+    text, pooled = (32, 32) if tiny else (768, 1280)  # widths of the two text encoders; the UNet attends to both side by side
+    return {
+        "unet": lambda: UNet2DConditionModel(
+            sample_size=128, block_out_channels=(32, 64, 64) if tiny else (320, 640, 1280), layers_per_block=2,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+            transformer_layers_per_block=(1, 1, 1) if tiny else (1, 2, 10), attention_head_dim=(1, 2, 2) if tiny else (5, 10, 20),
+            cross_attention_dim=text + pooled, use_linear_projection=True, addition_embed_type="text_time", addition_time_embed_dim=256,
+            projection_class_embeddings_input_dim=pooled + 6 * 256,
+        ),
+        "vae": lambda: AutoencoderKL(
+            block_out_channels=(32, 32, 64, 64) if tiny else (128, 256, 512, 512), layers_per_block=2, latent_channels=4, sample_size=1024,
+            down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+            scaling_factor=0.13025, force_upcast=True,
+        ),
+        "text_encoder": lambda: CLIPTextModel(_clip(text, 2 if tiny else 12, text // 32 if tiny else 12, "quick_gelu")),
+        "text_encoder_2": lambda: CLIPTextModelWithProjection(_clip(pooled, 2 if tiny else 32, pooled // 32 if tiny else 20, "gelu")),
+        "scheduler": lambda: EulerDiscreteScheduler(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1, timestep_spacing="leading"
+        ),
+    }  # fmt: skip
+
+
+def _clip(width: int, layers: int, heads: int, activation: str) -> CLIPTextConfig:
+    return CLIPTextConfig(
+        hidden_size=width, intermediate_size=4 * width, num_hidden_layers=layers, num_attention_heads=heads, hidden_act=activation,
+        max_position_embeddings=77, projection_dim=width, bos_token_id=0, eos_token_id=1, pad_token_id=1,
+    )  # fmt: skip
 
 
 def _adapter(tiny: bool) -> Parts:
@@ -157,6 +196,13 @@ def _index(pipeline: str) -> dict[str, Any]:
             "text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"],
             "safety_checker": [None, None], "feature_extractor": [None, None], "image_encoder": [None, None],
             "requires_safety_checker": False,
+        },
+        "StableDiffusionXLPipeline": {
+            "vae": ["diffusers", "AutoencoderKL"], "unet": ["diffusers", "UNet2DConditionModel"],
+            "scheduler": ["diffusers", "EulerDiscreteScheduler"],
+            "text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"],
+            "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"], "tokenizer_2": ["transformers", "CLIPTokenizer"],
+            "image_encoder": [None, None], "feature_extractor": [None, None], "force_zeros_for_empty_prompt": True,
         },
         "LTXConditionPipeline": {
             "vae": ["diffusers", "AutoencoderKLLTXVideo"], "transformer": ["diffusers", "LTXVideoTransformer3DModel"],

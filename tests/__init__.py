@@ -9,6 +9,7 @@
 | test_care.py | care of a catalog: garbage, compacting, export; faults are told by every command, and work goes on |
 | test_damage.py | each part of a catalog x each kind of damage: told, mended or said to be lost; the next render goes on |
 | test_catalog.py | rows and media, whole or not at all, from many writers |
+| test_check.py | what workflows load is whole, fits and is the same on every node, or is told before anything renders |
 | test_choose.py | which work a device does next |
 | test_controls.py | pause and resume, priorities, cluster profiles |
 | test_deploy.py | deployment files say what Ray and KubeRay understand, and open nothing to strangers |
@@ -41,6 +42,8 @@
 | test_pool.py | devices without models: order, batches, deaths |
 | test_progress.py | what a person sees on a terminal and in a log |
 | test_prompts.py | weights, embeddings, chunks and layers of CLIP, each against a reference by hand |
+| test_published.py | published layouts in miniature render what the demo's own folders render |
+| test_pull.py | models from a hub: what was pinned, to the byte, whole or not at all |
 | test_registry.py | versions never change, and evidence alone gives a status |
 | test_rejudge.py | a changed threshold judges stored takes again, without media, models or Ray |
 | test_render.py | the whole path |
@@ -55,5 +58,5 @@
 | test_training.py | the demo's checkpoints are trained by one command, on a bare machine and in time |
 | test_yaml.py | what was written in YAML or JSON is what is read |
 
-What they share: conftest.py (the demo episode, one render that many look at), planted.py (faults), original_layout.py (checkpoints in one file), tiny_xl.py (SDXL with few weights), bare.py (a machine without Ray).
+What they share: conftest.py (the demo episode, one render that many look at), planted.py (faults), published.py (published layouts), tiny_xl.py (SDXL with few weights), bare.py (a machine without Ray).
 """

@@ -13,13 +13,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
+from rich.console import Console
 
 from actors.animatediff import AnimateDiffModel
+from actors.folders import identify_folder
 from actors.keyframe import KeyframeModel
 from actors.ltx_video import LtxVideoModel
 from actors.prompts import PromptEncoder
 from actors.values import TextSettings
-from benchmarks import full_size
+from benchmarks import full_size, single_file
 from benchmarks.gpu import __main__ as gpu
 from benchmarks.gpu.agreement import judge_brought_back
 from benchmarks.gpu.ratios import Fp8Linear
@@ -83,6 +86,10 @@ def test_a_step_that_fails_hangs_or_dies_costs_only_itself(tmp_path, monkeypatch
     "parts, published",  # parameters of the published models, so that random weights take as long and as much memory
     [
         (full_size._sd15(False), {"unet": 859_520_964, "vae": 83_653_863, "text_encoder": 123_060_480}),
+        (
+            full_size._sdxl(False),
+            {"unet": 2_567_463_684, "vae": 83_653_863, "text_encoder": 123_060_480, "text_encoder_2": 694_659_840},
+        ),
         (full_size._ltx_2b(False), {"transformer": 1_923_385_472, "vae": 1_246_913_522, "text_encoder": 4_762_310_656}),
         (full_size._adapter(False), {"": 453_209_280}),
     ],
@@ -91,6 +98,25 @@ def test_full_size_is_the_published_size(parts, published):
     for name, count in published.items():
         with torch.device("meta"):
             assert sum(p.numel() for p in parts[name]().parameters()) == count, name
+
+
+def test_every_checkpoint_is_written_in_its_layout_and_told_for_what_it_is(tmp_path):
+    written = [make(tmp_path, "cpu", True) for make in (full_size.stable_diffusion, full_size.stable_diffusion_xl, full_size.ltx_video, full_size.motion_adapter)]
+    for folder in written:
+        found = identify_folder(folder)
+        assert found.kind in ("checkpoint", "motion module") and not [f for f in found.faults if "no family" not in f], (folder, found.faults)
+        index = json.loads((folder / "model_index.json").read_text()) if found.kind == "checkpoint" else {}
+        assert all((folder / part).is_dir() for part, told in index.items() if isinstance(told, list) and told[0])
+
+
+def test_a_single_file_is_compared_with_its_folder_to_the_bit(tmp_path):
+    assert single_file.measured(tmp_path, True, Console(quiet=True))
+    folder = tmp_path / "stable-diffusion"
+    model = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", torch_dtype=torch.float16, local_files_only=True)
+    assert single_file.compared(folder, "unet", model).other == 0
+    with torch.no_grad():
+        model.conv_out.bias[0] = torch.nextafter(model.conv_out.bias[0], torch.tensor(9.0, dtype=torch.float16))
+    assert single_file.compared(folder, "unet", model).other == 1
 
 
 @pytest.fixture(scope="module")

@@ -19,13 +19,13 @@ from actors.keyframe import KeyframeModel
 from actors.ltx_video import LtxVideoModel
 from actors.prompts import PromptEncoder
 from actors.values import ClipRequest, ClipSettings, KeyframeRequest, Lora, ModelError, ModelFiles, TextSettings
+from benchmarks.original_layout import single_file
 from pipeline.registry.workflows import settings_digest
 from pipeline.render.needs import weights
 from pipeline.story.errors import InputError
 from pipeline.story.workflow import WORKFLOWS, Workflow, read_workflow
 
 from .conftest import DEMO, EPISODE, refused, takes_of, tower
-from .original_layout import single_file
 from .test_actors import ANIMATE, HANA, LTX, SD, SIXTEEN, STILLS, animatediff, still, words
 
 DISTILLED = (1000, 993, 987, 981, 975, 909, 725, 0.03)  # LTX-Video 0.9.8's own noise levels

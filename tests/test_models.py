@@ -12,8 +12,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from benchmarks.original_layout import single_file
+
 from .conftest import DEMO, EPISODE, refused
-from .original_layout import single_file
 
 SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1}
 UNET = "model.diffusion_model."

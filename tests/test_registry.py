@@ -146,7 +146,7 @@ def test_a_catalog_whose_first_opening_was_cut_off_gets_the_rest_the_next_time(h
     assert wanted["ltx_video_2b_demo@1"] == "proven" and wanted["animatediff_16_demo@1"] == "archived"
     counts = "SELECT (SELECT count(*) FROM benchmarks) AS benchmarks, (SELECT count(*) FROM promotions) AS promotions, (SELECT count(*) FROM workflows) AS workflows"
     rows = json.loads(here("catalog", "query", counts, "--json").out)
-    assert rows == [{"benchmarks": 7 * 42, "promotions": 11, "workflows": len(wanted)}]
+    assert rows == [{"benchmarks": 7 * 42, "promotions": 14, "workflows": len(wanted)}]
 
 
 def test_the_documents_are_what_the_evidence_says(tmp_path):
@@ -218,6 +218,48 @@ def test_a_retired_workflow_still_loads_and_tells_why(here):
     assert told.out.count("figures tear apart") == 1
     again = json.loads(here("workflows", "show", "#" + shown["settings_digest"][:10], "--json").out)
     assert again["workflow"] == "animatediff_16_demo@1"
+
+
+BEFORE = {  # what the system before this one rendered with, and words of what is known to be wrong with it
+    "ltx_2b_121_frame_workflow": (
+        {
+            "family": "ltx_video", "width": 768, "height": 512, "num_frames": 121, "fps": 24.0, "num_inference_steps": 20, "guidance_scale": 3.0,
+            "strength": 0.8, "timesteps": None, "scheduler": "checkpoint", "checkpoint": "ltx-video-2b-0.9.8-distilled",
+            "negative_prompt": "static, boring, low quality, blurry, ugly, distorted, bad animation",
+        },
+        ["wants guidance 1 and 8 noise levels", "empty latent", "hard-coded", "ltx_video_2b has its place"],
+    ),
+    "anime_basic_animatediff": (
+        {
+            "family": "animatediff", "width": 512, "height": 288, "num_frames": 16, "fps": 8.0, "num_inference_steps": 20, "guidance_scale": 7.0,
+            "strength": 1.0, "scheduler": "euler_ancestral", "checkpoint": "aom3a1b", "motion_adapter": "animatediff-motion-adapter-v1-5-2",
+            "negative_prompt": "static, still, no motion, blurry",
+        },
+        ["empty latent", "hard-coded", "LoRA was skipped in silence, on 13 of 16 characters", "animatediff_16 has its place"],
+    ),
+    "aom3a1b_keyframe": (
+        {
+            "family": "stable_diffusion", "width": 768, "height": 512, "num_inference_steps": 25, "guidance_scale": 7.5,
+            "scheduler": "dpmpp_2m_karras", "checkpoint": "aom3a1b",
+        },
+        ["never reached the video", "second gate judged clips without them", "hard-coded", "13 of 16 characters", "sd15_keyframe has its place"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BEFORE)
+def test_what_the_system_before_rendered_with_is_kept_as_it_was_with_what_was_wrong_and_nothing_renders_with_it(here, tmp_path, name):
+    settings, words = BEFORE[name]
+    shown = json.loads(here("workflows", "show", f"{name}@1", "--json").out)
+    assert shown["status"] == "archived" and shown["source"].startswith("archive/") and {k: shown["settings"].get(k) for k in settings} == settings
+    assert all(word in shown["why"] for word in ("Known to be wrong: ", *words)), shown["why"]
+    role = "keyframe_workflow: sd15_keyframe_demo" if settings["family"] == "stable_diffusion" else "clip_workflow: ltx_video_2b_demo"
+    (tmp_path / "episode.yaml").write_text(EPISODE.replace(role, f"{role.split(':')[0]}: {name}").replace("frames: 60", "frames: 48"))
+    for folder, demo in ((settings["checkpoint"], "ltx-video" if "num_frames" in settings and "motion_adapter" not in settings else "stable-diffusion"), (settings.get("motion_adapter"), "motion-adapter")):
+        if folder:
+            shutil.copytree(PROJECT / "actors" / "demo" / demo, tmp_path / "models" / folder)
+    refused(here("render", "episode.yaml"), f"{name}@1 is archived", "--allow-experimental")
+    assert name not in here("doctor").out and name not in here("models", "check", "--json").out
 
 
 def test_a_promotion_without_evidence_or_with_a_failing_benchmark_is_refused_with_the_numbers(here):

@@ -27,11 +27,11 @@ from actors.identify import identify
 from actors.keyframe import KeyframeModel, KeyframeXLModel
 from actors.prompts import PromptEncoder
 from actors.values import Embedding, Hires, KeyframeRequest, KeyframeSettings, Lora, ModelError, ModelFiles, TextSettings
+from benchmarks.original_layout import vae_key
 from pipeline.story.workflow import WORKFLOWS
 
 from . import tiny_xl
 from .conftest import EPISODE, refused, takes_of, tower
-from .original_layout import vae_key
 from .test_actors import HANA, SD, words
 
 STILLS = KeyframeSettings(128, 64, 4, 5.0, batch_size=2)

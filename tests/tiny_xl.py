@@ -11,8 +11,9 @@ from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPi
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from benchmarks.original_layout import unet_key, vae_key
+
 from .conftest import DEMO
-from .original_layout import unet_key, vae_key
 
 WIDTHS = (32, 64)  # of the two text encoders
 LAYERS = 3

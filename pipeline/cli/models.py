@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .common import in_ascii
-from .table import err, out
+from .table import err, out, show
 
 if TYPE_CHECKING:
     from actors.identify import Found
@@ -77,6 +77,46 @@ def import_one(
     registry.digests.save()
     out.print(f"{target} is written and {workflow.title} registered, as experimental", soft_wrap=True)
     out.print(f"try it: keyframe_workflow or clip_workflow: {name} in an episode, and `tower render --allow-experimental`", soft_wrap=True)
+
+
+@models_app.command()
+def pull(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="owner/repository, or owner/repository/FILE.safetensors")],
+    revision: Annotated[str, typer.Option(metavar="COMMIT", help="the commit, 40 digits; for a branch you are told which it is now")],
+    name: Annotated[str, typer.Option("--as", metavar="NAME", help="in TOWER_MODELS_DIR; as on the hub, if not given")] = "",
+) -> None:
+    """Fetch what Tower would open of a model on a hub: of one commit, checked byte for byte; an interrupted pull goes on."""
+    from pipeline.registry.pull import pull  # before all that imports `actors`, which closes the network
+    from pipeline.story.settings import load_settings
+
+    target = pull(source, revision, name, load_settings(), lambda told: out.print(told, soft_wrap=True))
+    _print(_told(target))
+
+
+@models_app.command()
+def check(
+    workflows: Annotated[list[str] | None, typer.Argument(metavar="[WORKFLOW…]", help="all but archived ones, if none is given")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Whether workflows' files are here, and on each node of the cluster at RAY_ADDRESS: whole, fitting, the same. Exit code 2 if not."""
+    from pipeline.doctor.model_files import check_models, sentences
+    from pipeline.doctor.workflows import last_decision
+    from pipeline.registry.open_catalog import open_catalog
+    from pipeline.registry.workflows import Registry
+    from pipeline.story.cluster_profile import cluster_profile
+    from pipeline.story.settings import load_settings
+
+    settings = load_settings()
+    registry = Registry(open_catalog(settings), settings)
+    known = [w for w in registry.all() if (last_decision(registry, w) or {}).get("action") != "archive"]
+    chosen = [registry.resolve(in_ascii(name, "workflow"), "tower models check") for name in workflows or []]
+    found = check_models(registry, chosen or known, cluster_profile(settings))
+    rows = [asdict(row) for row in found]
+    show(rows if as_json else [{k: v for k, v in row.items() if k != "fault"} for row in rows], as_json, "no workflows")
+    for told in sentences(found):
+        err.print(f"error: {told}", soft_wrap=True)
+    if any(row.fault for row in found):
+        raise typer.Exit(2)
 
 
 def _told(path: Path) -> Told:

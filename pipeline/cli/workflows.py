@@ -28,7 +28,7 @@ Evidence = Annotated[str, typer.Option(metavar="BENCHMARK", help="id of a benchm
 @workflows_app.command("list")
 def list_all(as_json: AsJson = False) -> None:
     """Every registered version: the status that holds here and now, what it makes, and whether its files are here."""
-    from pipeline.registry.files import state_of_files
+    from pipeline.registry.fit import state_of_files
 
     registry = _registry()
     other = {target: name for name, target in registry.aliases.items()}

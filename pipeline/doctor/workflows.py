@@ -15,7 +15,8 @@ from cluster.choose import Seat
 from cluster.pool import Pool
 from cluster.specs import ModelSpec
 from pipeline.plan.resolve import StagePlan
-from pipeline.registry.files import check_files, files_of
+from pipeline.registry.files import files_of
+from pipeline.registry.fit import check_files
 from pipeline.registry.open_catalog import EVIDENCE
 from pipeline.registry.workflows import Ready, Registry
 from pipeline.render.drive import live_limit
@@ -74,7 +75,7 @@ def seen(registry: Registry) -> list[Seen]:
 
 
 def _seen(registry: Registry, workflow: Workflow) -> Seen:
-    last = next((r for r in reversed(registry.ledger) if (r["workflow"], r["version"]) == (workflow.name, workflow.version)), None)
+    last = last_decision(registry, workflow)
     if last and last["action"] == "archive":
         return Seen(workflow, None, "archived", last["why"])
     try:
@@ -93,6 +94,11 @@ def _seen(registry: Registry, workflow: Workflow) -> Seen:
     except OSError as error:
         why = f"{error.filename or 'its files'} cannot be read: {error.strerror or error}; correct its rights"
         return Seen(workflow, None, _status_without_files(last), why)
+
+
+def last_decision(registry: Registry, workflow: Workflow) -> dict[str, Any] | None:
+    """The newest row of the ledger about this version."""
+    return next((r for r in reversed(registry.ledger) if (r["workflow"], r["version"]) == (workflow.name, workflow.version)), None)
 
 
 def _status_without_files(last: dict[str, Any] | None) -> str:

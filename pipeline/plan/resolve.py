@@ -13,7 +13,8 @@ from actors.prompt_text import Weights, pieces
 from actors.values import ClipSettings, KeyframeSettings, Lora, ModelError, ModelFiles
 from catalog.standing import Row, name_of
 from gates.rules import Profile
-from pipeline.registry.files import inside, lora_file, misfit
+from pipeline.registry.files import inside
+from pipeline.registry.fit import lora_of, misfit
 from pipeline.registry.workflows import Ready, Registry
 from pipeline.story.episode import Episode, Sequence, Shot
 from pipeline.story.errors import InputError
@@ -140,7 +141,7 @@ class Resolver:
     def _lora(self, where: str, character: str) -> Lora:
         lora = self.episode.characters[character].lora
         assert lora
-        return lora_file(f"{where}: character {character}: lora", self.settings, lora.file, lora.weight)
+        return lora_of(f"{where}: character {character}: lora", self.settings, lora.file, lora.weight)
 
     def _check_length(self, where: str, shot: Shot, workflow: Workflow) -> None:
         assert workflow.num_frames and workflow.fps

@@ -24,7 +24,8 @@ from pipeline.story.settings import Settings
 from pipeline.story.suite import known_suites
 from pipeline.story.workflow import Workflow
 
-from .files import check_files, files_of
+from .files import files_of
+from .fit import check_files
 
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "av")  # the libraries that affect pixels
 NO_PIXELS = {"description", "retry", "gates", "parameters"}  # do not affect pixels; `parameters` only says what a shot may change
@@ -125,22 +126,9 @@ class Registry:
         return self.prepared[key]
 
     def models(self, workflow: Workflow) -> dict[str, str]:
-        """Digest of each checkpoint, adapter, encoder and LoRA that the workflow loads, by its path as the workflow file writes it."""
-        files = files_of(workflow, self.settings)
-        found = {workflow.checkpoint: self.digests.of(Path(files.checkpoint))}
-        if workflow.base and files.base:
-            found[workflow.base] = self.digests.of(Path(files.base))
-        if workflow.vae and files.vae:
-            found[workflow.vae] = self.digests.of(Path(files.vae))
-        for name, embedding in zip(workflow.embeddings.values(), files.embeddings, strict=True):
-            found[name] = self.digests.of(Path(embedding.file))
-        if workflow.motion_adapter and files.motion_adapter:
-            found[workflow.motion_adapter] = self.digests.of(Path(files.motion_adapter))
-        if workflow.ip_adapter and files.ip_adapter:
-            found[workflow.ip_adapter] = self.digests.of(Path(files.ip_adapter))
-        if workflow.image_encoder and files.image_encoder:
-            found[workflow.image_encoder] = self.digests.of(Path(files.image_encoder))
-        return found | {written.file: self.digests.of(Path(lora.file)) for written, lora in zip(workflow.loras, files.loras, strict=True)}
+        """Digest of each file and folder that the workflow loads, by its path as the workflow file writes it."""
+        paths = [path for _, path in files_of(workflow, self.settings).named]
+        return {name: self.digests.of(Path(path)) for name, path in zip(workflow.named_files, paths, strict=True)}
 
     def standing(self, workflow: Workflow) -> Standing:
         """The workflow's status on this machine now. It depends on files, libraries, suites and gate profiles."""
@@ -194,11 +182,17 @@ def libraries() -> dict[str, str]:
 
 
 def digest_memory(catalog: Catalog) -> Path:
-    """Path of the cache of model digests: in the folder of a local catalog, else in the user's cache folder, which is made."""
-    if catalog.place.is_local:
-        return catalog.place.folder / "model-digests.json"
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tower"
-    folder.mkdir(parents=True, exist_ok=True)
+    """Path of the cache of model digests: in the folder of a local catalog, else in the user's cache folder."""
+    return catalog.place.folder / "model-digests.json" if catalog.place.is_local else user_memory()
+
+
+def user_memory() -> Path:
+    """Path of the same cache in the user's cache folder, which is made. Where a user has no such folder, nothing is cached."""
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tower"
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # RuntimeError: a container's user without a home
+        folder = Path("/nonexistent")
     return folder / "model-digests.json"
 
 

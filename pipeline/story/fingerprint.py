@@ -45,11 +45,13 @@ class FileDigests:
 
     def of(self, path: Path) -> str:
         """Digest of a file; or of a folder: of all its files with MODEL_SUFFIXES, and their relative names."""
-        if path.is_dir():
-            return digest(
-                {str(p.relative_to(path)): self._file(p) for p in sorted(path.rglob("*")) if p.is_file() and p.suffix in MODEL_SUFFIXES}
-            )
-        return self._file(path)
+        return digest(self.each(path)) if path.is_dir() else self._file(path)
+
+    def each(self, path: Path) -> dict[str, str]:
+        """Digest of each file with MODEL_SUFFIXES in a folder, by its name relative to it; of a file, by "."."""
+        if not path.is_dir():
+            return {".": self._file(path)}
+        return {str(p.relative_to(path)): self._file(p) for p in sorted(path.rglob("*")) if p.is_file() and p.suffix in MODEL_SUFFIXES}
 
     def save(self) -> None:
         if not self.changed:

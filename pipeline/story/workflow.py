@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from actors.families import FAMILIES, Family
-from actors.values import ClipSettings, KeyframeSettings, TextSettings
+from actors.values import FILES, ClipSettings, KeyframeSettings, TextSettings
 from gates.verdict import LABELS
 from pipeline import PROJECT
 
@@ -231,6 +231,11 @@ class Workflow(Written):
         if self.scheduler == "lcm" and max(self.num_inference_steps, span.maximum if span else 0) > LCM_STEPS:
             raise ValueError(f"scheduler lcm takes at most {LCM_STEPS} num_inference_steps, and is meant for about 4")
         return self
+
+    @property
+    def named_files(self) -> list[str]:
+        """Everything that it loads as the file writes it, in the order of `ModelFiles.named`."""
+        return [name for field in FILES if (name := getattr(self, field))] + [x.file for x in self.loras] + [*self.embeddings.values()]
 
     @property
     def title(self) -> str:

@@ -9,8 +9,14 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-RESNET = {"norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "norm2": "out_layers.0", "conv2": "out_layers.3", "conv_shortcut": "skip_connection"}
-ENDS = {"conv_in": "input_blocks.0.0", "time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2", "conv_norm_out": "out.0", "conv_out": "out.2"}
+RESNET = {
+    "norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "norm2": "out_layers.0", "conv2": "out_layers.3",
+    "conv_shortcut": "skip_connection",
+}  # fmt: skip
+ENDS = {
+    "conv_in": "input_blocks.0.0", "time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2",
+    "conv_norm_out": "out.0", "conv_out": "out.2",
+}  # fmt: skip
 ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
 
 
@@ -19,26 +25,36 @@ def unet_key(key: str, layers: int, attentive: list[bool]) -> str:
     name, _, end = key.rpartition(".")
     if name in ENDS:
         return f"{ENDS[name]}.{end}"
-    side, block, part, number, rest = re.fullmatch(r"(down|up|mid)_blocks?\.?(\d*)\.(\w+)\.(\d+)\.(.*)", name).groups()
+    found = re.fullmatch(r"(down|up|mid)_blocks?\.?(\d*)\.(\w+)\.(\d+)\.(.*)", name)
+    assert found, name
+    side, block, part, number, rest = found.groups()
     n = int(number)
     if part == "resnets":
         rest = RESNET[rest]
     if side == "mid":
         return f"middle_block.{2 * n if part == 'resnets' else 1}.{rest}.{end}"
     i, sub = int(block), 0 if part == "resnets" else 1
+    first = i * (layers + 1)
+    if part == "downsamplers":
+        return f"input_blocks.{first + layers + 1}.0.op.{end}"
     if side == "down":
-        return f"input_blocks.{(i + 1) * (layers + 1)}.0.op.{end}" if part == "downsamplers" else f"input_blocks.{1 + i * (layers + 1) + n}.{sub}.{rest}.{end}"
+        return f"input_blocks.{first + n + 1}.{sub}.{rest}.{end}"
     if part == "upsamplers":
-        return f"output_blocks.{i * (layers + 1) + layers}.{2 if attentive[i] else 1}.conv.{end}"
-    return f"output_blocks.{i * (layers + 1) + n}.{sub}.{rest}.{end}"
+        return f"output_blocks.{first + layers}.{2 if attentive[i] else 1}.conv.{end}"
+    return f"output_blocks.{first + n}.{sub}.{rest}.{end}"
 
 
 def vae_key(key: str, blocks: int) -> str:
+    def down(found: re.Match[str]) -> str:
+        return f"down.{found[1]}." + (f"block.{found[2]}" if found[2] else "downsample")
+
+    def up(found: re.Match[str]) -> str:
+        return f"up.{blocks - 1 - int(found[1])}." + (f"block.{found[2]}" if found[2] else "upsample")
+
     key = key.replace("conv_norm_out", "norm_out").replace("conv_shortcut", "nin_shortcut")
     key = re.sub(r"mid_block\.resnets\.(\d)", lambda m: f"mid.block_{int(m[1]) + 1}", key)
     key = re.sub(r"mid_block\.attentions\.0\.(\w+(?:\.0)?)\.(?=weight|bias)", lambda m: f"mid.attn_1.{ATTENTION[m[1]]}.", key)
-    key = re.sub(r"down_blocks\.(\d)\.(?:resnets\.(\d)|downsamplers\.0)", lambda m: f"down.{m[1]}." + (f"block.{m[2]}" if m[2] else "downsample"), key)
-    up = lambda m: f"up.{blocks - 1 - int(m[1])}." + (f"block.{m[2]}" if m[2] else "upsample")  # noqa: E731
+    key = re.sub(r"down_blocks\.(\d)\.(?:resnets\.(\d)|downsamplers\.0)", down, key)
     return re.sub(r"up_blocks\.(\d)\.(?:resnets\.(\d)|upsamplers\.0)", up, key)
 
 
@@ -63,7 +79,9 @@ def motion_key(key: str) -> list[str]:
     key = re.sub(r"motion_modules\.(\d+)\.", r"motion_modules.\1.temporal_transformer.", key)
     if key.endswith("pos_embed.pe"):
         return [key.replace("pos_embed", f"attention_blocks.{n}.pos_encoder") for n in (0, 1)]
-    for before, after in ((".attn1", ".attention_blocks.0"), (".attn2", ".attention_blocks.1"), (".norm1", ".norms.0"), (".norm2", ".norms.1"), (".norm3", ".ff_norm")):
+    layers = ((".attn1", ".attention_blocks.0"), (".attn2", ".attention_blocks.1"))
+    norms = ((".norm1", ".norms.0"), (".norm2", ".norms.1"), (".norm3", ".ff_norm"))
+    for before, after in (*layers, *norms):
         key = key.replace(before, after)
     return [key]
 

@@ -1,0 +1,177 @@
+"""Check whether model files are whole and fit their workflow, by their headers and configurations. Nothing is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from actors.animate_files import adapter_config, check_fit, check_ip_adapter, check_length
+from actors.architectures import ALL, SD, SDXL
+from actors.families import Family
+from actors.files import check_folder, check_size
+from actors.folders import identify_folder, opened
+from actors.headers import read_header
+from actors.identify import Found, identify
+from actors.lora_keys import MOTION, keys_of
+from actors.values import Embedding, Lora, ModelError, ModelFiles
+from pipeline.story.errors import InputError
+from pipeline.story.settings import Settings
+from pipeline.story.workflow import Workflow
+
+from .files import files_of, model_path
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with a file. field: of the workflow file. file: path of the file or folder. told: a sentence."""
+
+    field: str
+    file: str
+    told: str
+
+
+def check_files(workflow: Workflow, files: ModelFiles) -> None:
+    """Check folders, sizes and frame counts without loading a model. A run loads all models before it renders, and finds other faults then.
+
+    Raises:
+        InputError: a check failed.
+    """
+    first = next(faults(workflow, files), None)
+    if first:
+        raise InputError(f"workflow {workflow.name}: {first.field}: {first.told}")
+
+
+def faults(workflow: Workflow, files: ModelFiles) -> Iterator[Fault]:
+    """What is wrong with each of the workflow's files. Where the checkpoint itself is wrong, what must fit it is not looked at."""
+    sound = True
+    for field, file, check in _checks(workflow, files):
+        if field not in ("base", "loras", "embeddings") and not sound:
+            continue
+        try:
+            check()
+        except ModelError as error:
+            sound = sound and field not in ("checkpoint", "base")
+            yield Fault("checkpoint" if field == "base" else field, file, str(error))
+
+
+def _checks(workflow: Workflow, files: ModelFiles) -> Iterator[tuple[str, str, Callable[[], object]]]:
+    """(field, file, what raises ModelError), in the order in which they are looked at."""
+    kind, folder, frames = workflow.kind, files.folder, workflow.num_frames or 0
+    yield "base", folder, lambda: check_checkpoint(check_folder(folder, "base" if files.base else "checkpoint"), kind)
+    if files.base:
+        yield "checkpoint", files.checkpoint, lambda: check_single_file(Path(files.checkpoint), identify_folder(Path(folder)))
+    if files.vae:
+        yield "vae", files.vae, lambda: check_vae(Path(files.vae or ""))
+    yield "width, height", files.checkpoint, lambda: check_size(workflow.width, workflow.height, kind.size_multiple)
+    if kind.check_length:
+        yield "num_frames", files.checkpoint, lambda: kind.check_length(folder, frames)  # type: ignore[misc]
+    if adapter := files.motion_adapter:
+        yield "motion_adapter", adapter, lambda: check_fit(adapter, adapter_config(adapter), folder)
+        yield "num_frames", adapter, lambda: check_length(frames, _longest(adapter), workflow.context_length, workflow.context_overlap)
+    if files.ip_adapter and files.image_encoder:
+        yield "ip_adapter", files.ip_adapter, lambda: check_ip_adapter(files.ip_adapter or "", files.image_encoder or "", folder)
+    for lora in files.loras:
+        yield "loras", lora.file, partial(check_lora, lora, kind)
+    for embedding in files.embeddings:
+        yield "embeddings", embedding.file, partial(check_embedding, embedding, kind)
+
+
+def _longest(adapter: str) -> int:
+    try:
+        return int(adapter_config(adapter).get("motion_max_seq_length", 32))
+    except ModelError:
+        return 1 << 30  # the adapter's own fault is told already
+
+
+def lora_of(where: str, settings: Settings, name: str, weight: float) -> Lora:
+    """A character's LoRA. Raises InputError where the file is missing, is none, would lose a part, or moves clips."""
+    lora = Lora(str(model_path(settings, name)), weight)
+    try:
+        if keys_of(existing(lora.file)).motion:
+            raise ModelError(f"LoRA {lora.file} does not fit: {MOTION}")
+    except ModelError as error:
+        raise InputError(f"{where}: {error}") from error
+    return lora
+
+
+def existing(lora: str) -> str:
+    """The path. Raises ModelError where there is no such file."""
+    path = Path(lora)
+    if not path.is_file():
+        raise ModelError(f"file {path} does not exist")
+    if path.suffix != ".safetensors":
+        raise ModelError(f"file {path.name} is not a .safetensors file")
+    return lora
+
+
+def check_lora(lora: Lora, family: Family) -> None:
+    """Raises ModelError where the file is missing or no LoRA, a part of it would be lost, or it is for another family."""
+    keys = keys_of(existing(lora.file))
+    if keys.motion and not family.motion_adapter:
+        raise ModelError(f"LoRA {lora.file} does not fit: {MOTION}")
+    if wrong := misfit(lora.file, family):
+        raise ModelError(f"LoRA {lora.file} {wrong}")
+
+
+def misfit(lora: str, family: Family) -> str:
+    """What keeps a LoRA file from a family, in words; "" where nothing does."""
+    return of_another_family(keys_of(lora).architecture, family)
+
+
+def of_another_family(architecture: str, family: Family) -> str:
+    """What keeps a file of that architecture from a family; "" where nothing does. Of a width that nobody publishes, loading tells."""
+    other = architecture in ALL and architecture != family.architecture
+    return f"is for {architecture}, and family {family.name} is {family.architecture}" if other else ""
+
+
+def check_embedding(embedding: Embedding, family: Family) -> None:
+    found = identify(read_header(Path(embedding.file)))
+    if not found.kind.startswith("embedding"):
+        raise ModelError(f"{embedding.word}: {embedding.file} is of kind {found.kind}, and no embedding")
+    if wrong := of_another_family(found.architecture, family):
+        raise ModelError(f"{embedding.word}: {embedding.file} {wrong}")
+
+
+def check_vae(path: Path) -> None:
+    """Raises ModelError where there is no VAE of Stable Diffusion: a file, or a folder that is one or has one."""
+    if path.is_file():
+        found = identify(read_header(path))
+        if found.kind != "VAE" or found.unknown or f"{SD} or {SDXL}" != found.architecture:
+            raise ModelError(f"{path} is of kind {found.kind} for {found.architecture or 'nothing that is known'}")
+    else:
+        check_folder(str(path if (path / "config.json").is_file() else path / "vae"), "VAE", part="config.json")
+
+
+def check_single_file(file: Path, base: Found) -> None:
+    """Raises ModelError where the file is no whole checkpoint, or of another architecture than the folder beside it."""
+    found = identify(read_header(file))
+    if found.kind not in ("checkpoint", "unknown"):
+        raise ModelError(f"checkpoint {file} is none: its tensors are of kind {found.kind}")
+    if found.faults or found.unknown:
+        why = found.faults[0] if found.faults else f"{len(found.unknown)} of its keys belong to nothing, such as {found.unknown[0]}"
+        raise ModelError(f"checkpoint {file}: {why}")
+    if found.architecture != base.architecture:
+        raise ModelError(f"checkpoint {file} is {found.architecture}, and its base is {base.architecture}")
+
+
+def check_checkpoint(folder: Path, family: Family) -> Found:
+    """What the folder is. Raises ModelError where the folder lacks something, or its pipeline is none that the family can load."""
+    found = identify_folder(folder)
+    if found.faults:
+        raise ModelError(f"checkpoint {folder}: {found.faults[0]}")
+    if found.family not in (family.name, family.checkpoints):
+        raise ModelError(f"checkpoint {folder} is {found.architecture}, for family {found.family} and not for {family.name}")
+    return found
+
+
+def state_of_files(workflow: Workflow, settings: Settings) -> str:
+    """`ready` and the size of the model files, or what is missing; text for people. Nothing is loaded."""
+    try:
+        files = files_of(workflow, settings)
+        check_files(workflow, files)
+    except InputError as error:
+        return str(error).removeprefix(f"workflow {workflow.name}: ")
+    megabytes = sum(p.stat().st_size for folder in files.weights for p in opened(Path(folder))) / 1e6
+    return f"ready, {megabytes:,.1f} MB"
