@@ -32,6 +32,7 @@ class Family:
         checkpoints: family whose checkpoints it loads, where these are not its own.
         text_loras: whether LoRAs may change its text encoder.
         motion_adapter: whether the family needs a motion adapter.
+        single_files: endings of checkpoints in one file that it loads.
         betas: beta schedule of a workflow that names none; "" where the family's noise has no betas.
         check_length: check_length(checkpoint, num_frames) raises ModelError where the checkpoint cannot make that many
             frames; None where there is nothing to check before loading.
@@ -48,6 +49,7 @@ class Family:
     text_loras: bool = True
     checkpoints: str = ""
     motion_adapter: bool = False
+    single_files: tuple[str, ...] = (".safetensors",)
     betas: str = ""
     check_length: Callable[[str, int], None] | None = None
 
@@ -72,6 +74,7 @@ TABLE = (
         "bfloat16",
         (*GENERAL, "strength", "image_cond_noise_scale", "decode_timestep", "decode_noise_scale", "keyframe_crf"),
         own=("timesteps",),
+        single_files=(".safetensors", ".gguf"),
         text_loras=False,
         shots_loras=False,  # characters' LoRAs are for Stable Diffusion, and their effect is in the keyframe
         check_length=check_frames,

@@ -15,6 +15,7 @@ import transformers
 
 from .files import check_folder, in_one_line
 from .folders import variant_of
+from .ltx_file import load_ltx_parts
 from .single_file import load_parts, prediction_of
 from .values import ModelError, ModelFiles
 
@@ -67,7 +68,8 @@ def load_pipeline(cls: Any, files: ModelFiles, dtype: torch.dtype, device: str, 
     """
     folder, path = files.checkpoint, check_folder(files.folder, "checkpoint")
     if files.base:
-        parts = load_parts(Path(folder), path, dtype) | parts
+        load = load_ltx_parts if (path / "transformer").is_dir() else load_parts
+        parts = load(Path(folder), path, dtype) | parts
     try:
         pipe = cls.from_pretrained(
             path, dtype=dtype, local_files_only=True, use_safetensors=True, variant=variant_of(path), **NOT_LOADED, **parts

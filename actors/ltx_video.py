@@ -22,7 +22,7 @@ class LtxVideoModel(Model):
     pipeline = LTXConditionPipeline
 
     def __init__(self, identity: str, files: ModelFiles, settings: ClipSettings, device: str | None = None):
-        check_frames(files.checkpoint, settings.num_frames)
+        check_frames(files.folder, settings.num_frames)
         super().__init__(identity, files, settings, device)
         if settings.timesteps:
             visit_as_given(self.pipe)

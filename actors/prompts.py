@@ -39,7 +39,7 @@ class PromptEncoder:
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
             dtype = dtype_for(files.dtype, self.device, "bfloat16" if kind is T5EncoderModel else "float16")
-            if files.base:
+            if files.base and kind is CLIPTextModel:  # T5 is never in a checkpoint's file
                 encoder, found = load_text_encoder(Path(files.checkpoint), folder, dtype)
             else:
                 how: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "variant": variant_of(folder)}

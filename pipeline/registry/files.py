@@ -7,9 +7,9 @@ from pathlib import Path
 
 from actors.families import Family
 from actors.files import check_folder, check_size
-from actors.folders import identify_folder, opened
+from actors.folders import identify_folder, ltx_version, opened
 from actors.headers import read_header
-from actors.identify import Found, identify
+from actors.identify import Found, elsewhere, identify
 from actors.lora_keys import keys_of
 from actors.values import Lora, ModelError, ModelFiles
 from pipeline import PROJECT
@@ -65,14 +65,16 @@ def check_files(workflow: Workflow, files: ModelFiles) -> None:
     """
     field = "checkpoint"
     try:
-        found = check_checkpoint(check_folder(files.folder, "base" if files.base else "checkpoint"), workflow.kind)
-        if files.base:
-            check_single_file(Path(files.checkpoint), found)
+        single = check_single_file(Path(files.checkpoint)) if files.base else None
+        folder = check_folder(files.folder, "base" if files.base else "checkpoint")
+        found = check_checkpoint(folder, workflow.kind, elsewhere(single))
+        if single:
+            check_base(Path(files.checkpoint), single, folder, found)
         field = "width, height"
         check_size(workflow.width, workflow.height, workflow.kind.size_multiple)
         field = "num_frames"
         if workflow.kind.check_length:
-            workflow.kind.check_length(files.checkpoint, workflow.num_frames or 0)
+            workflow.kind.check_length(files.folder, workflow.num_frames or 0)
         field = "motion_adapter"
         if files.motion_adapter:
             check_folder(files.motion_adapter, "motion adapter", part="config.json")
@@ -80,21 +82,35 @@ def check_files(workflow: Workflow, files: ModelFiles) -> None:
         raise InputError(f"workflow {workflow.name}: {field}: {error}") from error
 
 
-def check_single_file(file: Path, base: Found) -> None:
-    """Raises ModelError where the file is no whole checkpoint, or of another architecture than the folder beside it."""
+def check_single_file(file: Path) -> Found:
+    """What the file is. Raises ModelError where it is no checkpoint, or a part of it would be lost."""
     found = identify(read_header(file))
     if found.kind not in ("checkpoint", "unknown"):
         raise ModelError(f"checkpoint {file} is none: its tensors are of kind {found.kind}")
     if found.faults or found.unknown:
         why = found.faults[0] if found.faults else f"{len(found.unknown)} of its keys belong to nothing, such as {found.unknown[0]}"
         raise ModelError(f"checkpoint {file}: {why}")
+    return found
+
+
+def check_base(file: Path, found: Found, folder: Path, base: Found) -> None:
+    """Raises ModelError where the file is of another architecture or version than the folder beside it."""
     if found.architecture != base.architecture:
         raise ModelError(f"checkpoint {file} is {found.architecture}, and its base is {base.architecture}")
+    if found.family == "ltx_video" and "VAE" in found.parts and (version := ltx_version(folder)) not in found.notes:
+        raise ModelError(f"checkpoint {file} holds a {found.notes[0]}, and its base {folder} describes a {version}")
 
 
-def check_checkpoint(folder: Path, family: Family) -> Found:
-    """What the folder is. Raises ModelError where the folder lacks something, or its pipeline is none that the family can load."""
-    found = identify_folder(folder)
+def check_checkpoint(folder: Path, family: Family, elsewhere: tuple[str, ...] = ()) -> Found:
+    """What the folder is.
+
+    Args:
+        elsewhere: parts whose weights lie in a file beside the folder.
+
+    Raises:
+        ModelError: the folder lacks something, or its pipeline is none that the family can load.
+    """
+    found = identify_folder(folder, elsewhere)
     if found.faults:
         raise ModelError(f"checkpoint {folder}: {found.faults[0]}")
     if found.family not in (family.name, family.checkpoints):

@@ -7,7 +7,7 @@ from pathlib import Path
 from actors.families import ENCODER, FAMILIES, Lazy
 from actors.folders import opened
 from actors.headers import read_header
-from actors.identify import TEXT_PARTS
+from actors.identify import LTX_VAE, TEXT_PARTS
 from actors.lora_keys import changing_text
 from actors.values import Lora, ModelError, ModelFiles
 from catalog.store import Catalog
@@ -56,7 +56,7 @@ class ModelNeeds:
         identity = identity_of(stage)
         if identity not in self.models:
             flow, files = stage.workflow, stage.files
-            guess = weights([files.checkpoint, *([files.motion_adapter] if files.motion_adapter else [])], False, files.dtype) * FIRST_GUESS
+            guess = weights(loaded(files), False, files.dtype) * FIRST_GUESS
             self.models[identity] = ModelSpec(
                 identity,
                 Lazy(flow.kind.model),
@@ -75,7 +75,7 @@ class ModelNeeds:
         key = f"{Path(files.checkpoint).name}#{files.checkpoint}{f'+{files.base}' if files.base else ''}:{tokens}:{files.dtype}"
         if key not in self.models:
             args = (key, ModelFiles(files.checkpoint, dtype=files.dtype, base=files.base), tokens)
-            memory = int(weights([files.checkpoint], True, files.dtype) * TEXT_GUESS)
+            memory = int(weights(loaded(files), True, files.dtype) * TEXT_GUESS)
             labels = self.profile.labels(PROMPTS, PROMPTS)
             self.models[key] = ModelSpec(key, Lazy(ENCODER), args, 8, "prompt", memory, labels)
         return self.models[key]
@@ -96,17 +96,27 @@ def frame_bytes(flow: Workflow) -> int:
     return flow.width * flow.height * 3 * flow.num_frames if flow.num_frames else 0
 
 
+def loaded(files: ModelFiles) -> list[str]:
+    """The folders and files that weights are loaded from. Of a base: of the parts that the checkpoint's file lacks, and of no others."""
+    found = [files.checkpoint, *([files.motion_adapter] if files.motion_adapter else [])]
+    if files.base and (base := Path(files.base) / "transformer").is_dir():
+        vae = any(name.startswith(LTX_VAE) for name in read_header(Path(files.checkpoint)).tensors)
+        found += [str(base.parent / part) for part in (("text_encoder",) if vae else ("text_encoder", "vae"))]
+    return found
+
+
 def weights(folders: list[str], text: bool, dtype: str) -> int:
     """Bytes that the weights in these folders take on a device: of the files that a loader would open, and of no others.
 
     Args:
+        folders: of checkpoints, or of single parts; and checkpoints in one file.
         text: True counts only the subfolders of text encoders, False only the others.
         dtype: as in a workflow. float32 takes four bytes for a number, all others two: on a GPU, "auto" loads 16 bits.
     """
     count = 0
     for folder in map(Path, folders):
         for file in opened(folder):
-            in_text = file != folder and file.relative_to(folder).parts[0].startswith("text_encoder")
+            in_text = file != folder and any(n.startswith("text_encoder") for n in (folder.name, file.relative_to(folder).parts[0]))
             count += _numbers(file, text) if file == folder else _numbers(file) if in_text == text else 0
     return count * (4 if dtype == "float32" else 2)
 
@@ -118,7 +128,10 @@ def _numbers(file: Path, text: bool | None = None) -> int:
         text: of a whole checkpoint in one file, count only the text encoder (True), or only the rest (False).
     """
     try:
-        tensors = read_header(file).tensors.items()
+        header = read_header(file)
     except ModelError:
         return file.stat().st_size // 2  # a guess: loading the model will report the damaged file
+    if header.format == "gguf":  # stays as small as it is in the file
+        return 0 if text else file.stat().st_size // 2
+    tensors = header.tensors.items()
     return sum(t.parameters for name, t in tensors if text is None or name.startswith(TEXT_PARTS) == text)

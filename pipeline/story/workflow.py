@@ -71,10 +71,10 @@ class Workflow(Written):
     description: str = ""
     family: FamilyName
     checkpoint: str = Field(
-        description="diffusers folder or .safetensors file, relative to TOWER_MODELS_DIR, or demo:NAME for the ones in actors/demo"
+        description="diffusers folder, .safetensors or (LTX-Video) .gguf file, relative to TOWER_MODELS_DIR, or demo:NAME in actors/demo"
     )
     base: str | None = Field(
-        None, description="where the checkpoint is one .safetensors file: a diffusers folder of the same architecture, for what it lacks"
+        None, description="where the checkpoint is one file: a diffusers folder of the same architecture and version, for what it lacks"
     )
     motion_adapter: str | None = Field(None, description="AnimateDiff only; as checkpoint")
     loras: list[Lora] = Field(default_factory=list)
@@ -142,11 +142,11 @@ class Workflow(Written):
         ):
             having = [f.name for f in FAMILIES.values() if "timesteps" in f.own]
             raise ValueError(f"timesteps belong to family {' and '.join(having)}, and go down")
-        single = self.checkpoint.endswith(".safetensors")
+        single = self.checkpoint.endswith((".safetensors", ".gguf"))
         if single != (self.base is not None):
-            raise ValueError("base belongs to a checkpoint that is one .safetensors file, which needs it, and to no other")
-        if single and "stable_diffusion" not in (kind.name, kind.checkpoints):
-            raise ValueError(f"family {kind.name} loads diffusers folders, and no single files")
+            raise ValueError("base belongs to a checkpoint that is one .safetensors or .gguf file, which needs it, and to no other")
+        if single and not self.checkpoint.endswith(kind.single_files):
+            raise ValueError(f"family {kind.name} loads diffusers folders{', and files that end in '.join(['', *kind.single_files])}")
         if self.beta_schedule != "checkpoint" and not kind.betas:
             having = [f.name for f in FAMILIES.values() if f.betas]
             raise ValueError(f"beta_schedule belongs to family {' and '.join(having)}, and only there")

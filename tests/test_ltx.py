@@ -1,0 +1,232 @@
+"""LTX-Video as people hold it: files, noise, memory, keyframes. Each loaded right, or refused in a sentence."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKLLTXVideo, LTXVideoTransformer3DModel
+from diffusers.loaders.single_file_utils import convert_ltx_transformer_checkpoint_to_diffusers, convert_ltx_vae_checkpoint_to_diffusers
+from safetensors.torch import save_file
+
+from actors.headers import Header
+from actors.ltx_file import _transformer_names, _vae_names, load_ltx_parts
+from actors.ltx_video import LtxVideoModel
+from actors.prompts import PromptEncoder
+from actors.values import ModelError, ModelFiles
+from pipeline.render.needs import loaded, weights
+from pipeline.story.workflow import WORKFLOWS
+
+from .conftest import DEMO, EPISODE, refused
+from .original_layout import ltx_base, ltx_tensors, single_ltx_file
+from .test_actors import HANA, LTX, SHORT, ltx
+from .test_loading import clip, forbidden
+
+FOLDER = DEMO / "ltx-video"
+VERSIONS = {  # of the VAE: what differs from the class's defaults in the published configurations
+    "0.9.0": {},
+    "0.9.1": {
+        "decoder_block_out_channels": (256, 512, 1024), "decoder_layers_per_block": (5, 6, 7, 8), "decoder_spatio_temporal_scaling": (True,) * 3,
+        "decoder_inject_noise": (True, True, True, False), "upsample_residual": (True,) * 3, "upsample_factor": (2,) * 3, "timestep_conditioning": True,
+    },
+    "0.9.5": {
+        "block_out_channels": (128, 256, 512, 1024, 2048), "down_block_types": ("LTXVideo095DownBlock3D",) * 4, "layers_per_block": (4, 6, 6, 2, 2),
+        "spatio_temporal_scaling": (True,) * 4, "downsample_type": ("spatial", "temporal", "spatiotemporal", "spatiotemporal"),
+        "decoder_block_out_channels": (256, 512, 1024), "decoder_layers_per_block": (5, 5, 5, 5), "decoder_spatio_temporal_scaling": (True,) * 3,
+        "decoder_inject_noise": (False,) * 4, "upsample_residual": (True,) * 3, "upsample_factor": (2,) * 3, "timestep_conditioning": True,
+        "spatial_compression_ratio": 32, "temporal_compression_ratio": 8,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_tensor_of_a_published_vae_goes_where_diffusers_own_converter_puts_it(version):
+    with torch.device("meta"):
+        wanted = AutoencoderKLLTXVideo.from_config(VERSIONS[version]).state_dict()
+    names = _vae_names(wanted)
+    looked_at = {"encoder.conv_out.conv.weight": wanted["encoder.conv_out.conv.weight"]}  # diffusers tells the version by its shape
+    file = {theirs: looked_at.get(ours, ours) for ours, theirs in names.items()}
+    assert convert_ltx_vae_checkpoint_to_diffusers(file) == {ours: looked_at.get(ours, ours) for ours in wanted}
+
+
+def test_every_tensor_of_the_published_transformer_goes_where_diffusers_own_converter_puts_it():
+    with torch.device("meta"):
+        wanted = LTXVideoTransformer3DModel().state_dict()
+    for prefix in ("model.diffusion_model.", ""):
+        names = _transformer_names(wanted, Header(Path(), "safetensors", {f"{prefix}patchify_proj.weight": None}, {}))
+        assert convert_ltx_transformer_checkpoint_to_diffusers({theirs: ours for ours, theirs in names.items()}) == {ours: ours for ours in wanted}
+
+
+def moved(files: ModelFiles) -> np.ndarray:
+    return LtxVideoModel("ltx", files, SHORT).generate([clip()])[1][0]
+
+
+def test_a_checkpoint_in_one_file_makes_the_clip_that_its_folder_makes_and_asks_no_network(tmp_path, monkeypatch):
+    file, base = single_ltx_file(FOLDER, tmp_path / "one.safetensors"), ltx_base(FOLDER, tmp_path / "base")
+    before, encoded = ltx().generate([clip()])[1][0], PromptEncoder("t", LTX, 64).encode([HANA])[0]
+    monkeypatch.setattr(socket.socket, "connect", forbidden)
+    one = ModelFiles(str(file), base=str(base))
+    assert np.array_equal(moved(one), before)
+    assert np.array_equal(PromptEncoder("t", one, 64).encode([HANA])[0].embeds, encoded.embeds)
+    for text in (True, False):
+        assert weights(loaded(one), text, "auto") == pytest.approx(weights([str(FOLDER)], text, "auto"), rel=1e-3)
+
+
+def test_a_transformer_alone_takes_its_vae_from_the_base(tmp_path):
+    file, base = single_ltx_file(FOLDER, tmp_path / "one.safetensors", vae=False), ltx_base(FOLDER, tmp_path / "base", vae=True)
+    one = ModelFiles(str(file), base=str(base))
+    assert np.array_equal(moved(one), ltx().generate([clip()])[1][0])
+    assert weights(loaded(one), False, "auto") == weights([str(FOLDER)], False, "auto")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_parts_of_a_file_are_those_of_the_folder_bit_for_bit_in_every_type(tmp_path, dtype):
+    parts = load_ltx_parts(single_ltx_file(FOLDER, tmp_path / "one.safetensors"), FOLDER, dtype)
+    for name, cls in (("transformer", LTXVideoTransformer3DModel), ("vae", AutoencoderKLLTXVideo)):
+        wanted = cls.from_pretrained(FOLDER, subfolder=name, dtype=dtype).state_dict()
+        assert all(torch.equal(value, wanted[key]) and value.dtype == wanted[key].dtype for key, value in parts[name].state_dict().items())
+        assert not parts[name].training
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda t: t | {"model.diffusion_model.transformer_blocks.0.more": torch.zeros(1)}, ["transformer of checkpoint", "no place for", "0.more"]),
+        (lambda t: {k: v for k, v in t.items() if not k.endswith("proj_out.bias")}, ["transformer of checkpoint", "lacks model.diffusion_model.proj_out.bias"]),
+        (lambda t: t | {"vae.decoder.conv_in.conv.bias": torch.zeros(3)}, ["vae of checkpoint", "vae.decoder.conv_in.conv.bias is 3"]),
+        (lambda t: t | {"vae.decoder.up_blocks.9.conv.bias": torch.zeros(3)}, ["vae of checkpoint", "no place for vae.decoder.up_blocks.9.conv.bias"]),
+    ],
+)
+def test_a_file_with_a_tensor_too_few_too_many_or_of_another_shape_is_told(tmp_path, change, words):
+    save_file({k: v.contiguous() for k, v in change(ltx_tensors(FOLDER)).items()}, tmp_path / "one.safetensors")
+    with pytest.raises(ModelError) as error:
+        LtxVideoModel("ltx", ModelFiles(str(tmp_path / "one.safetensors"), base=str(FOLDER)), SHORT)
+    assert all(word in str(error.value) for word in words), error.value
+
+
+FP8 = torch.float8_e4m3fn
+LINEAR = (".attn1.to_q.weight", ".ff.net.0.proj.weight")  # what writers of fp8 files quantise, in part
+
+
+@pytest.mark.parametrize("rows", [False, True])
+@pytest.mark.parametrize("name", ["{}_scale", "{module}.scale_weight"])
+def test_weights_in_fp8_are_multiplied_by_the_scales_of_their_file(tmp_path, name, rows):
+    tensors, wanted = ltx_tensors(FOLDER), {}
+    for key in [key for key in tensors if key.endswith(LINEAR)]:
+        value = tensors[key].float()
+        scale = value.abs().amax(1, keepdim=True) / 448 if rows else value.abs().max() / 448
+        tensors[key] = (value / scale).to(FP8)
+        wanted[key.removeprefix("model.diffusion_model.")] = tensors[key].float() * scale
+        tensors[name.format(key, module=key.removesuffix(".weight"))] = scale
+    tensors |= {"model.diffusion_model.scaled_fp8": torch.zeros(2, dtype=FP8)}
+    save_file({key: value.contiguous() for key, value in tensors.items()}, tmp_path / "one.safetensors")
+    found = load_ltx_parts(tmp_path / "one.safetensors", FOLDER, torch.float32)["transformer"].state_dict()
+    assert wanted and all(torch.equal(found[key], value) for key, value in wanted.items())
+    assert np.isfinite(moved(ModelFiles(str(tmp_path / "one.safetensors"), base=str(FOLDER)))).all()
+
+
+def test_weights_in_fp8_without_scales_are_read_as_they_are_and_odd_scales_are_told(tmp_path):
+    tensors = {key: value.to(FP8) if key.endswith(LINEAR) else value.contiguous() for key, value in ltx_tensors(FOLDER).items()}
+    save_file(tensors, tmp_path / "one.safetensors")
+    found = load_ltx_parts(tmp_path / "one.safetensors", FOLDER, torch.float32)["transformer"].state_dict()
+    key = next(key for key in tensors if key.endswith(LINEAR))
+    assert torch.equal(found[key.removeprefix("model.diffusion_model.")], tensors[key].float())
+    save_file(tensors | {f"{key}_scale": torch.ones(5)}, tmp_path / "one.safetensors")
+    with pytest.raises(ModelError, match=r"_scale holds 5 scales for \d+ rows"):
+        load_ltx_parts(tmp_path / "one.safetensors", FOLDER, torch.float32)
+
+
+def in_gguf(file: Path) -> Path:
+    """The demo's transformer with its matrices in 8 bits."""
+    import gguf
+
+    writer = gguf.GGUFWriter(str(file), "ltxv")
+    for key, value in ltx_tensors(FOLDER, vae=False, prefix="").items():
+        matrix = value.ndim == 2 and "table" not in key
+        kind = gguf.GGMLQuantizationType.Q8_0 if matrix else gguf.GGMLQuantizationType.F32
+        writer.add_tensor(key, gguf.quants.quantize(value.float().numpy(), kind), raw_dtype=kind)
+    for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file, writer.close):
+        write()
+    return file
+
+
+def test_a_gguf_file_makes_the_clip_that_its_unpacked_weights_make(tmp_path, monkeypatch):
+    import gguf
+
+    file, base = in_gguf(tmp_path / "one.gguf"), ltx_base(FOLDER, tmp_path / "base", vae=True)
+    one = ModelFiles(str(file), base=str(base))
+    tensors = {t.name: torch.from_numpy(gguf.quants.dequantize(t.data, t.tensor_type).copy()) for t in gguf.GGUFReader(str(file)).tensors}
+    save_file(tensors, tmp_path / "unpacked.safetensors")
+    monkeypatch.setattr(socket.socket, "connect", forbidden)
+    made = moved(one)
+    assert np.abs(made.astype(int) - moved(ModelFiles(str(tmp_path / "unpacked.safetensors"), base=str(base)))).max() <= 1
+    assert not np.array_equal(made, ltx().generate([clip()])[1][0])
+    assert weights(loaded(one), False, "auto") < weights([str(FOLDER)], False, "auto")
+    monkeypatch.setattr("actors.ltx_file.is_gguf_available", lambda: False)
+    with pytest.raises(ModelError, match=r"is GGUF, which needs one more library: pip install 'tower\[gguf\]'"):
+        moved(one)
+
+
+def test_a_gguf_file_is_planned_for_ltx_and_for_no_other_family(tmp_path, here):
+    models = tmp_path / "models"
+    in_gguf((models.mkdir(), models / "one.gguf")[1])
+    ltx_base(FOLDER, models / "base", vae=True)
+    flow = ltx_workflow(tmp_path, checkpoint="checkpoint: one.gguf\nbase: base")
+    assert here("workflows", "register", flow).code == 0 and here("plan", "episode.yaml").code == 0
+    stills = (WORKFLOWS / "sd15_keyframe_demo.yaml").read_text().replace("demo:stable-diffusion", "one.gguf\nbase: demo:stable-diffusion")
+    (tmp_path / "stills.yaml").write_text(stills)
+    refused(here("workflows", "register", tmp_path / "stills.yaml"), "family stable_diffusion loads diffusers folders, and files that end in .safetensors")
+
+
+def ltx_workflow(tmp_path: Path, **lines: str) -> Path:
+    """The demo's workflow with other lines, as `mine.yaml`, and an episode that animates with it."""
+    text = (WORKFLOWS / "ltx_video_2b_demo.yaml").read_text().replace("ltx_video_2b_demo", "mine")
+    for field, line in lines.items():
+        old = next((x for x in text.splitlines() if x.startswith(f"{field}:")), None)
+        text = text.replace(old, line) if old else f"{text}{line}\n"
+    (tmp_path / "mine.yaml").write_text(text)
+    (tmp_path / "episode.yaml").write_text(EPISODE.replace("ltx_video_2b_demo", "mine"))
+    return tmp_path / "mine.yaml"
+
+
+def test_a_workflow_of_one_file_is_checked_by_plan_with_its_base(tmp_path, here):
+    models = tmp_path / "models"
+    single_ltx_file(FOLDER, (models.mkdir(), models / "one.safetensors")[1])
+    base = ltx_base(FOLDER, models / "base")
+    flow = ltx_workflow(tmp_path, checkpoint="checkpoint: one.safetensors\nbase: base")
+    assert here("workflows", "register", flow).code == 0 and here("plan", "episode.yaml").code == 0
+    config = base / "vae" / "config.json"
+    told = json.loads(config.read_text())
+    for change, version in (({"timestep_conditioning": True}, "0.9.1"), ({}, "0.9.0")):
+        config.write_text(json.dumps(told | {"down_block_types": ["LTXVideoDownBlock3D"] * 2} | change))
+        refused(here("plan", "episode.yaml"), "workflow mine: checkpoint", "holds a VAE of 0.9.5 or later", f"describes a VAE of {version}")
+    config.write_text(json.dumps(told))
+    change = json.loads((base / "transformer" / "config.json").read_text()) | {"num_layers": 6}
+    (base / "transformer" / "config.json").write_text(json.dumps(change))
+    refused(here("plan", "episode.yaml"), "workflow mine: checkpoint", "of 7 layers of width 192", "of 6 layers of width 192")
+    shutil.rmtree(base / "transformer")
+    refused(here("plan", "episode.yaml"), "workflow mine: checkpoint", "lacks transformer/config.json")
+    single_ltx_file(FOLDER, models / "one.safetensors", vae=False)
+    shutil.copytree(FOLDER / "transformer", base / "transformer")
+    refused(here("plan", "episode.yaml"), "workflow mine: checkpoint", "vae/ has no weights")
+
+
+def test_one_file_is_told_with_the_line_that_uses_it_and_imported(tmp_path, here):
+    models = tmp_path / "models"
+    file = single_ltx_file(FOLDER, (models.mkdir(), models / "mine.safetensors")[1])
+    done = here("models", "inspect", file)
+    assert done.code == 0 and "use:     checkpoint: mine.safetensors, and base: a diffusers folder of LTX-Video" in done.out, done.out
+    assert "VAE of 0.9.5 or later" in done.out
+    refused(here("models", "import", file, "--as", "mine"), "needs a base")
+    ltx_base(FOLDER, models / "a-base")
+    other = ltx_base(FOLDER, models / "a-0.9.1")
+    told = json.loads((other / "vae" / "config.json").read_text())
+    (other / "vae" / "config.json").write_text(json.dumps(told | {"down_block_types": ["LTXVideoDownBlock3D"] * 2, "timestep_conditioning": True}))
+    done = here("models", "import", file, "--as", "mine")
+    assert done.code == 0, done.err
+    assert "checkpoint: mine.safetensors\nbase: a-base\n" in (tmp_path / "mine.yaml").read_text(), "the base of the file's own version"
