@@ -42,7 +42,7 @@ class AnimateDiffModel(Model):
         self.try_out(ClipRequest("trial", 0, keyframe=np.zeros((64, 64, 3), np.uint8)), **least)
 
     @torch.no_grad()
-    def generate(self, requests: list[ClipRequest]) -> tuple[list[Receipt], list[np.ndarray]]:
+    def make(self, requests: list[ClipRequest]) -> tuple[list[Receipt], list[np.ndarray]]:
         """Make one clip, uint8 RGB (num_frames, height, width, 3). A call takes exactly one request.
 
         Raises:

@@ -22,7 +22,7 @@ class KeyframeModel(Model):
         self.try_out(KeyframeRequest("trial", 0), width=64, height=64, num_inference_steps=2, batch_size=1)
 
     @torch.no_grad()
-    def generate(self, requests: list[KeyframeRequest]) -> tuple[list[Receipt], list[np.ndarray]]:
+    def make(self, requests: list[KeyframeRequest]) -> tuple[list[Receipt], list[np.ndarray]]:
         """Make one still for each request, uint8 RGB (height, width, 3).
 
         The batch is always padded to batch_size. PyTorch does not promise equal bits for another batch size

@@ -5,6 +5,8 @@ from __future__ import annotations
 import platform
 import resource
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +109,14 @@ def visit_as_given(pipe: Any) -> None:
 def generator(seed: int) -> torch.Generator:
     """A random generator on the CPU, whatever the model's device is, so that a seed gives the same noise everywhere."""
     return torch.Generator("cpu").manual_seed(seed)
+
+
+@contextmanager
+def seeded(seed: int, device: str) -> Iterator[None]:
+    """torch's own generators, of the CPU and of the device, start from the seed; afterwards they are as they were."""
+    with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
+        torch.manual_seed(seed)
+        yield
 
 
 def to_uint8(values: torch.Tensor) -> tuple[np.ndarray, bool]:

@@ -31,7 +31,7 @@ class LtxVideoModel(Model):
         self.try_out(still, **least, timesteps=settings.timesteps[:2], keyframe_crf=None)
 
     @torch.no_grad()
-    def generate(self, requests: list[ClipRequest]) -> tuple[list[Receipt], list[np.ndarray]]:
+    def make(self, requests: list[ClipRequest]) -> tuple[list[Receipt], list[np.ndarray]]:
         """Make one clip, uint8 RGB (num_frames, height, width, 3).
 
         A call takes exactly one request, since LTX-Video gains nothing from batches.

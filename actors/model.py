@@ -19,6 +19,7 @@ from .loading import (
     load_pipeline,
     peak_memory_bytes,
     reset_peak_memory,
+    seeded,
     set_scheduler,
     to_uint8,
 )
@@ -55,6 +56,19 @@ class Model:
         self.loras, self.always, self.shots_loras = Loras(self.pipe, family.text_loras), files.loras, family.shots_loras
         self.loras.use(self.always)
 
+    def generate(self, requests: Sequence[Any]) -> tuple[list[Receipt], list[np.ndarray]]:
+        """Make what is asked for: a receipt and a result for every request.
+
+        Noise for which a pipeline takes no generator (of some schedulers, of a VAE's decoder) comes from torch's own generators. They are
+        seeded from the first request, or a clip would depend on what was made before it.
+        """
+        with seeded(requests[0].seed, self.device):
+            return self.make(requests)
+
+    def make(self, requests: Any) -> tuple[list[Receipt], list[np.ndarray]]:
+        """One call of the pipeline, by each family's class."""
+        raise NotImplementedError
+
     def try_out(self, request: Request, **least: Any) -> None:
         """Make one take of least size and few steps. What every take would meet is found here, as one sentence, before any is begun.
 
@@ -67,7 +81,7 @@ class Model:
         """
         nothing = PromptEmbedding(np.zeros((TRY_TOKENS, self.text_width), np.float32), np.ones(TRY_TOKENS, bool))
         try:
-            self.generate([replace(request, prompt=nothing, negative=nothing, parameters=tuple(least.items()))])  # type: ignore[attr-defined]
+            self.generate([replace(request, prompt=nothing, negative=nothing, parameters=tuple(least.items()))])
         except torch.OutOfMemoryError:
             raise
         except Exception as error:

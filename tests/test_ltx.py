@@ -5,27 +5,32 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKLLTXVideo, LTXVideoTransformer3DModel
 from diffusers.loaders.single_file_utils import convert_ltx_transformer_checkpoint_to_diffusers, convert_ltx_vae_checkpoint_to_diffusers
+from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXVideoCondition
+from PIL import Image
 from safetensors.torch import save_file
 
 from actors.headers import Header
+from actors.loading import to_uint8
 from actors.ltx_file import _transformer_names, _vae_names, load_ltx_parts
 from actors.ltx_video import LtxVideoModel
 from actors.prompts import PromptEncoder
-from actors.values import ModelError, ModelFiles
+from actors.values import ClipSettings, ModelError, ModelFiles
 from pipeline.render.needs import loaded, weights
 from pipeline.story.workflow import WORKFLOWS
 
 from .conftest import DEMO, EPISODE, refused
 from .original_layout import ltx_base, ltx_tensors, single_ltx_file
-from .test_actors import HANA, LTX, SHORT, ltx
-from .test_loading import clip, forbidden
+from .test_actors import HANA, LTX, SHORT, animatediff, keyframes, ltx, still, words
+from .test_loading import change, clip, forbidden
 
 FOLDER = DEMO / "ltx-video"
 VERSIONS = {  # of the VAE: what differs from the class's defaults in the published configurations
@@ -107,6 +112,61 @@ def test_a_file_with_a_tensor_too_few_too_many_or_of_another_shape_is_told(tmp_p
     with pytest.raises(ModelError) as error:
         LtxVideoModel("ltx", ModelFiles(str(tmp_path / "one.safetensors"), base=str(FOLDER)), SHORT)
     assert all(word in str(error.value) for word in words), error.value
+
+
+def noisy_scheduler(folder: Path) -> None:
+    """As 0.9.6's: every step adds noise."""
+    change(folder / "scheduler" / "scheduler_config.json", stochastic_sampling=True)
+
+
+def noisy_decoder(folder: Path) -> None:
+    """As 0.9.1's VAE: layers of its decoder add noise."""
+    config = json.loads((folder / "vae" / "config.json").read_text())
+    told = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items() if not k.startswith("_")}
+    vae = AutoencoderKLLTXVideo.from_config(told | {"decoder_inject_noise": (True,) * 3})
+    before = AutoencoderKLLTXVideo.from_pretrained(folder, subfolder="vae").state_dict()
+    vae.load_state_dict({k: before.get(k, torch.ones_like(v)) for k, v in vae.state_dict().items()})
+    shutil.rmtree(folder / "vae")
+    vae.save_pretrained(folder / "vae")
+
+
+@pytest.mark.parametrize("noisy", [noisy_scheduler, noisy_decoder])
+def test_a_seed_gives_its_clip_whatever_was_made_before_also_where_no_generator_is_asked_for(tmp_path, noisy):
+    folder = Path(shutil.copytree(FOLDER, tmp_path / "ltx"))
+    noisy(folder)
+    model, quiet = LtxVideoModel("ltx", ModelFiles(str(folder)), SHORT), ltx().generate([clip()])[1][0]
+    state = torch.random.get_rng_state()
+    first, second, *others = (model.generate([replace(clip(), seed=seed)])[1][0] for seed in (1, 2, 1, 1, 2))
+    assert all(np.array_equal(made, wanted) for made, wanted in zip(others, (first, first, second), strict=True))
+    assert not np.array_equal(first, second) and not np.array_equal(first, quiet)
+    assert torch.equal(torch.random.get_rng_state(), state), "whoever else draws from torch's generator is not disturbed"
+    torch.manual_seed(1)
+    assert np.array_equal(first, plainly(model, SHORT)), "as diffusers alone makes it"
+
+
+@pytest.mark.parametrize("model", [keyframes, animatediff])
+def test_other_families_noise_without_a_generator_follows_the_seed_as_well(model, monkeypatch):
+    pipe = model().pipe
+    decode = type(pipe.vae).decode
+    monkeypatch.setattr(type(pipe.vae), "decode", lambda vae, z, *args, **more: decode(vae, z + 0.1 * torch.randn_like(z), *args, **more))
+    asked = still(HANA, 1) if model is keyframes else replace(clip(), prompt=words(HANA), negative=words(""))
+    first, second, again = (model().generate([replace(asked, seed=seed)])[1][0] for seed in (1, 2, 1))
+    assert np.array_equal(first, again) and not np.array_equal(first, second)
+
+
+def plainly(model: LtxVideoModel, s: ClipSettings, **more: Any) -> np.ndarray:
+    """The clip of `clip()` by diffusers alone, with the model's pipeline."""
+    request = clip()
+    told: dict[str, Any] = {
+        "conditions": [LTXVideoCondition(image=Image.fromarray(request.keyframe), strength=s.strength)], "width": s.width, "height": s.height,
+        "num_frames": s.num_frames, "frame_rate": s.fps, "num_inference_steps": s.num_inference_steps, "timesteps": list(s.timesteps) or None,
+        "guidance_scale": s.guidance_scale, "image_cond_noise_scale": s.image_cond_noise_scale, "decode_timestep": s.decode_timestep,
+        "prompt_embeds": torch.from_numpy(request.prompt.embeds)[None], "prompt_attention_mask": torch.from_numpy(request.prompt.mask)[None],
+        "negative_prompt_embeds": torch.from_numpy(request.negative.embeds)[None],
+        "negative_prompt_attention_mask": torch.from_numpy(request.negative.mask)[None],
+        "generator": torch.Generator().manual_seed(request.seed), "output_type": "pt",
+    }  # fmt: skip
+    return to_uint8(model.pipe(**told | more).frames[0])[0]
 
 
 FP8 = torch.float8_e4m3fn
@@ -202,12 +262,11 @@ def test_a_workflow_of_one_file_is_checked_by_plan_with_its_base(tmp_path, here)
     assert here("workflows", "register", flow).code == 0 and here("plan", "episode.yaml").code == 0
     config = base / "vae" / "config.json"
     told = json.loads(config.read_text())
-    for change, version in (({"timestep_conditioning": True}, "0.9.1"), ({}, "0.9.0")):
-        config.write_text(json.dumps(told | {"down_block_types": ["LTXVideoDownBlock3D"] * 2} | change))
+    for more, version in (({"timestep_conditioning": True}, "0.9.1"), ({"timestep_conditioning": False}, "0.9.0")):
+        change(config, down_block_types=["LTXVideoDownBlock3D"] * 2, **more)
         refused(here("plan", "episode.yaml"), "workflow mine: checkpoint", "holds a VAE of 0.9.5 or later", f"describes a VAE of {version}")
     config.write_text(json.dumps(told))
-    change = json.loads((base / "transformer" / "config.json").read_text()) | {"num_layers": 6}
-    (base / "transformer" / "config.json").write_text(json.dumps(change))
+    change(base / "transformer" / "config.json", num_layers=6)
     refused(here("plan", "episode.yaml"), "workflow mine: checkpoint", "of 7 layers of width 192", "of 6 layers of width 192")
     shutil.rmtree(base / "transformer")
     refused(here("plan", "episode.yaml"), "workflow mine: checkpoint", "lacks transformer/config.json")
@@ -225,8 +284,7 @@ def test_one_file_is_told_with_the_line_that_uses_it_and_imported(tmp_path, here
     refused(here("models", "import", file, "--as", "mine"), "needs a base")
     ltx_base(FOLDER, models / "a-base")
     other = ltx_base(FOLDER, models / "a-0.9.1")
-    told = json.loads((other / "vae" / "config.json").read_text())
-    (other / "vae" / "config.json").write_text(json.dumps(told | {"down_block_types": ["LTXVideoDownBlock3D"] * 2, "timestep_conditioning": True}))
+    change(other / "vae" / "config.json", down_block_types=["LTXVideoDownBlock3D"] * 2, timestep_conditioning=True)
     done = here("models", "import", file, "--as", "mine")
     assert done.code == 0, done.err
     assert "checkpoint: mine.safetensors\nbase: a-base\n" in (tmp_path / "mine.yaml").read_text(), "the base of the file's own version"
