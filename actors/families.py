@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+from .decoding import ltx_decode_numbers
 from .files import check_frames
 from .values import ClipSettings, KeyframeSettings, ModelError
 
@@ -36,6 +37,7 @@ class Family:
         betas: beta schedule of a workflow that names none; "" where the family's noise has no betas.
         check_length: check_length(checkpoint, num_frames) raises ModelError where the checkpoint cannot make that many
             frames; None where there is nothing to check before loading.
+        decoding: decoding(folder, settings) is how many numbers live at most while a clip is decoded; None where nobody has counted.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Family:
     single_files: tuple[str, ...] = (".safetensors",)
     betas: str = ""
     check_length: Callable[[str, int], None] | None = None
+    decoding: Callable[[str, ClipSettings], int] | None = None
 
     @property
     def settings(self) -> type[KeyframeSettings | ClipSettings]:
@@ -73,11 +76,12 @@ TABLE = (
         32,
         "bfloat16",
         (*GENERAL, "strength", "image_cond_noise_scale", "decode_timestep", "decode_noise_scale", "keyframe_crf"),
-        own=("timesteps",),
+        own=("timesteps", "vae_tiling"),
         single_files=(".safetensors", ".gguf"),
         text_loras=False,
         shots_loras=False,  # characters' LoRAs are for Stable Diffusion, and their effect is in the keyframe
         check_length=check_frames,
+        decoding=ltx_decode_numbers,
     ),
     Family(
         "animatediff",

@@ -26,6 +26,8 @@ class LtxVideoModel(Model):
         super().__init__(identity, files, settings, device)
         if settings.timesteps:
             visit_as_given(self.pipe)
+        if settings.vae_tiling:
+            self.pipe.vae.enable_tiling()
         least = {"width": 64, "height": 64, "num_frames": self.pipe.vae_temporal_compression_ratio + 1, "num_inference_steps": 2}
         still = ClipRequest("trial", 0, keyframe=np.zeros((64, 64, 3), np.uint8))
         self.try_out(still, **least, timesteps=settings.timesteps[:2], keyframe_crf=None)

@@ -118,6 +118,7 @@ class ClipSettings:
     image_cond_noise_scale, decode_timestep, decode_noise_scale: arguments of diffusers' LTXConditionPipeline.
     keyframe_crf: CRF, 0..51, at which the keyframe is compressed as H.264 before the model sees it (LTX-Video's own code
         uses 29, so that stills move more); None does not compress it.
+    vae_tiling: whether the clip is decoded in tiles of 512 x 512 pixels, which takes less memory; seams may show.
     """
 
     width: int
@@ -134,6 +135,7 @@ class ClipSettings:
     decode_timestep: float = 0.0
     decode_noise_scale: float | None = None
     keyframe_crf: int | None = None
+    vae_tiling: bool = False
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,19 @@ from diffusers.loaders.single_file_utils import convert_ltx_transformer_checkpoi
 from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXVideoCondition
 from PIL import Image
 from safetensors.torch import save_file
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
 
+from actors.decoding import ltx_decode_numbers
 from actors.headers import Header
 from actors.loading import to_uint8
 from actors.ltx_file import _transformer_names, _vae_names, load_ltx_parts
 from actors.ltx_video import LtxVideoModel
 from actors.prompts import PromptEncoder
 from actors.values import ClipSettings, ModelError, ModelFiles
-from pipeline.render.needs import loaded, weights
-from pipeline.story.workflow import WORKFLOWS
+from pipeline.render.needs import first_guess, lighter, loaded, weights
+from pipeline.story.errors import InputError
+from pipeline.story.workflow import WORKFLOWS, read_workflow
 
 from .conftest import DEMO, EPISODE, refused
 from .original_layout import ltx_base, ltx_tensors, single_ltx_file
@@ -34,7 +39,7 @@ from .test_loading import change, clip, forbidden
 
 FOLDER = DEMO / "ltx-video"
 VERSIONS = {  # of the VAE: what differs from the class's defaults in the published configurations
-    "0.9.0": {},
+    "0.9.0": {"decoder_block_out_channels": (128, 256, 512, 512)},
     "0.9.1": {
         "decoder_block_out_channels": (256, 512, 1024), "decoder_layers_per_block": (5, 6, 7, 8), "decoder_spatio_temporal_scaling": (True,) * 3,
         "decoder_inject_noise": (True, True, True, False), "upsample_residual": (True,) * 3, "upsample_factor": (2,) * 3, "timestep_conditioning": True,
@@ -167,6 +172,82 @@ def plainly(model: LtxVideoModel, s: ClipSettings, **more: Any) -> np.ndarray:
         "generator": torch.Generator().manual_seed(request.seed), "output_type": "pt",
     }  # fmt: skip
     return to_uint8(model.pipe(**told | more).frames[0])[0]
+
+
+class Alive(TorchDispatchMode):
+    """Counts the bytes of tensors that are alive, on the meta device as well. peak: the most so far."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now, self.peak, self.sizes = 0, 0, {}
+
+    def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = op(*args, **(kwargs or {}))
+        for storage in (x.untyped_storage() for x in tree_flatten(made)[0] if isinstance(x, torch.Tensor)):
+            if storage._cdata not in self.sizes:
+                self.sizes[storage._cdata] = storage.nbytes()
+                self.now += storage.nbytes()
+                self.peak = max(self.peak, self.now)
+                weakref.finalize(storage, self.gone, storage._cdata)
+        return made
+
+    def gone(self, key: int) -> None:
+        self.now -= self.sizes.pop(key, 0)
+
+
+def decoding(config: dict[str, Any], s: ClipSettings) -> int:
+    """Bytes that decoding a clip holds at most, in 16 bits."""
+    with torch.device("meta"):
+        vae = AutoencoderKLLTXVideo.from_config(config).to(torch.bfloat16)
+        if s.vae_tiling:
+            vae.enable_tiling()
+        sides = (s.height // vae.spatial_compression_ratio, s.width // vae.spatial_compression_ratio)
+        z = torch.empty(1, vae.config.latent_channels, (s.num_frames - 1) // vae.temporal_compression_ratio + 1, *sides, dtype=torch.bfloat16)
+        noise = torch.empty(1, dtype=torch.bfloat16) if vae.config.timestep_conditioning else None
+    with torch.no_grad(), Alive() as alive:
+        vae.decode(z, noise)
+    return alive.peak
+
+
+FULL = ClipSettings(768, 512, 121, 24, 8, 1.0)
+
+
+@pytest.mark.parametrize("s", [FULL, replace(FULL, vae_tiling=True), replace(FULL, width=1216, height=704, vae_tiling=True), replace(FULL, num_frames=257)])
+@pytest.mark.parametrize("version", VERSIONS)
+def test_what_decoding_holds_is_guessed_as_it_is(tmp_path, version, s):
+    (tmp_path / "vae").mkdir()
+    (tmp_path / "vae" / "config.json").write_text(json.dumps(VERSIONS[version]))
+    guess = 2 * ltx_decode_numbers(str(tmp_path), s)
+    assert guess == pytest.approx(decoding(VERSIONS[version], s), rel=0.1)
+    if s.num_frames == FULL.num_frames and s.width == FULL.width:
+        assert guess == pytest.approx(3.17e9 if s.vae_tiling else 4.76e9, rel=0.04)
+
+
+def test_where_no_card_holds_the_decoding_it_is_told_what_tiles_would_need(tmp_path, here, monkeypatch):
+    flow = ltx_workflow(tmp_path, width="width: 1216", height="height: 704")
+    plain, tiled = (first_guess(read_workflow(flow).model_copy(update={"vae_tiling": on}), LTX) for on in (False, True))
+    (tmp_path / "small.yaml").write_text(f"{{name: small, device_memory_gb: {{other: {(plain + tiled) / 2e9}}}}}")
+    monkeypatch.setenv("TOWER_CLUSTER_PROFILE", str(tmp_path / "small.yaml"))
+    assert here("workflows", "register", flow).code == 0
+    told = next(f for f in json.loads(here("doctor", "--json").out) if f["check"] == "memory" and "mine@1" in f["told"])
+    assert "can never run here" in told["told"]
+    assert f"with vae_tiling: true its workflow would need {tiled / 1e9:.1f} GB" in told["do"]
+    assert lighter(read_workflow(flow).model_copy(update={"vae_tiling": True}), LTX) == ""
+    assert lighter(read_workflow(WORKFLOWS / "ltx_video_2b_demo.yaml"), LTX) == "", "a clip smaller than a tile"
+
+
+def test_tiles_are_decoded_as_diffusers_decodes_them_where_the_workflow_says_so(tmp_path):
+    wide = ClipSettings(576, 64, 5, 24, 2, 1.0, timesteps=(1000, 500))
+    whole, tiled = (LtxVideoModel("ltx", LTX, replace(wide, vae_tiling=on)) for on in (False, True))
+    made = [model.generate([clip()])[1][0] for model in (whole, tiled)]
+    assert not np.array_equal(*made) and np.array_equal(made[0], plainly(whole, wide))
+    whole.pipe.vae.enable_tiling()
+    assert np.array_equal(made[1], plainly(whole, wide))
+    flow = ltx_workflow(tmp_path, vae_tiling="vae_tiling: true")
+    assert read_workflow(flow).settings().vae_tiling and not read_workflow(WORKFLOWS / "ltx_video_2b_demo.yaml").settings().vae_tiling
+    flow.write_text((WORKFLOWS / "animatediff_16_demo.yaml").read_text() + "vae_tiling: true\n")
+    with pytest.raises(InputError, match="vae_tiling belongs to family ltx_video, and only there"):
+        read_workflow(flow)
 
 
 FP8 = torch.float8_e4m3fn

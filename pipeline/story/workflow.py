@@ -19,7 +19,8 @@ from .yaml_file import read_yaml
 WORKFLOWS = PROJECT / "configs" / "workflows"
 RETIRED = PROJECT / "archive" / "workflows"
 Action = Literal["new_seed", "new_keyframe", "give_up"]
-LATER_FIELDS = {"beta_schedule": "checkpoint", "base": None}  # fields that workflows got later, and the value that changes nothing
+# Fields that workflows got later, and the value that changes nothing.
+LATER_FIELDS = {"beta_schedule": "checkpoint", "base": None, "vae_tiling": False}
 if TYPE_CHECKING:  # mypy cannot read a Literal that is built at run time
     FamilyName = str
 else:
@@ -99,6 +100,7 @@ class Workflow(Written):
     keyframe_crf: int | None = Field(
         None, ge=0, le=51, description="compress the keyframe first, so that stills move more; LTX-Video's own code uses 29"
     )
+    vae_tiling: bool = Field(False, description="LTX-Video only: decode in tiles of 512 pixels, which takes less memory; seams may show")
     negative_prompt: str = ""
     max_tokens: int | None = Field(None, ge=8, le=1024, description="prompt length in tokens; the tokenizer's own limit if not given")
     batch_size: int = Field(1, ge=1, le=64, description="keyframes only: stills per call")
@@ -142,6 +144,9 @@ class Workflow(Written):
         ):
             having = [f.name for f in FAMILIES.values() if "timesteps" in f.own]
             raise ValueError(f"timesteps belong to family {' and '.join(having)}, and go down")
+        if self.vae_tiling and "vae_tiling" not in kind.own:
+            having = [f.name for f in FAMILIES.values() if "vae_tiling" in f.own]
+            raise ValueError(f"vae_tiling belongs to family {' and '.join(having)}, and only there")
         single = self.checkpoint.endswith((".safetensors", ".gguf"))
         if single != (self.base is not None):
             raise ValueError("base belongs to a checkpoint that is one .safetensors or .gguf file, which needs it, and to no other")
