@@ -61,10 +61,10 @@ class Family:
         return KeyframeSettings if self.stage == "keyframe" else ClipSettings
 
     def settings_of(self, values: Any) -> KeyframeSettings | ClipSettings:
-        """The settings, from the attributes of the same names of any object, such as a workflow. `timesteps` becomes a tuple."""
+        """The settings, from the attributes of the same names of any object, such as a workflow. Timesteps become a tuple."""
         given: dict[str, Any] = {f.name: getattr(values, f.name) for f in fields(self.settings)}
         kind: Any = self.settings
-        return kind(**{k: tuple(v or ()) if k == "timesteps" else v for k, v in given.items()})
+        return kind(**{k: tuple(v or ()) if k.endswith("timesteps") else v for k, v in given.items()})
 
 
 TABLE = (
@@ -76,7 +76,7 @@ TABLE = (
         32,
         "bfloat16",
         (*GENERAL, "strength", "image_cond_noise_scale", "decode_timestep", "decode_noise_scale", "keyframe_crf"),
-        own=("timesteps", "vae_tiling"),
+        own=("timesteps", "vae_tiling", "upsampler", "second_timesteps", "second_strength", "adain_factor", "tone_map_compression_ratio"),
         single_files=(".safetensors", ".gguf"),
         text_loras=False,
         shots_loras=False,  # characters' LoRAs are for Stable Diffusion, and their effect is in the keyframe

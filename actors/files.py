@@ -50,6 +50,29 @@ def check_frames(checkpoint: str, num_frames: int) -> None:
         raise ModelError(f"num_frames {num_frames} does not fit this model: LTX-Video makes {ratio}k+1 frames, such as {near}")
 
 
+def check_upsampler(folder: str, base: str, width: int, height: int) -> Path:
+    """The folder of LTX-Video's latent upsampler itself, where it lies in a pipeline's.
+
+    Args:
+        base: the checkpoint's folder. width, height: of the clip.
+
+    Raises:
+        ModelError: it is none that doubles width and height, it does not fit the checkpoint, or half of the size does not fit the model.
+    """
+    inner = Path(folder) / "latent_upsampler"
+    path = check_folder(str(inner) if inner.is_dir() else folder, "upsampler", part="config.json")
+    config = read_json(path / "config.json")
+    if config.get("_class_name") != "LTXLatentUpsamplerModel":
+        raise ModelError(f"upsampler {folder} is of class {config.get('_class_name')}; one of class LTXLatentUpsamplerModel is wanted")
+    if config.get("temporal_upsample") or not config.get("spatial_upsample", True):
+        raise ModelError(f"upsampler {folder} makes more frames; one that doubles width and height is wanted")
+    reads, makes = config.get("in_channels", 128), read_config(base, "vae").get("latent_channels", 128)
+    if reads != makes:
+        raise ModelError(f"upsampler {folder} reads latents of {reads} channels, and the checkpoint's VAE makes {makes}")
+    check_size(width, height, 64)  # the first pass makes half of it, in multiples of 32
+    return path
+
+
 def read_config(folder: str, part: str) -> dict[str, Any]:
     return read_json(Path(folder) / part / "config.json")
 

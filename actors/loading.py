@@ -98,12 +98,12 @@ def set_scheduler(pipe: Any, name: str, betas: str = "checkpoint") -> None:
     pipe.scheduler = cls.from_config(pipe.scheduler.config, **extra)  # type: ignore[attr-defined]
 
 
-def visit_as_given(pipe: Any) -> None:
-    """Make a flow scheduler visit the timesteps that it is given: no shift, no stretch to a last value, nothing that depends on size.
+def as_given(scheduler: Any) -> Any:
+    """A flow scheduler that visits the timesteps that it is given: no shift, no stretch to a last value, nothing that depends on size.
 
     A distilled model's noise levels are its own. Schedulers of checkpoints before LTX-Video 0.9.5 would shift them once more.
     """
-    pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, shift=1.0, shift_terminal=None, use_dynamic_shifting=False)
+    return type(scheduler).from_config(scheduler.config, shift=1.0, shift_terminal=None, use_dynamic_shifting=False)
 
 
 def generator(seed: int) -> torch.Generator:

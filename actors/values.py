@@ -25,6 +25,7 @@ class Lora:
 class ModelFiles:
     """What to load: diffusers folders and safetensors files on the device's machine.
 
+    upsampler: LTX-Video's spatial latent upsampler, for clips in two passes.
     base: where the checkpoint is a single file, a diffusers folder of the same architecture with configurations and tokenizer.
     dtype: name of a torch type, or "auto". "auto" is float32 on a CPU; on a GPU it is bfloat16 for LTX-Video and float16
         for Stable Diffusion.
@@ -35,6 +36,7 @@ class ModelFiles:
     loras: tuple[Lora, ...] = ()
     dtype: str = "auto"
     base: str | None = None
+    upsampler: str | None = None
 
     @property
     def folder(self) -> str:
@@ -118,6 +120,10 @@ class ClipSettings:
     image_cond_noise_scale, decode_timestep, decode_noise_scale: arguments of diffusers' LTXConditionPipeline.
     keyframe_crf: CRF, 0..51, at which the keyframe is compressed as H.264 before the model sees it (LTX-Video's own code
         uses 29, so that stills move more); None does not compress it.
+    second_timesteps: with an upsampler, noise levels of the second pass; () for one pass. The first pass makes the clip in half the width
+        and height, the upsampler doubles its latents, and the second pass denoises them anew from a part of these levels.
+    second_strength: the part, below 1: of n levels, the last int(n * second_strength) are visited.
+    adain_factor, tone_map_compression_ratio: arguments of diffusers' LTXLatentUpsamplePipeline.
     vae_tiling: whether the clip is decoded in tiles of 512 x 512 pixels, which takes less memory; seams may show.
     """
 
@@ -135,6 +141,10 @@ class ClipSettings:
     decode_timestep: float = 0.0
     decode_noise_scale: float | None = None
     keyframe_crf: int | None = None
+    second_timesteps: tuple[float, ...] = ()
+    second_strength: float = 0.999
+    adain_factor: float = 0.0
+    tone_map_compression_ratio: float = 0.0
     vae_tiling: bool = False
 
 

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKLLTXVideo, LTXVideoTransformer3DModel
+from diffusers import AutoencoderKLLTXVideo, LTXLatentUpsamplePipeline, LTXVideoTransformer3DModel
 from diffusers.loaders.single_file_utils import convert_ltx_transformer_checkpoint_to_diffusers, convert_ltx_vae_checkpoint_to_diffusers
+from diffusers.pipelines.ltx.modeling_latent_upsampler import LTXLatentUpsamplerModel
 from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXVideoCondition
 from PIL import Image
 from safetensors.torch import save_file
@@ -28,8 +29,11 @@ from actors.ltx_file import _transformer_names, _vae_names, load_ltx_parts
 from actors.ltx_video import LtxVideoModel
 from actors.prompts import PromptEncoder
 from actors.values import ClipSettings, ModelError, ModelFiles
+from pipeline.registry.open_catalog import open_catalog
+from pipeline.registry.workflows import Registry
 from pipeline.render.needs import first_guess, lighter, loaded, weights
 from pipeline.story.errors import InputError
+from pipeline.story.settings import load_settings
 from pipeline.story.workflow import WORKFLOWS, read_workflow
 
 from .conftest import DEMO, EPISODE, refused
@@ -159,8 +163,8 @@ def test_other_families_noise_without_a_generator_follows_the_seed_as_well(model
     assert np.array_equal(first, again) and not np.array_equal(first, second)
 
 
-def plainly(model: LtxVideoModel, s: ClipSettings, **more: Any) -> np.ndarray:
-    """The clip of `clip()` by diffusers alone, with the model's pipeline."""
+def plainly(model: LtxVideoModel, s: ClipSettings, **more: Any) -> Any:
+    """The clip of `clip()` by diffusers alone, with the model's pipeline; or its latents."""
     request = clip()
     told: dict[str, Any] = {
         "conditions": [LTXVideoCondition(image=Image.fromarray(request.keyframe), strength=s.strength)], "width": s.width, "height": s.height,
@@ -171,7 +175,8 @@ def plainly(model: LtxVideoModel, s: ClipSettings, **more: Any) -> np.ndarray:
         "negative_prompt_attention_mask": torch.from_numpy(request.negative.mask)[None],
         "generator": torch.Generator().manual_seed(request.seed), "output_type": "pt",
     }  # fmt: skip
-    return to_uint8(model.pipe(**told | more).frames[0])[0]
+    frames = model.pipe(**told | more).frames
+    return frames if more.get("output_type") == "latent" else to_uint8(frames[0])[0]
 
 
 class Alive(TorchDispatchMode):
@@ -248,6 +253,82 @@ def test_tiles_are_decoded_as_diffusers_decodes_them_where_the_workflow_says_so(
     flow.write_text((WORKFLOWS / "animatediff_16_demo.yaml").read_text() + "vae_tiling: true\n")
     with pytest.raises(InputError, match="vae_tiling belongs to family ltx_video, and only there"):
         read_workflow(flow)
+
+
+TWICE = ClipSettings(128, 64, 9, 24, 2, 1.0, timesteps=(1000, 500), second_timesteps=(900, 600, 300, 0), second_strength=0.8, adain_factor=0.5)
+
+
+def upsampler(folder: Path, **config: Any) -> Path:
+    torch.manual_seed(0)
+    LTXLatentUpsamplerModel(**({"in_channels": 96, "mid_channels": 32, "num_blocks_per_stage": 1} | config)).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("place", ["", "latent_upsampler"])
+def test_a_clip_in_two_passes_is_what_diffusers_makes_of_the_same_two(tmp_path, place):
+    folder = upsampler(tmp_path / "up" / place)
+    files = replace(LTX, upsampler=str(tmp_path / "up"))
+    model = LtxVideoModel("ltx", files, TWICE)
+    made = model.generate([clip()])[1][0]
+    between = LTXLatentUpsamplePipeline(model.pipe.vae, LTXLatentUpsamplerModel.from_pretrained(folder))
+    again = LtxVideoModel("ltx", LTX, SHORT)
+    small = plainly(again, replace(TWICE, width=64, height=32), output_type="latent")
+    large = between(latents=small, width=128, height=64, adain_factor=0.5, output_type="latent").frames
+    second = {"latents": large, "timesteps": [900, 600, 300, 0], "denoise_strength": 0.8}
+    assert made.shape == (9, 64, 128, 3) and np.array_equal(made, plainly(again, TWICE, **second))
+    for other in ({"second_timesteps": (900, 500, 300, 0)}, {"second_strength": 0.6}, {"adain_factor": 0.0}, {"tone_map_compression_ratio": 0.6}):
+        assert not np.array_equal(made, LtxVideoModel("ltx", files, replace(TWICE, **other)).generate([clip()])[1][0]), other
+    assert weights(loaded(files), False, "auto") > weights(loaded(LTX), False, "auto")
+
+
+def test_both_passes_visit_their_levels_as_they_are(tmp_path):
+    folder = Path(shutil.copytree(FOLDER, tmp_path / "ltx"))
+    change(folder / "scheduler" / "scheduler_config.json", shift=3.0)
+    upsampler(tmp_path / "up")
+    model = LtxVideoModel("ltx", ModelFiles(str(folder), upsampler=str(tmp_path / "up")), replace(TWICE, timesteps=()))
+    visited: list[list[float]] = [[], []]
+    for scheduler, seen in zip(model.schedulers, visited, strict=True):
+        scheduler.step = lambda noise, t, *args, seen=seen, step=scheduler.step, **more: (seen.append(float(t)), step(noise, t, *args, **more))[1]
+    model.generate([clip()])
+    assert visited[1] == pytest.approx([600, 300, 0]) and len(visited[0]) == 2, "the first pass on the checkpoint's own"
+    assert model.schedulers[0].config.shift == 3.0
+
+
+def test_a_workflow_of_two_passes_is_checked_by_plan_and_its_upsampler_is_digested(tmp_path, here):
+    models = tmp_path / "models"
+    upsampler(models / "up")
+    lines = {"upsampler": "upsampler: up", "second_timesteps": "second_timesteps: [900, 600, 300, 0]", "width": "width: 128"}
+    assert here("workflows", "register", ltx_workflow(tmp_path, **lines)).code == 0
+    assert here("plan", "episode.yaml").code == 0
+    settings = load_settings()
+    ready = Registry(open_catalog(settings), settings)
+    before = ready.prepare(ready.resolve("mine", "test")).digest
+    upsampler(models / "up", num_blocks_per_stage=2)
+    ready = Registry(open_catalog(settings), settings)
+    assert ready.prepare(ready.resolve("mine", "test")).digest != before
+    for config, sentence in (
+        ({"in_channels": 128}, "reads latents of 128 channels, and the checkpoint's VAE makes 96"),
+        ({"temporal_upsample": True}, "makes more frames; one that doubles width and height is wanted"),
+    ):
+        upsampler(models / "up", **config)
+        refused(here("plan", "episode.yaml"), "workflow mine: upsampler", sentence)
+    shutil.rmtree(models / "up")
+    refused(here("plan", "episode.yaml"), "workflow mine: upsampler", "does not exist")
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ({"upsampler": "upsampler: up"}, "upsampler and second_timesteps belong together"),
+        ({"second_timesteps": "second_timesteps: [900, 0]"}, "upsampler and second_timesteps belong together"),
+        ({"adain_factor": "adain_factor: 0.5"}, "adain_factor belongs to an upsampler"),
+        ({"upsampler": "upsampler: up\nsecond_timesteps: [0, 900]"}, "second_timesteps go down"),
+        ({"upsampler": "upsampler: up\nsecond_timesteps: [900, 0]\nsecond_strength: 0.4"}, "leaves no step"),
+    ],
+)
+def test_a_second_pass_that_could_not_be_is_refused(tmp_path, lines, words):
+    with pytest.raises(InputError, match=words):
+        read_workflow(ltx_workflow(tmp_path, **lines))
 
 
 FP8 = torch.float8_e4m3fn

@@ -6,7 +6,7 @@ import errno
 from pathlib import Path
 
 from actors.families import Family
-from actors.files import check_folder, check_size
+from actors.files import check_folder, check_size, check_upsampler
 from actors.folders import identify_folder, ltx_version, opened
 from actors.headers import read_header
 from actors.identify import Found, elsewhere, identify
@@ -30,7 +30,8 @@ def files_of(workflow: Workflow, settings: Settings) -> ModelFiles:
     loras = tuple(lora_file(f"workflow {workflow.name}: loras", settings, x.file, x.weight) for x in workflow.loras)
     adapter = str(model_path(settings, workflow.motion_adapter)) if workflow.motion_adapter else None
     base = str(model_path(settings, workflow.base)) if workflow.base else None
-    return ModelFiles(str(model_path(settings, workflow.checkpoint)), adapter, loras, workflow.dtype, base)
+    upsampler = str(model_path(settings, workflow.upsampler)) if workflow.upsampler else None
+    return ModelFiles(str(model_path(settings, workflow.checkpoint)), adapter, loras, workflow.dtype, base, upsampler)
 
 
 def model_path(settings: Settings, name: str) -> Path:
@@ -78,6 +79,9 @@ def check_files(workflow: Workflow, files: ModelFiles) -> None:
         field = "motion_adapter"
         if files.motion_adapter:
             check_folder(files.motion_adapter, "motion adapter", part="config.json")
+        field = "upsampler"
+        if files.upsampler:
+            check_upsampler(files.upsampler, files.folder, workflow.width, workflow.height)
     except ModelError as error:
         raise InputError(f"workflow {workflow.name}: {field}: {error}") from error
 

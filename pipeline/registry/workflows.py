@@ -132,6 +132,8 @@ class Registry:
             found[workflow.base] = self.digests.of(Path(files.base))
         if workflow.motion_adapter and files.motion_adapter:
             found[workflow.motion_adapter] = self.digests.of(Path(files.motion_adapter))
+        if workflow.upsampler and files.upsampler:
+            found[workflow.upsampler] = self.digests.of(Path(files.upsampler))
         return found | {written.file: self.digests.of(Path(lora.file)) for written, lora in zip(workflow.loras, files.loras, strict=True)}
 
     def standing(self, workflow: Workflow) -> Standing:

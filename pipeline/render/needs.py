@@ -122,7 +122,7 @@ def frame_bytes(flow: Workflow) -> int:
 
 def loaded(files: ModelFiles) -> list[str]:
     """The folders and files that weights are loaded from. Of a base: of the parts that the checkpoint's file lacks, and of no others."""
-    found = [files.checkpoint, *([files.motion_adapter] if files.motion_adapter else [])]
+    found = [name for name in (files.checkpoint, files.motion_adapter, files.upsampler) if name]
     if files.base and (base := Path(files.base) / "transformer").is_dir():
         vae = any(name.startswith(LTX_VAE) for name in read_header(Path(files.checkpoint)).tensors)
         found += [str(base.parent / part) for part in (("text_encoder",) if vae else ("text_encoder", "vae"))]

@@ -20,7 +20,9 @@ WORKFLOWS = PROJECT / "configs" / "workflows"
 RETIRED = PROJECT / "archive" / "workflows"
 Action = Literal["new_seed", "new_keyframe", "give_up"]
 # Fields that workflows got later, and the value that changes nothing.
-LATER_FIELDS = {"beta_schedule": "checkpoint", "base": None, "vae_tiling": False}
+LATER_FIELDS: dict[str, Any] = {"beta_schedule": "checkpoint", "base": None, "vae_tiling": False}
+LATER_FIELDS |= {"upsampler": None, "second_timesteps": None, "second_strength": 0.999}
+LATER_FIELDS |= {"adain_factor": 0.0, "tone_map_compression_ratio": 0.0}
 if TYPE_CHECKING:  # mypy cannot read a Literal that is built at run time
     FamilyName = str
 else:
@@ -100,6 +102,15 @@ class Workflow(Written):
     keyframe_crf: int | None = Field(
         None, ge=0, le=51, description="compress the keyframe first, so that stills move more; LTX-Video's own code uses 29"
     )
+    upsampler: str | None = Field(
+        None, description="LTX-Video only: folder of a latent upsampler; the clip is made in half the size, doubled, and refined"
+    )
+    second_timesteps: list[Annotated[float, Field(ge=0, le=1000)]] | None = Field(
+        None, min_length=1, description="with an upsampler: noise levels of the second pass, 1000 down to 0"
+    )
+    second_strength: float = Field(0.999, gt=0, lt=1, description="with an upsampler: the last part of these levels, which is visited")
+    adain_factor: float = Field(0.0, ge=0, le=1, description="with an upsampler: how far colours are drawn back to the first pass's")
+    tone_map_compression_ratio: float = Field(0.0, ge=0, le=1, description="with an upsampler: how far its extremes are compressed")
     vae_tiling: bool = Field(False, description="LTX-Video only: decode in tiles of 512 pixels, which takes less memory; seams may show")
     negative_prompt: str = ""
     max_tokens: int | None = Field(None, ge=8, le=1024, description="prompt length in tokens; the tokenizer's own limit if not given")
@@ -144,9 +155,10 @@ class Workflow(Written):
         ):
             having = [f.name for f in FAMILIES.values() if "timesteps" in f.own]
             raise ValueError(f"timesteps belong to family {' and '.join(having)}, and go down")
-        if self.vae_tiling and "vae_tiling" not in kind.own:
-            having = [f.name for f in FAMILIES.values() if "vae_tiling" in f.own]
-            raise ValueError(f"vae_tiling belongs to family {' and '.join(having)}, and only there")
+        for name in (name for name in LATER_FIELDS if name not in kind.own and getattr(self, name) != LATER_FIELDS[name]):
+            if having := [f.name for f in FAMILIES.values() if name in f.own]:
+                raise ValueError(f"{name} belongs to family {' and '.join(having)}, and only there")
+        self._second_pass_fits()
         single = self.checkpoint.endswith((".safetensors", ".gguf"))
         if single != (self.base is not None):
             raise ValueError("base belongs to a checkpoint that is one .safetensors or .gguf file, which needs it, and to no other")
@@ -156,6 +168,18 @@ class Workflow(Written):
             having = [f.name for f in FAMILIES.values() if f.betas]
             raise ValueError(f"beta_schedule belongs to family {' and '.join(having)}, and only there")
         return self
+
+    def _second_pass_fits(self) -> None:
+        if (self.upsampler is None) != (self.second_timesteps is None):
+            raise ValueError("upsampler and second_timesteps belong together: what the upsampler doubles is refined at these noise levels")
+        for name in ("second_strength", "adain_factor", "tone_map_compression_ratio"):
+            if self.upsampler is None and getattr(self, name) != LATER_FIELDS[name]:
+                raise ValueError(f"{name} belongs to an upsampler, and there is none")
+        levels = self.second_timesteps or []
+        if sorted(levels, reverse=True) != levels:
+            raise ValueError("second_timesteps go down")
+        if levels and int(len(levels) * self.second_strength) < 1:
+            raise ValueError(f"second_strength {self.second_strength:g} of {len(levels)} second_timesteps leaves no step to visit")
 
     @property
     def title(self) -> str:
