@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+import json
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -206,7 +207,7 @@ def changes(row: Row, stage: StagePlan, variation: int) -> list[tuple[str, str]]
         old, new = dict(row["reference_files"]), dict(stage.reference_files)
         names = sorted(name for name in old | new if old.get(name) != new.get(name))
         found.append(("reference_changed", f"reference changed: {', '.join(Path(n).name for n in names)}"))
-    if same and row["parameters"] is not None and row["parameters"] != parameters_json(stage):
+    if same and row["parameters"] is not None and _parameters_changed(row["parameters"], stage):
         found.append(("parameters_changed", "parameters changed"))
     if row["shot_variation"] is not None and row["shot_variation"] != variation:
         found.append(("variation_changed", f"variation changed: {row['shot_variation']} → {variation}"))
@@ -216,6 +217,16 @@ def changes(row: Row, stage: StagePlan, variation: int) -> list[tuple[str, str]]
 def parameters_json(stage: StagePlan) -> str:
     """The settings that a take of this stage uses, with the shot's parameters, as JSON."""
     return _settings_json(stage.workflow.settings(), stage.parameters)
+
+
+def _parameters_changed(before: str, stage: StagePlan) -> bool:
+    """Settings that came after the row was written had their defaults; the retry policy may have compressed its keyframe further."""
+    settings = stage.workflow.settings()
+    defaults = json.loads(canonical({f.name: f.default for f in fields(settings) if f.default is not MISSING}))
+    old, new = defaults | json.loads(before), json.loads(parameters_json(stage))
+    if "more_compression" in stage.workflow.retry.on.values():
+        old.pop("keyframe_crf", None), new.pop("keyframe_crf", None)
+    return old != new
 
 
 @lru_cache(maxsize=4096)

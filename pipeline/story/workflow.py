@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
@@ -18,11 +18,12 @@ from .yaml_file import read_yaml
 
 WORKFLOWS = PROJECT / "configs" / "workflows"
 RETIRED = PROJECT / "archive" / "workflows"
-Action = Literal["new_seed", "new_keyframe", "give_up"]
+Action = Literal["new_seed", "more_compression", "new_keyframe", "give_up"]  # from the weakest to the strongest
 # Fields that workflows got later, and the value that changes nothing.
 LATER_FIELDS: dict[str, Any] = {"beta_schedule": "checkpoint", "base": None, "vae_tiling": False}
 LATER_FIELDS |= {"upsampler": None, "second_timesteps": None, "second_strength": 0.999}
 LATER_FIELDS |= {"adain_factor": 0.0, "tone_map_compression_ratio": 0.0}
+FIRST_CRF, MORE_CRF, MOST_CRF = 29, 6, 51  # LTX-Video's own compression of keyframes; 6 halve the bits of H.264; its coarsest
 if TYPE_CHECKING:  # mypy cannot read a Literal that is built at run time
     FamilyName = str
 else:
@@ -36,7 +37,7 @@ class Retry(Written):
     # Another seed cannot change frame count, fps or size: the settings decide them.
     on: dict[str, Action] = Field(
         default={"wrong_frame_count": "give_up", "wrong_fps": "give_up", "wrong_size": "give_up"},
-        description="what to change for a label; new_seed if not given",
+        description="what to change for a label; new_seed if not given; more_compression: a new seed and a higher keyframe_crf",
     )
 
     @model_validator(mode="after")
@@ -47,9 +48,9 @@ class Retry(Written):
         return self
 
     def action(self, labels: tuple[str, ...]) -> Action:
-        """The strongest action that any of the labels calls for: give_up, then new_keyframe, then new_seed."""
+        """The strongest action that any of the labels calls for."""
         wanted = {self.on.get(label, "new_seed") for label in labels}
-        return "give_up" if "give_up" in wanted else "new_keyframe" if "new_keyframe" in wanted else "new_seed"
+        return max(wanted, key=get_args(Action).index, default="new_seed")
 
 
 Parameter = Literal[
@@ -159,6 +160,8 @@ class Workflow(Written):
             if having := [f.name for f in FAMILIES.values() if name in f.own]:
                 raise ValueError(f"{name} belongs to family {' and '.join(having)}, and only there")
         self._second_pass_fits()
+        if "more_compression" in self.retry.on.values() and "keyframe_crf" not in kind.parameters:
+            raise ValueError(f"retry.on: more_compression raises keyframe_crf, which family {kind.name} does not read")
         single = self.checkpoint.endswith((".safetensors", ".gguf"))
         if single != (self.base is not None):
             raise ValueError("base belongs to a checkpoint that is one .safetensors or .gguf file, which needs it, and to no other")
@@ -180,6 +183,13 @@ class Workflow(Written):
             raise ValueError("second_timesteps go down")
         if levels and int(len(levels) * self.second_strength) < 1:
             raise ValueError(f"second_strength {self.second_strength:g} of {len(levels)} second_timesteps leaves no step to visit")
+
+    def more_compressed(self, crf: int | None, times: int) -> int | None:
+        """The keyframe's CRF after so many rejections that call for more compression. It stays in the range that shots may set."""
+        most = int(self.parameters["keyframe_crf"].maximum) if "keyframe_crf" in self.parameters else MOST_CRF
+        for _ in range(times):
+            crf = max(crf or 0, min(FIRST_CRF if crf is None else crf + MORE_CRF, most))
+        return crf
 
     @property
     def title(self) -> str:
