@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from .decoding import ltx_decode_numbers
-from .files import check_frames
+from .files import check_frames, temporal_ratio
 from .values import ClipSettings, KeyframeSettings, ModelError
 
 GENERAL = ("num_inference_steps", "guidance_scale")  # parameters that every family reads
@@ -38,6 +38,7 @@ class Family:
         check_length: check_length(checkpoint, num_frames) raises ModelError where the checkpoint cannot make that many
             frames; None where there is nothing to check before loading.
         decoding: decoding(folder, settings) is how many numbers live at most while a clip is decoded; None where nobody has counted.
+        guided: guided(folder) is what the frames of further keyframes are multiples of; None where the family takes none.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Family:
     betas: str = ""
     check_length: Callable[[str, int], None] | None = None
     decoding: Callable[[str, ClipSettings], int] | None = None
+    guided: Callable[[str], int] | None = None
 
     @property
     def settings(self) -> type[KeyframeSettings | ClipSettings]:
@@ -82,6 +84,7 @@ TABLE = (
         shots_loras=False,  # characters' LoRAs are for Stable Diffusion, and their effect is in the keyframe
         check_length=check_frames,
         decoding=ltx_decode_numbers,
+        guided=temporal_ratio,
     ),
     Family(
         "animatediff",

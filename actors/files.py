@@ -42,12 +42,18 @@ def check_frames(checkpoint: str, num_frames: int) -> None:
 
     LTX-Video would silently make 113 frames where 120 are asked for.
     """
-    ratio = read_config(checkpoint, "vae").get("temporal_compression_ratio") or 8
-    if not isinstance(ratio, int):
-        raise ModelError(f"vae/config.json of checkpoint {checkpoint}: temporal_compression_ratio {ratio!r} is not a whole number")
+    ratio = temporal_ratio(checkpoint)
     if num_frames < 1 or num_frames % ratio != 1:
         near = max(0, round((num_frames - 1) / ratio)) * ratio + 1
         raise ModelError(f"num_frames {num_frames} does not fit this model: LTX-Video makes {ratio}k+1 frames, such as {near}")
+
+
+def temporal_ratio(checkpoint: str) -> int:
+    """Frames that LTX-Video's VAE makes one latent of, but for the first frame, which has its own."""
+    ratio = read_config(checkpoint, "vae").get("temporal_compression_ratio") or 8
+    if not isinstance(ratio, int) or ratio < 1:
+        raise ModelError(f"vae/config.json of checkpoint {checkpoint}: temporal_compression_ratio {ratio!r} is not a whole number")
+    return ratio
 
 
 def check_upsampler(folder: str, base: str, width: int, height: int) -> Path:

@@ -79,9 +79,8 @@ class LtxVideoModel(Model):
             number: 0 for the first or only pass, 1 for the second. other: arguments of the pipeline in place of the usual ones.
         """
         self.pipe.scheduler = self.schedulers[number]
-        still = Image.fromarray(compressed(request.keyframe, s.keyframe_crf))
         told: dict[str, Any] = dict(
-            conditions=[LTXVideoCondition(image=still, frame_index=0, strength=s.strength)],
+            conditions=conditions(request, s),
             prompt_embeds=self.embeddings([request.prompt.embeds]),
             prompt_attention_mask=torch.from_numpy(request.prompt.mask)[None].to(self.device),
             negative_prompt_embeds=self.embeddings([request.negative.embeds]),
@@ -100,3 +99,19 @@ class LtxVideoModel(Model):
             output_type="pt",
         )
         return self.pipe(**told | other).frames
+
+
+def conditions(request: ClipRequest, s: ClipSettings) -> list[LTXVideoCondition]:
+    """The keyframe, and what else the clip passes through. Single pictures are compressed, clips have been already."""
+
+    def still(picture: np.ndarray, frame: int, strength: float) -> LTXVideoCondition:
+        return LTXVideoCondition(image=Image.fromarray(compressed(picture, s.keyframe_crf)), frame_index=frame, strength=strength)
+
+    found = [] if any(passage.frame == 0 for passage in request.passages) else [still(request.keyframe, 0, s.strength)]
+    for passage in request.passages:
+        if len(passage.pictures) == 1:
+            found.append(still(passage.pictures[0], passage.frame, passage.strength))
+        else:
+            moving = [Image.fromarray(picture) for picture in passage.pictures]
+            found.append(LTXVideoCondition(video=moving, frame_index=passage.frame, strength=passage.strength))
+    return found

@@ -149,8 +149,20 @@ class ClipSettings:
 
 
 @dataclass(frozen=True)
+class Passage:
+    """Pictures that a clip passes through: uint8 RGB (frames, height, width, 3), from that frame on, and how closely (1: exactly)."""
+
+    frame: int
+    strength: float
+    pictures: np.ndarray
+
+
+@dataclass(frozen=True)
 class ClipRequest:
-    """Asks for one clip. keyframe: uint8 RGB (height, width, 3), the accepted still of the shot. Other fields: as in KeyframeRequest."""
+    """Asks for one clip. keyframe: uint8 RGB (height, width, 3), the accepted still of the shot. Other fields: as in KeyframeRequest.
+
+    passages: what it passes through beside; pictures at frame 0 take the place of the keyframe, which is their first.
+    """
 
     take: str
     seed: int
@@ -159,6 +171,7 @@ class ClipRequest:
     prompt: PromptEmbedding = LATER
     negative: PromptEmbedding = LATER
     keyframe: np.ndarray = LATER
+    passages: tuple[Passage, ...] = ()
 
 
 @dataclass(frozen=True)

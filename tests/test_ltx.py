@@ -7,6 +7,7 @@ import shutil
 import socket
 import weakref
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -22,24 +23,31 @@ from safetensors.torch import save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
+from actors.compress import compressed
 from actors.decoding import ltx_decode_numbers
+from actors.demo.train import scenes
 from actors.headers import Header
 from actors.loading import to_uint8
 from actors.ltx_file import _transformer_names, _vae_names, load_ltx_parts
 from actors.ltx_video import LtxVideoModel
 from actors.prompts import PromptEncoder
-from actors.values import ClipSettings, ModelError, ModelFiles
+from actors.values import ClipSettings, ModelError, ModelFiles, Passage
+from gates.decode import read_video
+from pipeline.plan.resolve import Resolver, StagePlan
 from pipeline.registry.open_catalog import open_catalog
 from pipeline.registry.workflows import Registry
 from pipeline.render.needs import first_guess, lighter, loaded, weights
+from pipeline.render.picture import fill
+from pipeline.render.video_file import write_clip
+from pipeline.story.episode import load_episode
 from pipeline.story.errors import InputError
-from pipeline.story.settings import load_settings
+from pipeline.story.settings import Settings, load_settings
 from pipeline.story.workflow import WORKFLOWS, read_workflow
 
-from .conftest import DEMO, EPISODE, refused
+from .conftest import DEMO, EPISODE, refused, takes_of, tower
 from .original_layout import ltx_base, ltx_tensors, single_ltx_file
 from .test_actors import HANA, LTX, SHORT, animatediff, keyframes, ltx, still, words
-from .test_loading import change, clip, forbidden
+from .test_loading import DISTILLED, change, clip, forbidden
 
 FOLDER = DEMO / "ltx-video"
 VERSIONS = {  # of the VAE: what differs from the class's defaults in the published configurations
@@ -329,6 +337,126 @@ def test_a_workflow_of_two_passes_is_checked_by_plan_and_its_upsampler_is_digest
 def test_a_second_pass_that_could_not_be_is_refused(tmp_path, lines, words):
     with pytest.raises(InputError, match=words):
         read_workflow(ltx_workflow(tmp_path, **lines))
+
+
+def passes(model: LtxVideoModel, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The batch of each call of the transformer: 2 with a pass for the negative prompt."""
+    seen, forward = [], model.pipe.transformer.forward
+    monkeypatch.setattr(model.pipe.transformer, "forward", lambda *args, **more: (seen.append(len(more["hidden_states"])), forward(*args, **more))[1])
+    return seen
+
+
+def test_a_distilled_model_at_guidance_1_spends_nothing_on_the_negative_prompt(monkeypatch):
+    distilled = ClipSettings(96, 64, 9, 24, 8, 1.0, timesteps=DISTILLED)
+    for settings, batch in ((distilled, 1), (replace(distilled, guidance_scale=3.0), 2)):
+        model = LtxVideoModel("ltx", LTX, settings)
+        seen = passes(model, monkeypatch)
+        made = [model.generate([replace(clip(), negative=words(text, ltx=True))])[1][0] for text in ("", "blurry")]
+        assert seen == [batch] * 16 and np.array_equal(*made) == (batch == 1)
+
+
+def drawn(seed: int, count: int = 1) -> np.ndarray:
+    return np.stack([scenes.draw(scenes.sample(seed), frame) for frame in range(0, 3 * count, 3)])
+
+
+NINE = replace(SHORT, num_frames=17)
+
+
+@pytest.mark.parametrize(
+    "passages",
+    [
+        (Passage(16, 1.0, drawn(3)),),
+        (Passage(8, 0.7, drawn(3)), Passage(16, 1.0, drawn(4))),
+        (Passage(0, 1.0, drawn(3, 9)),),
+        (Passage(0, 0.5, drawn(3, 17)),),
+        (Passage(8, 1.0, drawn(3, 9)),),
+    ],
+    ids=["last", "middle and last", "goes on", "drawn anew", "leads to a clip"],
+)
+def test_a_clip_passes_through_pictures_and_clips_as_diffusers_lets_it(passages):
+    model = LtxVideoModel("ltx", LTX, NINE)
+    wanted = [] if passages[0].frame == 0 else [LTXVideoCondition(image=Image.fromarray(clip().keyframe))]
+    for p in passages:
+        shown = [Image.fromarray(picture) for picture in p.pictures]
+        told = {"image": shown[0]} if len(shown) == 1 else {"video": shown}
+        wanted.append(LTXVideoCondition(**told, frame_index=p.frame, strength=p.strength))
+    made = model.generate([replace(clip(), passages=passages)])[1][0]
+    assert np.array_equal(made, plainly(model, NINE, conditions=wanted))
+    assert not np.array_equal(made, model.generate([clip()])[1][0])
+
+
+def test_pictures_on_the_way_are_compressed_as_the_keyframe_is():
+    model = LtxVideoModel("ltx", LTX, replace(NINE, keyframe_crf=35))
+    made = model.generate([replace(clip(), passages=(Passage(16, 1.0, drawn(3)),))])[1][0]
+    stills = [Image.fromarray(compressed(picture, 35)) for picture in (clip().keyframe, drawn(3)[0])]
+    wanted = [LTXVideoCondition(image=still, frame_index=frame) for still, frame in zip(stills, (0, 16), strict=True)]
+    assert np.array_equal(made, plainly(model, NINE, conditions=wanted))
+
+
+def guided(tmp_path: Path, *keyframes: str, more: str = "") -> Path:
+    """An episode of one shot with these further keyframes; `last.png` and `before.mp4` (25 frames) lie beside it."""
+    Image.fromarray(drawn(3)[0]).save(tmp_path / "last.png")
+    write_clip(tmp_path / "before.mp4", drawn(4, 25), Fraction(24))
+    text = EPISODE[: EPISODE.index("      - {id: SH0020")].replace("title: A test}", f"keyframes: [{', '.join(keyframes)}]{more}}}")
+    (tmp_path / "episode.yaml").write_text(text)
+    return tmp_path / "episode.yaml"
+
+
+@pytest.mark.parametrize(
+    ("keyframes", "more", "words"),
+    [
+        (["{frame: -1, file: gone.png}"], "", ["gone.png does not exist"]),
+        (["{frame: -1, file: ../last.png}"], "", ["leads outside"]),
+        (["{frame: -1, file: episode.yaml}"], "", ["neither a picture nor a clip"]),
+        (["{frame: 13, file: last.png}"], "", ["last.png: frame 13 is no multiple of 4", "such as 12"]),
+        (["{frame: 124, file: last.png}"], "", ["frame 124 lie", "121 frames, 0 to 120, that ltx_video_2b_demo makes"]),
+        (["{frame: 108, file: before.mp4, frames: 25}"], "", ["25 frames from frame 108 lie outside"]),
+        (["{frame: 8, file: before.mp4, frames: 10}"], "", ["10 frames do not fit", "4k+1 frames of a clip, from 5 on"]),
+        (["{frame: 8, file: before.mp4, frames: 29}"], "", ["29 frames are asked for, and 25 are there"]),
+        (["{frame: 8, file: before.mp4, start: 25}"], "", ["start 25 lies outside its 25 frames"]),
+        (["{frame: 8, file: last.png, start: 1}"], "", ["start and frames belong to clips"]),
+        (["{frame: 0, file: last.png}"], "", ["stands at frame 0, which the keyframe is"]),
+        (["{frame: 0, file: before.mp4}"], ", keyframe: last.png", ["both stand at frame 0"]),
+        (["{frame: 8, file: before.mp4}", "{frame: 16, file: last.png}"], "", ["before.mp4 and last.png both stand at frame 16"]),
+        (["{frame: -1, file: last.png}"], ", clip_workflow: animatediff_16_demo, fit: hold", ["family animatediff of workflow animatediff_16_demo takes none; ltx_video does"]),
+    ],
+)  # fmt: skip
+def test_a_keyframe_on_the_way_that_cannot_be_is_told_by_plan(tmp_path, here, keyframes, more, words):
+    guided(tmp_path, *keyframes, more=more)
+    refused(here("plan", "episode.yaml"), "shot SH0010: keyframes", *words) if "keyframe:" not in more else refused(here("plan", "episode.yaml"), *words)
+
+
+def test_keyframes_on_the_way_belong_to_what_a_clip_is_made_from(tmp_path):
+    def clip_of(*keyframes: str) -> StagePlan:
+        file = guided(tmp_path, *keyframes)
+        settings = Settings(catalog_uri=str(tmp_path / "catalog-data"))
+        episode = load_episode(file)
+        return Resolver(episode, file, settings, Registry(open_catalog(settings), settings)).stages(*episode.shots[0])
+
+    plain, last = clip_of(), clip_of("{frame: -1, file: last.png}")
+    assert plain[0] == last[0] and plain[1].inputs != last[1].inputs and "last.png" in dict(last[1].reference_files)
+    inputs = {stages[1].inputs for stages in (plain, last, clip_of("{frame: 120, file: last.png, strength: 0.5}"), clip_of("{frame: 60, file: last.png}"))}
+    assert len(inputs) == 4 and last[1].inputs == clip_of("{frame: 120, file: last.png}")[1].inputs
+    still, moving = clip_of("{frame: 0, file: before.mp4, start: -9}")
+    assert (still.given, still.given_frame) == (tmp_path / "before.mp4", 16) and moving.guides[0].frames == 9
+    assert still.inputs != clip_of("{frame: 0, file: before.mp4}")[0].inputs
+    (tail,) = clip_of("{frame: -1, file: before.mp4}")[1].guides
+    assert (tail.frame, tail.end, tail.frames) == (96, 121, 25)
+
+
+@pytest.mark.ray
+def test_a_clip_that_goes_on_from_another_and_leads_to_a_picture_is_rendered(tmp_path):
+    guided(tmp_path, "{frame: 0, file: before.mp4, start: 8, frames: 17}", "{frame: -1, file: last.png, strength: 0.9}")
+    done = tower("render", "episode.yaml", cwd=tmp_path)
+    takes = takes_of(tmp_path)
+    assert done.code in (0, 3) and takes[-1]["stage"] == "clip" and all(take["outcome"] != "error" for take in takes), done.err
+    wanted = read_video(tmp_path / "before.mp4")[0][8:25]
+    still = np.asarray(Image.open(tmp_path / "catalog-data" / takes[0]["media_path"]))
+    made = read_video(tmp_path / "catalog-data" / takes[-1]["media_path"])[0]
+    assert np.abs(fill(wanted[0], 96, 64).astype(int) - still).mean() < 1, "the first frame is the keyframe"
+    differences = [np.abs(frame.astype(int) - fill(asked, 96, 64)).mean() for frame, asked in zip(made, wanted, strict=False)]
+    assert max(differences) < 12, differences
+    assert np.abs(made[-1].astype(int) - drawn(3)[0]).mean() < np.abs(made[60].astype(int) - drawn(3)[0]).mean()
 
 
 FP8 = torch.float8_e4m3fn

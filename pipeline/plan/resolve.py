@@ -24,14 +24,17 @@ from pipeline.story.stages import STAGES, StageName
 from pipeline.story.title import check_title
 from pipeline.story.workflow import Workflow
 
+from .guides import Guide, first_of, guides_of
+
 
 @dataclass(frozen=True, slots=True)
 class StagePlan:
     """One stage of one shot: everything that decides its pixels but the take's variation, from which the seed derives.
 
     parameters: values that the shot sets in place of the workflow's. reference_files: path and SHA-256 of the files that the shot itself
-    brings: its characters' LoRAs, or the given picture. inputs: digest of all of this. It lacks the take that the stage starts from,
-    which `inputs_from` adds. given: a person's picture, which is judged in place of a rendered keyframe.
+    brings: its characters' LoRAs, further keyframes, or the given picture. inputs: digest of all of this. It lacks the take that the
+    stage starts from, which `inputs_from` adds. given: a person's picture, which is judged in place of a rendered keyframe. given_frame:
+    of a clip that stands there instead, the frame. guides: a person's pictures and clips that the clip passes through.
     """
 
     stage: StageName
@@ -43,6 +46,8 @@ class StagePlan:
     reference_files: tuple[tuple[str, str], ...]
     inputs: str
     given: Path | None = None
+    given_frame: int | None = None
+    guides: tuple[Guide, ...] = ()
 
     @property
     def attempts(self) -> int:
@@ -100,6 +105,8 @@ class Resolver:
             raise InputError(f"{where}: the prompt is empty; give the shot an action, characters or a location")
         given = given_keyframe(self.file, shot.keyframe, where) if shot.keyframe else None
         stages = tuple(self._stage(name, where, shot, prompt, loras, given if i == 0 else None) for i, name in enumerate(STAGES))
+        if shot.keyframes:
+            stages = self._guided(where, shot, stages)
         self._check_length(where, shot, stages[-1].workflow)
         if shot.title:
             check_title(shot.title, self.font, where, (self.episode.width, self.episode.height))
@@ -122,6 +129,18 @@ class Resolver:
         fixed = self.fixed(stage, negative, ready.digest, references, weights, parameters)
         inputs = text_digest(f"{fixed}/{shot.variation}/{prompt}")
         return StagePlan(stage, ready, prompt, negative, used, parameters, references, inputs)
+
+    def _guided(self, where: str, shot: Shot, stages: tuple[StagePlan, ...]) -> tuple[StagePlan, ...]:
+        """The stages, the last of which passes through the shot's further keyframes; the first is given where a clip is the start."""
+        still, *between, clip = stages
+        guides = guides_of(self.file, shot, where, clip.workflow, clip.files)
+        files = tuple((str(guide.path.name), guide.digest) for guide in guides)
+        inputs = digest([clip.inputs, *(guide.inputs for guide in guides)])
+        if (first := first_of(guides)) is not None:
+            flow, start = still.workflow, (first.path.name, first.digest)
+            given = digest(["given", first.digest, flow.width, flow.height, first.start])
+            still = replace(still, reference_files=(start,), inputs=given, given=first.path, given_frame=first.start)
+        return still, *between, replace(clip, reference_files=clip.reference_files + files, inputs=inputs, guides=guides)
 
     def _ready(self, ref: str, stage: StageName, asked_by: str) -> Ready:
         workflow = self.registry.resolve(ref, asked_by)
