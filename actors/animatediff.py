@@ -14,7 +14,7 @@ from .compress import compressed
 from .families import FAMILIES
 from .ip_adapter import add_ip_adapter
 from .loading import best_device, dtype_for, generator
-from .model import Model, proven_length
+from .model import Model, longest, proven_length
 from .motion_adapter import load_adapter
 from .values import ClipRequest, ClipSettings, ModelError, ModelFiles, Receipt
 
@@ -70,7 +70,7 @@ class AnimateDiffModel(Model):
             add_ip_adapter(self.pipe, files.ip_adapter, files.image_encoder, files.folder, dtype, self.device)
 
     @torch.no_grad()
-    def generate(self, requests: list[ClipRequest]) -> tuple[list[Receipt], list[np.ndarray]]:
+    def make(self, requests: list[ClipRequest]) -> tuple[list[Receipt], list[np.ndarray]]:
         """Make one clip, uint8 RGB (num_frames, height, width, 3). A call takes exactly one request.
 
         Raises:
@@ -83,8 +83,7 @@ class AnimateDiffModel(Model):
             self.pipe.set_ip_adapter_scale(s.ip_adapter_scale)
         frames = self.pipe(
             video=[[still] * s.num_frames],
-            prompt_embeds=self.embeddings([request.prompt.embeds]),
-            negative_prompt_embeds=self.embeddings([request.negative.embeds]),
+            **self.texts([request], longest(request)),
             ip_adapter_image=Image.fromarray(request.keyframe) if self.likeness else None,
             width=s.width,
             height=s.height,

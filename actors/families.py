@@ -12,7 +12,8 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from .architectures import LTX, SD, SDXL
-from .files import check_frames
+from .decoding import ltx_decode_numbers
+from .files import check_frames, temporal_ratio
 from .values import ClipSettings, Hires, KeyframeSettings, ModelError
 
 GENERAL = ("num_inference_steps", "guidance_scale")  # parameters that every family reads
@@ -34,9 +35,12 @@ class Family:
         checkpoints: family whose checkpoints it loads, where these are not its own.
         clip: whether it reads texts by CLIP, which takes weights, embeddings and LoRAs of its own.
         motion_adapter: whether the family needs a motion adapter.
+        single_files: endings of checkpoints in one file that it loads.
         betas: beta schedule of a workflow that names none; "" where the family's noise has no betas.
         check_length: check_length(checkpoint, num_frames) raises ModelError where the checkpoint cannot make that many
             frames; None where there is nothing to check before loading.
+        decoding: decoding(folder, settings) is how many numbers live at most while a clip is decoded; None where nobody has counted.
+        guided: guided(folder) is what the frames of further keyframes are multiples of; None where the family takes none.
     """
 
     name: str
@@ -51,8 +55,11 @@ class Family:
     clip: bool = True
     checkpoints: str = ""
     motion_adapter: bool = False
+    single_files: tuple[str, ...] = (".safetensors",)
     betas: str = ""
     check_length: Callable[[str, int], None] | None = None
+    decoding: Callable[[str, ClipSettings], int] | None = None
+    guided: Callable[[str], int] | None = None
 
     @property
     def settings(self) -> type[KeyframeSettings | ClipSettings]:
@@ -61,8 +68,7 @@ class Family:
     def settings_of(self, values: Any) -> KeyframeSettings | ClipSettings:
         """The settings, from the attributes of the same names of any object, such as a workflow. Lists become tuples."""
         given: dict[str, Any] = {f.name: getattr(values, f.name) for f in fields(self.settings)}
-        if "timesteps" in given:
-            given["timesteps"] = tuple(given["timesteps"] or ())
+        given |= {name: tuple(value or ()) for name, value in given.items() if name.endswith("timesteps")}
         if hires := given.get("hires"):
             given["hires"] = Hires(hires.scale, hires.strength, hires.num_inference_steps)
         return self.settings(**given)
@@ -71,6 +77,7 @@ class Family:
 CLIP = ("clip_skip", "prompt_weights", "embeddings", "vae", "beta_schedule", "prediction_type", "rescale_betas_zero_snr")
 STILLS = ("timestep_spacing", "vae_dtype", "guidance_rescale", "hires")
 ANIMATE = ("ip_adapter", "image_encoder", "ip_adapter_scale", "context_length", "context_overlap")
+SECOND_PASS = ("upsampler", "second_timesteps", "second_strength", "adain_factor", "tone_map_compression_ratio")
 TABLE = (
     Family(
         "stable_diffusion", "keyframe", "actors.keyframe:KeyframeModel", SD, 8, "float16", GENERAL, own=(*CLIP, *STILLS), betas="checkpoint"
@@ -94,10 +101,13 @@ TABLE = (
         32,
         "bfloat16",
         (*GENERAL, "strength", "image_cond_noise_scale", "decode_timestep", "decode_noise_scale", "keyframe_crf"),
-        own=("timesteps", "prompt_weights"),
+        own=("timesteps", "prompt_weights", "vae_tiling", *SECOND_PASS),
+        single_files=(".safetensors", ".gguf"),
         clip=False,
         shots_loras=False,  # characters' LoRAs are for Stable Diffusion, and their effect is in the keyframe
         check_length=check_frames,
+        decoding=ltx_decode_numbers,
+        guided=temporal_ratio,
     ),
     Family(
         "animatediff",

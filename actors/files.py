@@ -42,12 +42,41 @@ def check_frames(checkpoint: str, num_frames: int) -> None:
 
     LTX-Video would silently make 113 frames where 120 are asked for.
     """
-    ratio = read_config(checkpoint, "vae").get("temporal_compression_ratio") or 8
-    if not isinstance(ratio, int):
-        raise ModelError(f"vae/config.json of checkpoint {checkpoint}: temporal_compression_ratio {ratio!r} is not a whole number")
+    ratio = temporal_ratio(checkpoint)
     if num_frames < 1 or num_frames % ratio != 1:
         near = max(0, round((num_frames - 1) / ratio)) * ratio + 1
         raise ModelError(f"num_frames {num_frames} does not fit this model: LTX-Video makes {ratio}k+1 frames, such as {near}")
+
+
+def temporal_ratio(checkpoint: str) -> int:
+    """Frames that LTX-Video's VAE makes one latent of, but for the first frame, which has its own."""
+    ratio = read_config(checkpoint, "vae").get("temporal_compression_ratio") or 8
+    if not isinstance(ratio, int) or ratio < 1:
+        raise ModelError(f"vae/config.json of checkpoint {checkpoint}: temporal_compression_ratio {ratio!r} is not a whole number")
+    return ratio
+
+
+def check_upsampler(folder: str, base: str, width: int, height: int) -> Path:
+    """The folder of LTX-Video's latent upsampler itself, where it lies in a pipeline's.
+
+    Args:
+        base: the checkpoint's folder. width, height: of the clip.
+
+    Raises:
+        ModelError: it is none that doubles width and height, it does not fit the checkpoint, or half of the size does not fit the model.
+    """
+    inner = Path(folder) / "latent_upsampler"
+    path = check_folder(str(inner) if inner.is_dir() else folder, "upsampler", part="config.json")
+    config = read_json(path / "config.json")
+    if config.get("_class_name") != "LTXLatentUpsamplerModel":
+        raise ModelError(f"upsampler {folder} is of class {config.get('_class_name')}; one of class LTXLatentUpsamplerModel is wanted")
+    if config.get("temporal_upsample") or not config.get("spatial_upsample", True):
+        raise ModelError(f"upsampler {folder} makes more frames; one that doubles width and height is wanted")
+    reads, makes = config.get("in_channels", 128), read_config(base, "vae").get("latent_channels", 128)
+    if reads != makes:
+        raise ModelError(f"upsampler {folder} reads latents of {reads} channels, and the checkpoint's VAE makes {makes}")
+    check_size(width, height, 64)  # the first pass makes half of it, in multiples of 32
+    return path
 
 
 def read_config(folder: str, part: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 from .architectures import BY_WIDTH, LTX, LTX_SIZES, SD
 from .files import read_config, read_json
 from .headers import read_header
-from .identify import Found
+from .identify import LTX_VERSIONS, Found
 from .values import ModelError
 
 WEIGHTS = ("diffusion_pytorch_model", "model")  # names of weight files, without variant, shard and ending
@@ -23,24 +23,28 @@ CLASSES = {
 PASSED_OVER = ("safety_checker", "feature_extractor", "image_encoder")  # in published folders; Tower never loads them
 
 
-def identify_folder(folder: Path) -> Found:
+def identify_folder(folder: Path, elsewhere: tuple[str, ...] = ()) -> Found:
     """What a diffusers folder holds, and what it lacks.
+
+    Args:
+        elsewhere: parts of a checkpoint whose weights lie in another file; here their configurations alone are asked for.
 
     Raises:
         ModelError: it is no diffusers folder, or a configuration cannot be read.
     """
     if (folder / "model_index.json").is_file():
-        return _pipeline(folder)
+        return _pipeline(folder, elsewhere)
     if (folder / "config.json").is_file():
         return _component(folder)
     raise ModelError(f"{folder} is no diffusers folder: it has no model_index.json and no config.json")
 
 
-def _pipeline(folder: Path) -> Found:
+def _pipeline(folder: Path, elsewhere: tuple[str, ...]) -> Found:
     index = read_json(folder / "model_index.json")
     wanted = parts_of(index)
-    found = [_weights(folder / name) for name in wanted if name not in ("scheduler", "tokenizer", "tokenizer_2")]
+    found = [_weights(folder / name) for name in wanted if name not in ("scheduler", "tokenizer", "tokenizer_2", *elsewhere)]
     faults = [fault for _, _, fault in found if fault]
+    faults += [f"it lacks {name}/config.json" for name in elsewhere if not (folder / name / "config.json").is_file()]
     faults += [f"it lacks {name}/" for name in wanted if not (folder / name).is_dir() and name in ("scheduler", "tokenizer", "tokenizer_2")]
     notes = [note for _, note, _ in found if note]
     denoiser = next((name for name in DENOISERS if name in wanted), None)
@@ -79,6 +83,13 @@ def _component(folder: Path) -> Found:
             "motion module", f"AnimateDiff for {SD}", (), (f"makes up to {longest} frames", note), tuple(faults), (), "animatediff", use
         )
     return Found(name, _architecture(config), (), (note,) if note else (), (*faults, "a part of a checkpoint, and no whole one"))
+
+
+def ltx_version(folder: Path) -> str:
+    """Of the VAE that a folder's configuration describes, as `identify` tells it of a file."""
+    config = read_config(str(folder), "vae")
+    later = "LTXVideo095DownBlock3D" in config.get("down_block_types", ())
+    return LTX_VERSIONS[2 if later else 1 if config.get("timestep_conditioning") else 0]
 
 
 def _architecture(config: dict[str, Any]) -> str:

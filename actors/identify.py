@@ -12,8 +12,10 @@ from .ip_keys import ip_keys
 from .lora_keys import LoraKeys, lora_keys
 from .motion_keys import motion_keys
 
-UNET, LDM_VAE = "model.diffusion_model.", "first_stage_model."  # what parts of a checkpoint in one file begin with
+UNET, LDM_VAE, LTX_VAE = "model.diffusion_model.", "first_stage_model.", "vae."  # what parts of a checkpoint in one file begin with
 TEXT_PARTS = ("cond_stage_model.", "conditioner.")  # the same, of its text encoders
+SCALES = (".weight_scale", ".scale_weight")  # ends of what the weights of an fp8 file must be multiplied by
+INPUT_SCALES = (".input_scale", ".scale_input", "scaled_fp8")  # of fp8 arithmetic: of no use where weights are multiplied out
 PART = "it is a part of a diffusers folder; name the folder"
 MARKERS = {"v_pred": "v-prediction", "ztsnr": "zero terminal SNR"}  # empty tensors that trainers of SDXL leave in their files
 
@@ -58,6 +60,12 @@ def identify(header: Header) -> Found:
     return Found("unknown", unknown=tuple(header.tensors), faults=("nothing that Tower knows has such keys",))
 
 
+def elsewhere(single: Found | None) -> tuple[str, ...]:
+    """Parts of a diffusers folder that may lack their weights, because this file beside it holds them."""
+    held = {"transformer": "transformer", "VAE": "vae"} if single and single.family == "ltx_video" else {}
+    return tuple(folder for part, folder in held.items() if single and part in single.parts)
+
+
 def shape(tensors: dict[str, Tensor], name: str, axis: int) -> int | None:
     """Length of a tensor along an axis; None where there is no such tensor or axis."""
     found = tensors.get(name)
@@ -91,6 +99,8 @@ def _checkpoint(header: Header) -> Found | None:
         faults.append(f"it is {what} model: its UNet reads {first} channels, and drawing from a prompt gives {latents}")
     if architecture in (SD2, REFINER):
         faults.append(f"Tower has no family for {architecture}")
+    if any(n.endswith(SCALES) for n in t):
+        faults.append("its weights must be multiplied by scales, which Tower does for LTX-Video alone: take the file in 16 bits")
     known = (UNET, LDM_VAE, *TEXT_PARTS, "model_ema.", *MARKERS, *SCHEDULE)
     notes = [*_prediction(header), *_fp8(header)]
     if any(n.startswith("model_ema.") for n in t):
@@ -119,38 +129,42 @@ def _prediction(header: Header) -> list[str]:
 
 def _fp8(header: Header) -> list[str]:
     eights = [n for n, x in header.tensors.items() if x.dtype.startswith("F8")]
-    scales = [n for n in header.tensors if n.endswith((".weight_scale", ".scale_weight", ".scaled_fp8")) or n == "scaled_fp8"]
+    scales = [n for n in header.tensors if n.endswith(SCALES)]
     if not eights:
         return []
     return [
-        f"{len(eights)} tensors in fp8, " + (f"with {len(scales)} scales, by which they must be multiplied" if scales else "without scales")
+        f"{len(eights)} tensors in fp8, " + (f"with {len(scales)} scales, by which they are multiplied" if scales else "without scales")
     ]
 
 
 def _ltx(header: Header) -> Found | None:
     t, head = header.tensors, UNET if f"{UNET}patchify_proj.weight" in header.tensors else ""
-    has_model, has_vae = f"{head}patchify_proj.weight" in t, any(n.startswith(("vae.encoder.", "vae.decoder.")) for n in t)
+    has_model, has_vae = f"{head}patchify_proj.weight" in t, any(n.startswith((f"{LTX_VAE}encoder.", f"{LTX_VAE}decoder.")) for n in t)
     if any("av_ca_a2v_gate" in n for n in t) or not (has_model or has_vae):
         return None
     layers = len({n.split("transformer_blocks.")[1].split(".")[0] for n in t if n.startswith(f"{head}transformer_blocks.")})
     width = shape(t, f"{head}patchify_proj.weight", 0) or 0
-    size = LTX_SIZES.get((layers, width), f"{layers} layers of width {width}") if has_model else ""
-    version = _ltx_version(t) if has_vae else "its VAE's version is not in this file"
+    size = LTX_SIZES.get((layers, width), f"of {layers} layers of width {width}") if has_model else ""
+    version = _ltx_version(t) if has_vae else "its VAE comes from the base, whose version must be the file's: nothing in the file tells it"
     parts = (*(["transformer"] if has_model else []), *(["VAE"] if has_vae else []))
-    faults = [f"it lacks its {part}" for part, there in (("transformer", has_model), ("VAE", has_vae)) if not there]
-    faults.append("its text encoder (T5-XXL) is never in such a file: a diffusers folder holds all parts")
+    faults = () if has_model else ("it lacks its transformer",)
     steps = "allowed_inference_steps" in header.metadata.get("config", "")
     notes = [version, *(["distilled: its metadata lists its own noise levels"] if steps else []), *_fp8(header)]
     known = (f"{head}transformer_blocks.", f"{head}patchify_proj", f"{head}adaln_single", f"{head}caption_projection", f"{head}proj_out",
-             f"{head}scale_shift_table", "vae.")  # fmt: skip
-    return Found("checkpoint", f"{LTX} {size}".strip(), parts, tuple(notes), tuple(faults), _rest(t, *known), "ltx_video")
+             f"{head}scale_shift_table", f"{head}scaled_fp8", LTX_VAE)  # fmt: skip
+    lacks = "T5, tokenizer and configurations" if has_vae else "T5, tokenizer, VAE and configurations"
+    use = f"checkpoint: {header.path.name}, and base: a diffusers folder of {LTX} {size}, for {lacks}" if has_model else ""
+    return Found("checkpoint", f"{LTX} {size}".strip(), parts, tuple(notes), faults, _rest(t, *known), "ltx_video", use)
+
+
+LTX_VERSIONS = ("VAE of 0.9.0", "VAE of 0.9.1", "VAE of 0.9.5 or later")
 
 
 def _ltx_version(t: dict[str, Tensor]) -> str:
-    """By the VAE: from 0.9.1 its decoder knows the noise level, from 0.9.5 its encoder ends in 2048 channels (diffusers' rule)."""
-    if shape(t, "vae.encoder.conv_out.conv.weight", 1) == 2048:
-        return "VAE of 0.9.5 or later"
-    return "VAE of 0.9.1" if _any(t, "vae.decoder.last_time_embedder") else "VAE of 0.9.0"
+    """By the VAE: from 0.9.1 its decoder knows the noise level; from 0.9.5 its encoder ends in 2048 channels, and folds what it halves."""
+    if shape(t, f"{LTX_VAE}encoder.conv_out.conv.weight", 1) == 2048 or f"{LTX_VAE}encoder.down_blocks.1.conv.conv.weight" in t:
+        return LTX_VERSIONS[2]
+    return LTX_VERSIONS[1 if _any(t, f"{LTX_VAE}decoder.last_time_embedder") else 0]
 
 
 def _motion_module(header: Header) -> Found | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,7 @@ from diffusers import (
 from torch.nn.functional import interpolate
 
 from .loading import generator
-from .model import Model
+from .model import Model, longest
 from .vae import decode, encode
 from .values import KeyframeRequest, KeyframeSettings, ModelError, ModelFiles, PromptEmbedding, Receipt
 
@@ -45,7 +46,7 @@ class KeyframeModel(Model):
         return pipe
 
     @torch.no_grad()
-    def generate(self, requests: list[KeyframeRequest]) -> tuple[list[Receipt], list[np.ndarray]]:
+    def make(self, requests: list[KeyframeRequest]) -> tuple[list[Receipt], list[np.ndarray]]:
         """Make one still for each request, uint8 RGB (height, width, 3).
 
         A call of the pipeline is always padded to batch_size, and holds texts of one length. PyTorch does not promise equal bits for
@@ -86,13 +87,6 @@ class KeyframeModel(Model):
         latents = self.second(**how, image=start, **steps).images
         return latents, decode(self.pipe.vae, latents)
 
-    def texts(self, batch: list[KeyframeRequest], tokens: int) -> dict[str, Any]:
-        """The pipeline's arguments for the prompts."""
-        return {
-            "prompt_embeds": self.embeddings([r.prompt.filled(tokens) for r in batch]),
-            "negative_prompt_embeds": self.embeddings([r.negative.filled(tokens) for r in batch]),
-        }
-
 
 class KeyframeXLModel(KeyframeModel):
     """An SDXL checkpoint that draws keyframes. As size conditioning it is told the size that it draws, uncropped."""
@@ -101,7 +95,7 @@ class KeyframeXLModel(KeyframeModel):
     pipeline = StableDiffusionXLPipeline
     again = StableDiffusionXLImg2ImgPipeline
 
-    def texts(self, batch: list[KeyframeRequest], tokens: int) -> dict[str, Any]:
+    def texts(self, batch: Sequence[Any], tokens: int) -> dict[str, Any]:
         return super().texts(batch, tokens) | {
             "pooled_prompt_embeds": self.embeddings([_pooled(r.prompt) for r in batch]),
             "negative_pooled_prompt_embeds": self.embeddings([_pooled(r.negative) for r in batch]),
@@ -111,11 +105,6 @@ class KeyframeXLModel(KeyframeModel):
     def pooled_width(self) -> int:
         told = self.pipe.unet.config
         return int(told.projection_class_embeddings_input_dim - 6 * told.addition_time_embed_dim)
-
-
-def longest(request: KeyframeRequest) -> int:
-    """Tokens of the longer one of a request's texts."""
-    return max(len(request.prompt.embeds), len(request.negative.embeds))
 
 
 def _pooled(text: PromptEmbedding) -> np.ndarray:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import platform
 import resource
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from diffusers import AutoencoderKL
 
 from .files import check_folder, in_one_line, read_json
 from .folders import variant_of
+from .ltx_file import load_ltx_parts
 from .single_file import load_parts, prediction_of
 from .vae import load_vae
 from .values import ClipSettings, KeyframeSettings, ModelError, ModelFiles
@@ -71,7 +74,8 @@ def load_pipeline(cls: Any, files: ModelFiles, dtype: torch.dtype, device: str, 
     folder, path = files.checkpoint, check_folder(files.folder, "checkpoint")
     index = read_json(path / "model_index.json")
     if files.base:
-        parts = load_parts(Path(folder), path, dtype) | parts
+        load = load_ltx_parts if (path / "transformer").is_dir() else load_parts
+        parts = load(Path(folder), path, dtype) | parts
     if files.vae:
         parts["vae"] = load_vae(Path(files.vae), path, dtype)
     unloaded = dict.fromkeys(name for name in NOT_LOADED if name in index and name not in parts)
@@ -117,17 +121,25 @@ def set_scheduler(pipe: Any, settings: KeyframeSettings | ClipSettings) -> None:
     pipe.scheduler = cls.from_config(pipe.scheduler.config, **extra)  # type: ignore[attr-defined]
 
 
-def visit_as_given(pipe: Any) -> None:
-    """Make a flow scheduler visit the timesteps that it is given: no shift, no stretch to a last value, nothing that depends on size.
+def as_given(scheduler: Any) -> Any:
+    """A flow scheduler that visits the timesteps that it is given: no shift, no stretch to a last value, nothing that depends on size.
 
     A distilled model's noise levels are its own. Schedulers of checkpoints before LTX-Video 0.9.5 would shift them once more.
     """
-    pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, shift=1.0, shift_terminal=None, use_dynamic_shifting=False)
+    return type(scheduler).from_config(scheduler.config, shift=1.0, shift_terminal=None, use_dynamic_shifting=False)
 
 
 def generator(seed: int) -> torch.Generator:
     """A random generator on the CPU, whatever the model's device is, so that a seed gives the same noise everywhere."""
     return torch.Generator("cpu").manual_seed(seed)
+
+
+@contextmanager
+def seeded(seed: int, device: str) -> Iterator[None]:
+    """torch's own generators, of the CPU and of the device, start from the seed; afterwards they are as they were."""
+    with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
+        torch.manual_seed(seed)
+        yield
 
 
 def to_uint8(values: torch.Tensor) -> tuple[np.ndarray, bool]:

@@ -19,6 +19,7 @@ from .loading import (
     load_pipeline,
     peak_memory_bytes,
     reset_peak_memory,
+    seeded,
     set_scheduler,
     to_uint8,
 )
@@ -58,6 +59,18 @@ class Model:
 
     def equip(self, files: ModelFiles, dtype: torch.dtype) -> None:
         """Add to the pipeline what a family needs in it before LoRAs are loaded. Most need nothing."""
+    def generate(self, requests: Sequence[Any]) -> tuple[list[Receipt], list[np.ndarray]]:
+        """Make what is asked for: a receipt and a result for every request.
+
+        Noise for which a pipeline takes no generator (of some schedulers, of a VAE's decoder) comes from torch's own generators. They are
+        seeded from the first request, or a clip would depend on what was made before it.
+        """
+        with seeded(requests[0].seed, self.device):
+            return self.make(requests)
+
+    def make(self, requests: Any) -> tuple[list[Receipt], list[np.ndarray]]:
+        """One call of the pipeline, by each family's class."""
+        raise NotImplementedError
 
     def try_out(self, request: Request, **least: Any) -> None:
         """Make one take of least size and few steps. What every take would meet is found here, as one sentence, before any is begun.
@@ -72,7 +85,7 @@ class Model:
         pooled = np.zeros(self.pooled_width, np.float32) if self.pooled_width else None
         nothing = PromptEmbedding(np.zeros((TRY_TOKENS, self.text_width), np.float32), np.ones(TRY_TOKENS, bool), pooled=pooled)
         try:
-            self.generate([replace(request, prompt=nothing, negative=nothing, parameters=tuple(least.items()))])  # type: ignore[attr-defined]
+            self.generate([replace(request, prompt=nothing, negative=nothing, parameters=tuple(least.items()))])
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
@@ -132,10 +145,22 @@ class Model:
         ]
         return receipts, [picture for picture, _ in results]
 
+    def texts(self, batch: Sequence[Any], tokens: int) -> dict[str, Any]:
+        """A pipeline's arguments for the prompts of requests, each text filled up to so many tokens."""
+        return {
+            "prompt_embeds": self.embeddings([r.prompt.filled(tokens) for r in batch]),
+            "negative_prompt_embeds": self.embeddings([r.negative.filled(tokens) for r in batch]),
+        }
+
     def embeddings(self, arrays: list[np.ndarray]) -> torch.Tensor:
         """Stack embeddings to (n, tokens, width), on the device and in the denoiser's dtype."""
         denoiser = getattr(self.pipe, "unet", None) or self.pipe.transformer
         return torch.from_numpy(np.stack(arrays)).to(self.device, denoiser.dtype)
+
+
+def longest(request: Request) -> int:
+    """Tokens of the longer one of a request's texts."""
+    return max(len(request.prompt.embeds), len(request.negative.embeds))
 
 
 def proven_length(clip: torch.Tensor, settings: ClipSettings, model: str) -> torch.Tensor:

@@ -46,7 +46,7 @@ def load_text_encoder(files: ModelFiles, part: str, dtype: torch.dtype) -> tuple
     cls = class_of(folder, part)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder / part.replace("text_encoder", "tokenizer"), local_files_only=True)
-        if files.base:
+        if files.base and cls is not T5EncoderModel:  # T5 is never in a checkpoint's file
             encoder, found = _from_file(cls, Path(files.checkpoint), folder, part, dtype)
         else:
             how: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "variant": variant_of(folder)}

@@ -45,7 +45,7 @@ class TextSettings:
     prompt_weights: Literal["refused", "dropped", "applied"] = "refused"
 
 
-FILES = ("checkpoint", "base", "motion_adapter", "vae", "ip_adapter", "image_encoder")  # fields that name one file or folder
+FILES = ("checkpoint", "base", "motion_adapter", "vae", "ip_adapter", "image_encoder", "upsampler")  # fields that name one file or folder
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ class ModelFiles:
     """What to load: diffusers folders and safetensors files on the device's machine.
 
     ip_adapter, image_encoder: a safetensors file, and the folder of the CLIP vision model that reads the keyframe for it.
+    upsampler: LTX-Video's spatial latent upsampler, for clips in two passes.
     base: where the checkpoint is a single file, a diffusers folder of the same architecture with configurations and tokenizer.
     vae: file or diffusers folder of a VAE to use in place of the checkpoint's own. vae_dtype: as dtype; None takes dtype.
     dtype: name of a torch type, or "auto". "auto" is float32 on a CPU; on a GPU it is bfloat16 for LTX-Video and float16
@@ -69,11 +70,12 @@ class ModelFiles:
     embeddings: tuple[Embedding, ...] = ()
     ip_adapter: str | None = None
     image_encoder: str | None = None
+    upsampler: str | None = None
 
     @property
     def weights(self) -> list[str]:
         """The files and folders whose weights a device holds, without LoRAs."""
-        return [p for p in (self.checkpoint, self.motion_adapter, self.ip_adapter, self.image_encoder) if p]
+        return [p for p in (self.checkpoint, self.motion_adapter, self.ip_adapter, self.image_encoder, self.upsampler) if p]
 
     @property
     def named(self) -> list[tuple[str, str]]:
@@ -197,6 +199,11 @@ class ClipSettings:
     ip_adapter_scale: how much AnimateDiff attends to the keyframe, where there is an IP-Adapter; 0 is as without it.
     keyframe_crf: CRF, 0..51, at which the keyframe is compressed as H.264 before the model sees it (LTX-Video's own code
         uses 29, so that stills move more); None does not compress it.
+    second_timesteps: with an upsampler, noise levels of the second pass; () for one pass. The first pass makes the clip in half the width
+        and height, the upsampler doubles its latents, and the second pass denoises them anew from a part of these levels.
+    second_strength: the part, below 1: of n levels, the last int(n * second_strength) are visited.
+    adain_factor, tone_map_compression_ratio: arguments of diffusers' LTXLatentUpsamplePipeline.
+    vae_tiling: whether the clip is decoded in tiles of 512 x 512 pixels, which takes less memory; seams may show.
     """
 
     width: int
@@ -219,11 +226,28 @@ class ClipSettings:
     ip_adapter_scale: float = 0.6
     context_length: int | None = None
     context_overlap: int = 4
+    second_timesteps: tuple[float, ...] = ()
+    second_strength: float = 0.999
+    adain_factor: float = 0.0
+    tone_map_compression_ratio: float = 0.0
+    vae_tiling: bool = False
+
+
+@dataclass(frozen=True)
+class Passage:
+    """Pictures that a clip passes through: uint8 RGB (frames, height, width, 3), from that frame on, and how closely (1: exactly)."""
+
+    frame: int
+    strength: float
+    pictures: np.ndarray
 
 
 @dataclass(frozen=True)
 class ClipRequest:
-    """Asks for one clip. keyframe: uint8 RGB (height, width, 3), the accepted still of the shot. Other fields: as in KeyframeRequest."""
+    """Asks for one clip. keyframe: uint8 RGB (height, width, 3), the accepted still of the shot. Other fields: as in KeyframeRequest.
+
+    passages: what it passes through beside; pictures at frame 0 take the place of the keyframe, which is their first.
+    """
 
     take: str
     seed: int
@@ -232,6 +256,7 @@ class ClipRequest:
     prompt: PromptEmbedding = LATER
     negative: PromptEmbedding = LATER
     keyframe: np.ndarray = LATER
+    passages: tuple[Passage, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Stable Diffusion and motion modules in the layout of the original code, one file: the names of tensors, made from diffusers' own."""
+"""Stable Diffusion, LTX-Video and motion modules in the layout of their original code, one file: names of tensors, from diffusers' own."""
 
 from __future__ import annotations
 
@@ -91,3 +91,46 @@ def motion_file(folder: Path, file: Path, prefix: str = "", **more: torch.Tensor
     tensors = load_file(folder / "diffusion_pytorch_model.safetensors")
     save_file({prefix + name: value.clone() for key, value in tensors.items() for name in motion_key(key)} | more, file)
     return file
+
+
+# The demo's VAE of LTX-Video, block by block. The original code counts resizers as blocks of their own.
+LTX_BLOCKS = {
+    "encoder.down_blocks.0.resnets": "encoder.down_blocks.0.res_blocks", "encoder.down_blocks.0.downsamplers.0": "encoder.down_blocks.1",
+    "encoder.down_blocks.1.resnets": "encoder.down_blocks.2.res_blocks", "encoder.down_blocks.1.downsamplers.0": "encoder.down_blocks.3",
+    "encoder.mid_block.resnets": "encoder.down_blocks.4.res_blocks", "decoder.mid_block.resnets": "decoder.up_blocks.0.res_blocks",
+    "decoder.up_blocks.0.upsamplers.0": "decoder.up_blocks.1", "decoder.up_blocks.0.resnets": "decoder.up_blocks.2.res_blocks",
+    "decoder.up_blocks.1.upsamplers.0": "decoder.up_blocks.3", "decoder.up_blocks.1.resnets": "decoder.up_blocks.4.res_blocks",
+    "latents_mean": "per_channel_statistics.mean-of-means", "latents_std": "per_channel_statistics.std-of-means",
+}  # fmt: skip
+LTX_MODULES = {"proj_in": "patchify_proj", "time_embed": "adaln_single", "norm_q": "q_norm", "norm_k": "k_norm"}
+
+
+def ltx_tensors(folder: Path, vae: bool = True, prefix: str = "model.diffusion_model.") -> dict[str, torch.Tensor]:
+    """The demo's LTX-Video as the original code names its tensors."""
+    parts = {part: [load_file(file) for file in sorted((folder / part).glob("*.safetensors"))] for part in ("transformer", "vae")}
+    tensors = {}
+    for key, value in (item for file in parts["transformer"] for item in file.items()):
+        tensors[prefix + ".".join(LTX_MODULES.get(module, module) for module in key.split("."))] = value
+    if not vae:
+        return tensors
+    for key, value in (item for file in parts["vae"] for item in file.items()):
+        block = next((block for block in LTX_BLOCKS if key.startswith(block)), "")
+        tensors[f"vae.{LTX_BLOCKS.get(block, '')}{key.removeprefix(block)}"] = value
+    width = len(tensors["vae.per_channel_statistics.mean-of-means"])
+    return tensors | {f"vae.per_channel_statistics.{name}": torch.zeros(width) for name in ("channel", "mean-of-stds")}
+
+
+def single_ltx_file(folder: Path, file: Path, vae: bool = True, **more: torch.Tensor) -> Path:
+    save_file({key: value.contiguous() for key, value in ltx_tensors(folder, vae).items()} | more, file)
+    return file
+
+
+def ltx_base(folder: Path, target: Path, vae: bool = False) -> Path:
+    """A copy of the folder without the weights that a file in the original layout holds. vae: keep those of the VAE."""
+    leave = ["transformer/"] if vae else ["transformer/", "vae/"]
+    for file in folder.rglob("*"):
+        name = str(file.relative_to(folder))
+        if file.is_file() and not (name.startswith(tuple(leave)) and not name.endswith("/config.json")):
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            (target / name).write_bytes(file.read_bytes())
+    return target

@@ -225,7 +225,7 @@ class Pool:
         return any(p.could_ever(spec, self.learned.need(spec, p)) for p in self.fleet.posts)
 
     def _no_place(self, spec: ModelSpec) -> NothingCanRun:
-        return NothingCanRun(f"{spec.key} needs {self._needs(spec)}; {self._there()}")
+        return NothingCanRun(f"{spec.key} needs {self._needs(spec)}; {self._there()}{f'; {spec.lighter}' if spec.lighter else ''}")
 
     def _needs(self, spec: ModelSpec) -> str:
         known = self.learned.memory.get(spec.key, spec.memory_bytes)

@@ -52,6 +52,7 @@ class ModelSpec:
     memory_bytes: estimate of the device memory that the model needs, used until it is measured; None for no estimate.
     labels: (name, selector) pairs that the node's labels must match, as in `Node.suits`.
     result_bytes: size of one result that counts against the limit on the object store; 0 for small results.
+    lighter: how the model could do with less memory, for people; "" where nothing is known.
     """
 
     key: str
@@ -62,6 +63,7 @@ class ModelSpec:
     memory_bytes: int | None = None
     labels: tuple[tuple[str, str], ...] = ()
     result_bytes: int = 0
+    lighter: str = ""
 
     @property
     def title(self) -> str:

@@ -31,6 +31,7 @@
 | test_judges.py | learned judges measure, decide nothing, and say when they did not look |
 | test_loading.py | published layouts in miniature: loaded right, or refused in a sentence before anything renders |
 | test_lora_kinds.py | LoHa, LoKr, DoRA and others change a weight as their formula says, and go without a trace |
+| test_ltx.py | LTX-Video as people hold it: files, noise, memory, keyframes |
 | test_metrics.py | what Prometheus sees is right, and every chart has its series |
 | test_models.py | what producers hold (checkpoints, LoRAs, motion modules and others) is told for what it is, from its header |
 | test_migrations.py | old catalogs are upgraded, newer ones refused |

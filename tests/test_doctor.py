@@ -16,6 +16,7 @@ import pytest
 from deltalake import write_deltalake
 from ray.cluster_utils import Cluster
 
+from actors.values import ModelFiles
 from catalog.migrate import found_version
 from catalog.place import Place
 from catalog.schema import MIGRATIONS, VERSION
@@ -23,7 +24,8 @@ from catalog.store import Catalog
 from cluster.look import Machine, Sight
 from cluster.nodes import Node
 from pipeline.doctor.machine import store
-from pipeline.render.needs import FIRST_GUESS, weights
+from pipeline.render.needs import first_guess
+from pipeline.story.workflow import WORKFLOWS, read_workflow
 
 from .conftest import DEMO, Done, refused
 
@@ -124,7 +126,7 @@ def test_a_cluster_that_nobody_answers_for_is_a_problem_in_one_sentence(here: He
 
 
 def test_a_card_that_holds_one_stage_takes_turns_and_a_smaller_one_refuses(here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    needs = weights([str(DEMO / "ltx-video")], False, "auto") * FIRST_GUESS / 1e9
+    needs = first_guess(read_workflow(WORKFLOWS / "ltx_video_2b_demo.yaml"), ModelFiles(str(DEMO / "ltx-video"))) / 1e9
     profile(monkeypatch, tmp_path, device_memory_gb={"other": needs * 1.05})
     done = here("doctor", "--json")
     assert (done.code, word(done, LTX), word(done, ANIMATEDIFF)) == (0, "takes turns", "ready")

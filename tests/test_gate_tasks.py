@@ -17,7 +17,9 @@ from catalog.place import Place
 from gates.decode import read_video
 from gates.still import Undecodable, read_still
 from gates.video import Expectation
+from pipeline.plan.guides import Guide
 from pipeline.render.gate_tasks import Standard, judge_clip, judge_given, judge_keyframe, keyframe_part, read_keyframe
+from pipeline.render.video_file import write_clip
 
 from .planted import ANIME, ANOTHER, FPS, FRAMES, GOOD, HEIGHT, WIDTH, png
 
@@ -77,6 +79,22 @@ def test_a_persons_still_is_judged_in_the_workflows_size(place, tmp_path):
     mine.write_bytes(b"no picture")
     with pytest.raises(Undecodable):
         judge_given(mine, WIDTH, HEIGHT, place, ANY)
+
+
+def test_a_frame_of_a_persons_clip_is_judged_as_a_still_and_one_that_is_gone_is_told(place, tmp_path):
+    write_clip(tmp_path / "mine.mp4", GOOD, FPS)
+    judged = judge_given(tmp_path / "mine.mp4", WIDTH, HEIGHT, place, ANY, frame=20)
+    stored = read_still(MediaStore(place).read(judged.media.path, judged.media.digest)).image
+    assert np.abs(stored.astype(int) - GOOD[20]).mean() < np.abs(stored.astype(int) - GOOD[0]).mean()
+    with pytest.raises(Undecodable, match=f"fewer than the {FRAMES + 1} frames that it had"):
+        judge_given(tmp_path / "mine.mp4", WIDTH, HEIGHT, place, ANY, frame=FRAMES)
+
+
+def test_a_clip_that_must_end_in_a_picture_is_judged_against_it(place, tmp_path):
+    for name, frame, labels in (("end", GOOD[-1], ()), ("other", ANOTHER[0], ("wrong_last_frame",))):
+        Image.fromarray(frame).resize((2 * WIDTH, 2 * HEIGHT)).save(tmp_path / f"{name}.png")
+        last = Guide(tmp_path / f"{name}.png", "", FRAMES - 1, 1, None, 1.0)
+        assert judge_clip(GOOD, True, still(place), CLIP, place, ANY, last).verdict.failures == labels
 
 
 def test_a_clip_is_stored_as_the_file_that_was_judged(place):

@@ -73,7 +73,7 @@ def lora(file: Path, width: int = 768, rank: int = 8, alpha: float = 4.0, **more
         (LTX | LTX_VAE, {}, "checkpoint", "LTX-Video 2B", ["VAE of 0.9.5 or later"]),
         (LTX | LTX_VAE, {"config": '{"allowed_inference_steps": [1.0]}'}, "checkpoint", "LTX-Video 2B", ["distilled"]),
         (LTX | {"vae.decoder.conv_in.conv.weight": (1024, 128, 3, 3, 3)}, {}, "checkpoint", "LTX-Video 2B", ["VAE of 0.9.0"]),
-        (LTX, {}, "checkpoint", "LTX-Video 2B", ["it lacks its VAE", "version is not in this file"]),
+        (LTX, {}, "checkpoint", "LTX-Video 2B", ["parts:   transformer\n", "its VAE comes from the base"]),
         ({"model.diffusion_model.double_blocks.0.img_attn.norm.key_norm.scale": (128,)}, {}, "checkpoint", "Flux", ["no family for Flux"]),
         ({"emb_params": (4, 768)}, {}, "embedding (textual inversion)", "Stable Diffusion 1.5", ["4 vectors"]),
         ({"clip_l": (8, 768), "clip_g": (8, 1280)}, {}, "embedding (textual inversion)", "Stable Diffusion XL", ["8 vectors"]),
@@ -230,7 +230,8 @@ def test_a_gguf_file_is_told_by_its_header(tmp_path, here):
     tensor = text("patchify_proj.weight") + struct.pack("<I", 2) + struct.pack("<QQ", 128, 2048) + struct.pack("<IQ", 8, 0)
     (tmp_path / "a.gguf").write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 1, 2) + pairs + tensor)
     (row,) = json.loads(here("models", "inspect", tmp_path / "a.gguf", "--json").out)
-    assert row["architecture"].startswith("LTX-Video") and row["parameters"] == 128 * 2048 and row["faults"]
+    assert row["architecture"].startswith("LTX-Video") and row["parameters"] == 128 * 2048 and not row["faults"]
+    assert row["use"].startswith("checkpoint: a.gguf, and base: ")
 
 
 def test_a_checkpoint_is_imported_as_a_workflow_that_plans(tmp_path, here):

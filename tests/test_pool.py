@@ -235,7 +235,7 @@ def test_memory_that_was_measured_counts_more_than_what_was_told(info):
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
-        (ModelSpec("huge", Model, ("huge",), memory_bytes=40 * 10**9), ("huge needs a device with 40.0 GB", "device 0 on", "12.0 GB")),
+        (ModelSpec("huge", Model, ("huge",), memory_bytes=40 * 10**9, lighter="do with less"), ("huge needs a device with 40.0 GB", "device 0 on", "12.0 GB", "; do with less")),
         (ModelSpec("picky", Model, ("picky",), labels=(("ray.io/accelerator-type", "H100"),)), ("picky needs a device on a node with ray.io/accelerator-type=H100", "device 1 on")),
     ],
 )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from catalog.media import Media
 from gates.image import judge_image, keyframe_hash
 from pipeline.plan.history import Past
 from pipeline.plan.plan import ShotPlan
-from pipeline.plan.resolve import StagePlan, inputs_from
+from pipeline.plan.resolve import StagePlan, changes, inputs_from, parameters_json
 from pipeline.registry.workflows import Ready
 from pipeline.render.gate_tasks import Judged
 from pipeline.render.keyframe_hashes import KeyframeHashes
@@ -51,7 +52,7 @@ class Script:
     pictures = False
 
     def __init__(self, *answers: str):
-        self.answers, self.asked, self.starts = list(answers), [], []  # type: ignore[var-annotated]
+        self.answers, self.asked, self.starts, self.parameters = list(answers), [], [], []  # type: ignore[var-annotated]
 
     def _take(self, stage: str, attempt: int, variation: int, inputs: str) -> Take:
         answer = self.answers.pop(0)
@@ -80,6 +81,7 @@ class Script:
         )
 
     async def take(self, plan: ShotPlan, stage: StagePlan, attempt: int, variation: int, start: Start | None) -> Take:
+        self.parameters.append(stage.parameters)
         self.starts.append(start and (start.media.digest, start.picture))
         return self._take(stage.stage, attempt, variation, inputs_from(stage, start.media.digest if start else None))
 
@@ -119,6 +121,47 @@ def test_a_rejected_take_is_tried_again_with_another_variation():
 def test_an_error_is_tried_again_with_the_same_variation():
     outcome, _, asked = live(Script("error", "ok", "error", "error", "ok"), plan())
     assert outcome == "accepted" and {v for _, _, v, _ in asked} == {0}
+
+
+def test_a_frozen_clip_is_tried_again_with_a_keyframe_that_is_compressed_harder_each_time():
+    """Whether in one run or in two: what was rejected before is counted."""
+    retry = Retry(max_attempts=9, on={"frozen": "more_compression"})
+    script = Script("ok", "frozen", "noise", "error", "frozen", "ok")
+    assert live(script, plan(retry))[0] == "accepted"
+    crfs = [dict(parameters).get("keyframe_crf") for parameters in script.parameters]
+    assert crfs == [None, None, 29, 29, 29, 35], "another label changes the seed alone, and an error nothing"
+    clips = [Past(f"E01/SH0010/clip/v{n:03d}", "SH0010", "clip", n, n - 1, inputs_from(plan().stages[1], "keyframe0"), "rejected", "", 0, 0, labels=label)
+             for n, label in enumerate(("frozen", "noise", "frozen"), 1)]  # fmt: skip
+    again = Script("ok", "ok")
+    still = past(1, 0, "accepted")
+    assert live(again, plan(retry, {"keyframe": [still], "clip": clips}))[2][-1] == ("clip", 4, 3, "ok")
+    assert [dict(parameters).get("keyframe_crf") for parameters in again.parameters] == [None, 35]
+    fresh = Script("ok", "ok")
+    live(fresh, plan(retry, {"keyframe": [still], "clip": clips}, fresh=True))
+    assert [dict(parameters) for parameters in fresh.parameters] == [{}, {}], "as the first time"
+
+
+def test_parameters_count_as_changed_only_where_a_person_changed_them():
+    """Not where the retry policy has compressed a keyframe, and not where a setting came after the take."""
+    clip = plan(Retry(on={"frozen": "more_compression"})).stages[1]
+    told = json.loads(parameters_json(clip))
+    row = {"workflow": "c", "workflow_version": 1, "workflow_digest": "d", "prompt": "p", "negative_prompt": "", "reference_files": None, "shot_variation": 0}
+    older = {name: value for name, value in told.items() if name not in ("vae_tiling", "second_timesteps")}
+    for parameters, changed in ((told, False), (older, False), (told | {"keyframe_crf": 29}, False), (told | {"strength": 0.5}, True)):
+        found = changes(row | {"parameters": json.dumps(parameters)}, clip, 0)
+        assert found == ([("parameters_changed", "parameters changed")] if changed else []), parameters
+
+
+def test_compression_stays_in_the_range_that_shots_may_set_and_starts_from_the_shots_own():
+    flow = Workflow.model_validate(CLIP.model_dump() | {"keyframe_crf": 20, "parameters": {"keyframe_crf": {"minimum": 0, "maximum": 40}}})
+    assert [flow.more_compressed(20, times) for times in range(6)] == [20, 26, 32, 38, 40, 40]
+    assert [CLIP.more_compressed(None, times) for times in range(6)] == [None, 29, 35, 41, 47, 51]
+    assert flow.more_compressed(45, 1) == 45, "never less than it was"
+
+
+def test_more_compression_is_refused_where_no_keyframe_is_read():
+    with pytest.raises(ValueError, match="more_compression raises keyframe_crf, which family stable_diffusion does not read"):
+        Workflow.model_validate(STILL.model_dump() | {"retry": {"on": {"empty": "more_compression"}}})
 
 
 def test_attempts_are_spent_and_the_reason_is_told():

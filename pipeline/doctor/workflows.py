@@ -126,6 +126,7 @@ class Prospect:
     encoder: int = 0
     measured: bool = False
     why_not: str = ""
+    lighter: str = ""
 
 
 class Examiner:
@@ -151,7 +152,7 @@ class Examiner:
         why_not = next((why for spec in (model, encoder) if (why := self._why_not(spec))), "")
         can = "cannot run" if why_not else "ready" if one.status == "proven" else "experimental"
         measured = one.ready.digest in self.measured
-        return Prospect(one, can, model.memory_bytes or 0, encoder.memory_bytes or 0, measured, why_not)
+        return Prospect(one, can, model.memory_bytes or 0, encoder.memory_bytes or 0, measured, why_not, model.lighter)
 
     def _beside(self, one: Prospect, others: list[Prospect]) -> Prospect:
         """Whether the workflow's models stay on the devices, or take turns there.
@@ -201,7 +202,8 @@ def memory(one: Prospect) -> Notice:
 def _more_room(one: Prospect) -> str:
     if "labels" in one.why_not:
         return "start a node with these labels, or change placement in the cluster profile"
-    return "use a larger device; or, if the profile's device_memory_gb is too low, raise it"
+    tiles = f"; or tile: {one.lighter}" if one.lighter else ""
+    return f"use a larger device; or, if the profile's device_memory_gb is too low, raise it{tiles}"
 
 
 def model(one: Prospect) -> Notice:

@@ -40,6 +40,7 @@ class Past(NamedTuple):
     declared: str = ""  # joined by commas
     review: str | None = None
     note: str | None = None
+    labels: str = ""  # why it was rejected, joined by commas
 
     @property
     def media(self) -> str:
@@ -54,12 +55,13 @@ class Past(NamedTuple):
 
 PAST = """
 SELECT take, shot, stage, attempt, variation, inputs, outcome, coalesce(media_path, '') AS media_path, media_bytes, epoch_us("at") AS "at",
-    profile, coalesce(array_to_string(declared, ','), '') AS declared, review, review_note AS note
+    profile, coalesce(array_to_string(declared, ','), '') AS declared, review, review_note AS note,
+    coalesce(array_to_string(labels, ','), '') AS labels
 FROM verdicts WHERE episode = $episode ORDER BY verdicts."at"
 """
 
 
-REPEATED = ("shot", "stage", "outcome", "profile", "declared")
+REPEATED = ("shot", "stage", "outcome", "profile", "declared", "labels")
 
 
 def past_takes(catalog: Catalog, episode: str) -> dict[tuple[str, str], list[Past]]:

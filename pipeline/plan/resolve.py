@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -27,14 +27,17 @@ from pipeline.story.stages import STAGES, StageName
 from pipeline.story.title import check_title
 from pipeline.story.workflow import Workflow
 
+from .guides import Guide, first_of, guides_of
+
 
 @dataclass(frozen=True, slots=True)
 class StagePlan:
     """One stage of one shot: everything that decides its pixels but the take's variation, from which the seed derives.
 
     parameters: values that the shot sets in place of the workflow's. reference_files: path and SHA-256 of the files that the shot itself
-    brings: its characters' LoRAs, or the given picture. inputs: digest of all of this. It lacks the take that the stage starts from,
-    which `inputs_from` adds. given: a person's picture, which is judged in place of a rendered keyframe.
+    brings: its characters' LoRAs, further keyframes, or the given picture. inputs: digest of all of this. It lacks the take that the
+    stage starts from, which `inputs_from` adds. given: a person's picture, which is judged in place of a rendered keyframe. given_frame:
+    of a clip that stands there instead, the frame. guides: a person's pictures and clips that the clip passes through.
     """
 
     stage: StageName
@@ -46,6 +49,8 @@ class StagePlan:
     reference_files: tuple[tuple[str, str], ...]
     inputs: str
     given: Path | None = None
+    given_frame: int | None = None
+    guides: tuple[Guide, ...] = ()
 
     @property
     def attempts(self) -> int:
@@ -107,6 +112,8 @@ class Resolver:
         for lora in loras:
             if not any(lora in stage.loras for stage in stages):
                 raise InputError(f"{where}: LoRA {lora.file} {misfit(lora.file, stages[0].workflow.kind)}")
+        if shot.keyframes:
+            stages = self._guided(where, shot, stages)
         self._check_length(where, shot, stages[-1].workflow)
         if shot.title:
             check_title(shot.title, self.font, where, (self.episode.width, self.episode.height))
@@ -131,6 +138,18 @@ class Resolver:
         fixed = self.fixed(stage, negative, ready.digest, references, weights, parameters)
         inputs = text_digest(f"{fixed}/{shot.variation}/{prompt}")
         return StagePlan(stage, ready, prompt, negative, used, parameters, references, inputs)
+
+    def _guided(self, where: str, shot: Shot, stages: tuple[StagePlan, ...]) -> tuple[StagePlan, ...]:
+        """The stages, the last of which passes through the shot's further keyframes; the first is given where a clip is the start."""
+        still, *between, clip = stages
+        guides = guides_of(self.file, shot, where, clip.workflow, clip.files)
+        files = tuple((str(guide.path.name), guide.digest) for guide in guides)
+        inputs = digest([clip.inputs, *(guide.inputs for guide in guides)])
+        if (first := first_of(guides)) is not None:
+            flow, start = still.workflow, (first.path.name, first.digest)
+            given = digest(["given", first.digest, flow.width, flow.height, first.start])
+            still = replace(still, reference_files=(start,), inputs=given, given=first.path, given_frame=first.start)
+        return still, *between, replace(clip, reference_files=clip.reference_files + files, inputs=inputs, guides=guides)
 
     def _ready(self, ref: str, stage: StageName, asked_by: str) -> Ready:
         workflow = self.registry.resolve(ref, asked_by)
@@ -228,21 +247,26 @@ def changes(row: Row, stage: StagePlan, variation: int) -> list[tuple[str, str]]
         old, new = dict(row["reference_files"]), dict(stage.reference_files)
         names = sorted(name for name in old | new if old.get(name) != new.get(name))
         found.append(("reference_changed", f"reference changed: {', '.join(Path(n).name for n in names)}"))
-    if same and row["parameters"] is not None and _parameters(row["parameters"], stage) != _parameters(parameters_json(stage), stage):
+    if same and row["parameters"] is not None and _parameters_changed(row["parameters"], stage):
         found.append(("parameters_changed", "parameters changed"))
     if row["shot_variation"] is not None and row["shot_variation"] != variation:
         found.append(("variation_changed", f"variation changed: {row['shot_variation']} → {variation}"))
     return found
 
 
-def _parameters(text: str, stage: StagePlan) -> dict[str, Any]:
-    """Stored settings, with those that takes did not have yet when they were stored."""
-    return {f.name: f.default for f in fields(stage.workflow.kind.settings)} | json.loads(text)
-
-
 def parameters_json(stage: StagePlan) -> str:
     """The settings that a take of this stage uses, with the shot's parameters, as JSON."""
     return _settings_json(stage.workflow.settings(), stage.parameters)
+
+
+def _parameters_changed(before: str, stage: StagePlan) -> bool:
+    """Settings that came after the row was written had their defaults; the retry policy may have compressed its keyframe further."""
+    settings = stage.workflow.settings()
+    defaults = json.loads(canonical({f.name: f.default for f in fields(settings) if f.default is not MISSING}))
+    old, new = defaults | json.loads(before), json.loads(parameters_json(stage))
+    if "more_compression" in stage.workflow.retry.on.values():
+        old.pop("keyframe_crf", None), new.pop("keyframe_crf", None)
+    return old != new
 
 
 @lru_cache(maxsize=4096)

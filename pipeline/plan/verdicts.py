@@ -60,7 +60,8 @@ class Verdicts:
         """The takes with the verdicts that hold now."""
         if not self.changed:
             return takes
-        return [t._replace(outcome=self.changed[t.take]["outcome"]) if t.take in self.changed else t for t in takes]
+        new = {take: {"outcome": row["outcome"], "labels": ",".join(row["labels"])} for take, row in self.changed.items()}
+        return [t._replace(**new[t.take]) if t.take in new else t for t in takes]
 
     def told(self, take: Past) -> list[Reason]:
         """The plan's reason, if this take was judged again; else an empty list."""

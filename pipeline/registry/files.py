@@ -39,6 +39,7 @@ def files_of(workflow: Workflow, settings: Settings) -> ModelFiles:
         embeddings=tuple(Embedding(word, path(name)) for word, name in workflow.embeddings.items()),
         ip_adapter=maybe(workflow.ip_adapter),
         image_encoder=maybe(workflow.image_encoder),
+        upsampler=maybe(workflow.upsampler),
     )
 
 

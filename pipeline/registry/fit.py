@@ -10,10 +10,10 @@ from pathlib import Path
 from actors.animate_files import adapter_config, check_fit, check_ip_adapter, check_length
 from actors.architectures import ALL, SD, SDXL
 from actors.families import Family
-from actors.files import check_folder, check_size
-from actors.folders import identify_folder, opened
+from actors.files import check_folder, check_size, check_upsampler
+from actors.folders import identify_folder, ltx_version, opened
 from actors.headers import read_header
-from actors.identify import Found, identify
+from actors.identify import Found, elsewhere, identify
 from actors.lora_keys import MOTION, keys_of
 from actors.values import Embedding, Lora, ModelError, ModelFiles
 from pipeline.story.errors import InputError
@@ -59,9 +59,11 @@ def faults(workflow: Workflow, files: ModelFiles) -> Iterator[Fault]:
 def _checks(workflow: Workflow, files: ModelFiles) -> Iterator[tuple[str, str, Callable[[], object]]]:
     """(field, file, what raises ModelError), in the order in which they are looked at."""
     kind, folder, frames = workflow.kind, files.folder, workflow.num_frames or 0
-    yield "base", folder, lambda: check_checkpoint(check_folder(folder, "base" if files.base else "checkpoint"), kind)
     if files.base:
-        yield "checkpoint", files.checkpoint, lambda: check_single_file(Path(files.checkpoint), identify_folder(Path(folder)))
+        yield "checkpoint", files.checkpoint, lambda: check_single_file(Path(files.checkpoint))
+    yield "base", folder, lambda: check_checkpoint(check_folder(folder, "base" if files.base else "checkpoint"), kind, _beside(files))
+    if files.base:
+        yield "checkpoint", files.checkpoint, lambda: _check_pair(files)
     if files.vae:
         yield "vae", files.vae, lambda: check_vae(Path(files.vae or ""))
     yield "width, height", files.checkpoint, lambda: check_size(workflow.width, workflow.height, kind.size_multiple)
@@ -70,12 +72,27 @@ def _checks(workflow: Workflow, files: ModelFiles) -> Iterator[tuple[str, str, C
     if adapter := files.motion_adapter:
         yield "motion_adapter", adapter, lambda: check_fit(adapter, adapter_config(adapter), folder)
         yield "num_frames", adapter, lambda: check_length(frames, _longest(adapter), workflow.context_length, workflow.context_overlap)
+    if upsampler := files.upsampler:
+        yield "upsampler", upsampler, lambda: check_upsampler(upsampler, folder, workflow.width, workflow.height)
     if files.ip_adapter and files.image_encoder:
         yield "ip_adapter", files.ip_adapter, lambda: check_ip_adapter(files.ip_adapter or "", files.image_encoder or "", folder)
     for lora in files.loras:
         yield "loras", lora.file, partial(check_lora, lora, kind)
     for embedding in files.embeddings:
         yield "embeddings", embedding.file, partial(check_embedding, embedding, kind)
+
+
+def _beside(files: ModelFiles) -> tuple[str, ...]:
+    """The parts of the base whose weights lie in the checkpoint's file."""
+    try:
+        return elsewhere(identify(read_header(Path(files.checkpoint)))) if files.base else ()
+    except ModelError:
+        return ()  # the file's own fault is told already
+
+
+def _check_pair(files: ModelFiles) -> None:
+    file, folder = Path(files.checkpoint), Path(files.folder)
+    check_base(file, identify(read_header(file)), folder, identify_folder(folder, _beside(files)))
 
 
 def _longest(adapter: str) -> int:
@@ -144,21 +161,35 @@ def check_vae(path: Path) -> None:
         check_folder(str(path if (path / "config.json").is_file() else path / "vae"), "VAE", part="config.json")
 
 
-def check_single_file(file: Path, base: Found) -> None:
-    """Raises ModelError where the file is no whole checkpoint, or of another architecture than the folder beside it."""
+def check_single_file(file: Path) -> Found:
+    """What the file is. Raises ModelError where it is no checkpoint, or a part of it would be lost."""
     found = identify(read_header(file))
     if found.kind not in ("checkpoint", "unknown"):
         raise ModelError(f"checkpoint {file} is none: its tensors are of kind {found.kind}")
     if found.faults or found.unknown:
         why = found.faults[0] if found.faults else f"{len(found.unknown)} of its keys belong to nothing, such as {found.unknown[0]}"
         raise ModelError(f"checkpoint {file}: {why}")
+    return found
+
+
+def check_base(file: Path, found: Found, folder: Path, base: Found) -> None:
+    """Raises ModelError where the file is of another architecture or version than the folder beside it."""
     if found.architecture != base.architecture:
         raise ModelError(f"checkpoint {file} is {found.architecture}, and its base is {base.architecture}")
+    if found.family == "ltx_video" and "VAE" in found.parts and (version := ltx_version(folder)) not in found.notes:
+        raise ModelError(f"checkpoint {file} holds a {found.notes[0]}, and its base {folder} describes a {version}")
 
 
-def check_checkpoint(folder: Path, family: Family) -> Found:
-    """What the folder is. Raises ModelError where the folder lacks something, or its pipeline is none that the family can load."""
-    found = identify_folder(folder)
+def check_checkpoint(folder: Path, family: Family, beside: tuple[str, ...] = ()) -> Found:
+    """What the folder is.
+
+    Args:
+        beside: parts whose weights lie in a file beside the folder.
+
+    Raises:
+        ModelError: the folder lacks something, or its pipeline is none that the family can load.
+    """
+    found = identify_folder(folder, beside)
     if found.faults:
         raise ModelError(f"checkpoint {folder}: {found.faults[0]}")
     if found.family not in (family.name, family.checkpoints):

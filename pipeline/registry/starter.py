@@ -7,11 +7,13 @@ from pathlib import Path
 
 from actors.folders import identify_folder
 from actors.headers import read_header
-from actors.identify import Found, identify
+from actors.identify import Found, elsewhere, identify
 from actors.values import ModelError
 from pipeline.story.errors import InputError
 from pipeline.story.settings import Settings
 from pipeline.story.workflow import WORKFLOWS
+
+from .fit import check_base
 
 # Family to the workflow whose settings are taken.
 TEMPLATES = {"stable_diffusion": "sd15_keyframe", "stable_diffusion_xl": "sdxl_keyframe", "ltx_video": "ltx_video_2b"}
@@ -36,7 +38,7 @@ def starter(path: Path, name: str, base: str, settings: Settings) -> str:
     checkpoint = _in_models(path, settings)
     lines = [f"checkpoint: {checkpoint}"]
     if path.is_file():
-        lines.append(f"base: {base or _base_for(found, settings)}")
+        lines.append(f"base: {base or _base_for(path, found, settings)}")
     text = (WORKFLOWS / f"{TEMPLATES[found.family]}.yaml").read_text()
     told = f"Starts from the settings of {TEMPLATES[found.family]}, for {checkpoint} ({found.architecture}); change what does not suit it."
     text = text.partition("\n")[2]  # without the line for editors, whose path is the shipped file's
@@ -64,15 +66,16 @@ def _in_models(path: Path, settings: Settings) -> str:
     return str(path.resolve().relative_to(folder))
 
 
-def _base_for(found: Found, settings: Settings) -> str:
-    """The first diffusers folder of the same architecture in TOWER_MODELS_DIR."""
-    for folder in sorted(settings.models_dir.glob("*/model_index.json")):
+def _base_for(path: Path, found: Found, settings: Settings) -> str:
+    """The first diffusers folder of the same architecture and version in TOWER_MODELS_DIR."""
+    for folder in sorted(index.parent for index in settings.models_dir.glob("*/model_index.json")):
         try:
-            other = identify_folder(folder.parent)
+            other = identify_folder(folder, elsewhere(found))
+            check_base(path, found, folder, other)
         except ModelError:
             continue
-        if not other.faults and other.architecture == found.architecture:
-            return folder.parent.name
+        if not other.faults:
+            return folder.name
     raise InputError(
         f"a checkpoint in one file needs a base for its configurations and tokenizer, and no diffusers folder of {found.architecture} "
         f"is in {settings.models_dir}; put one there, or give --base"

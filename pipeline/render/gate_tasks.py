@@ -14,13 +14,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from actors.values import Passage
 from catalog.media import Media, MediaStore
 from catalog.place import Place
+from gates.decode import VideoReader
 from gates.image import judge_image
 from gates.rules import Profile
-from gates.still import read_still
+from gates.still import Undecodable, read_still
 from gates.verdict import Verdict
 from gates.video import Expectation, judge_video
+from pipeline.plan.guides import Guide
 
 from .picture import fill
 from .video_file import write_clip
@@ -89,14 +92,39 @@ def judge_keyframe(image: np.ndarray, not_finite: str, width: int, height: int, 
     return _judge_still(_png(image), not_finite, width, height, root, standard, started)
 
 
-def judge_given(path: Path, width: int, height: int, root: Place, standard: Standard) -> Judged:
+def judge_given(path: Path, width: int, height: int, root: Place, standard: Standard, frame: int | None = None) -> Judged:
     """Judge a person's still as a keyframe. It is scaled and cropped to the workflow's (width, height) first.
+
+    Args:
+        frame: of a clip; None for a picture.
 
     Raises:
         Undecodable: the file is not a readable picture.
     """
     started = time.monotonic()
-    return _judge_still(_png(fill(read_still(path).image, width, height)), "", width, height, root, standard, started)
+    (picture,) = pictures(path, frame, 1)
+    return _judge_still(_png(fill(picture, width, height)), "", width, height, root, standard, started)
+
+
+def pictures(path: Path, start: int | None, count: int) -> list[np.ndarray]:
+    """A picture, or `count` frames of a clip from `start` on: uint8 RGB (height, width, 3).
+
+    Raises:
+        Undecodable: the file cannot be read, or has fewer frames.
+    """
+    if start is None:
+        return [read_still(path).image]
+    with VideoReader(path) as reader:
+        found = [frame.rgb() for number, frame in enumerate(reader) if start <= number < start + count]
+    if len(found) < count:
+        raise Undecodable(f"{path} has fewer than the {start + count} frames that it had")
+    return found
+
+
+def passages_part(guides: tuple[Guide, ...], width: int, height: int) -> list[tuple[Passage, ...]]:
+    """What a clip passes through, in its size, in a list of one: `Stored` names an item of a list in the object store."""
+    read = [np.stack([fill(picture, width, height) for picture in pictures(g.path, g.start, g.frames)]) for g in guides]
+    return [tuple(Passage(guide.frame, guide.strength, found) for guide, found in zip(guides, read, strict=True))]
 
 
 def _png(image: np.ndarray) -> bytes:
@@ -113,12 +141,14 @@ def _judge_still(data: bytes, not_finite: str, width: int, height: int, root: Pl
     return Judged(verdict, media, int(got["width"]), int(got["height"]), 1, time.monotonic() - started, encoded)
 
 
-def judge_clip(frames: np.ndarray, not_finite: str, keyframe: Media, expect: Expectation, root: Place, standard: Standard) -> Judged:
+def judge_clip(
+    frames: np.ndarray, not_finite: str, keyframe: Media, expect: Expectation, root: Place, standard: Standard, last: Guide | None = None
+) -> Judged:
     """Encode a clip, decode the file again, judge it against its keyframe, and store it.
 
     Args:
         frames: uint8 RGB (frames, height, width, 3). not_finite: as in a receipt. keyframe: the still that the clip must start from.
-        expect: frame count, fps, size and codec that the file must have.
+        expect: frame count, fps, size and codec that the file must have. last: a person's picture that the clip must end in.
 
     Raises:
         MediaDamaged: the keyframe's file is missing or damaged.
@@ -126,7 +156,8 @@ def judge_clip(frames: np.ndarray, not_finite: str, keyframe: Media, expect: Exp
     started = time.monotonic()
     fps = expect.fps
     assert fps and expect.width and expect.height
-    expect = replace(expect, keyframe=read_keyframe(keyframe, expect.width, expect.height, root))
+    ends = None if last is None else fill(pictures(last.path, last.start, last.frames)[-1], expect.width, expect.height)
+    expect = replace(expect, keyframe=read_keyframe(keyframe, expect.width, expect.height, root), last=ends)
     with tempfile.TemporaryDirectory(prefix="tower-clip-") as folder:
         file = Path(folder) / "clip.mp4"
         write_clip(file, frames, fps)

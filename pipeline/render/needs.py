@@ -7,9 +7,9 @@ from pathlib import Path
 from actors.families import ENCODER, FAMILIES, Lazy
 from actors.folders import opened
 from actors.headers import read_header
-from actors.identify import TEXT_PARTS
+from actors.identify import LTX_VAE, TEXT_PARTS
 from actors.lora_keys import changing_text
-from actors.values import Lora, ModelError, ModelFiles
+from actors.values import ClipSettings, Lora, ModelError, ModelFiles
 from catalog.store import Catalog
 from cluster.specs import ModelSpec
 from pipeline.plan.resolve import StagePlan
@@ -18,7 +18,8 @@ from pipeline.story.errors import InputError
 from pipeline.story.fingerprint import text_digest
 from pipeline.story.workflow import Workflow
 
-FIRST_GUESS = 1.6  # memory of an unmeasured model over the size of its weights: a full-size clip's activations take about half of that size
+FIRST_GUESS = 1.6  # memory of an unmeasured model over the size of its weights, where nobody has counted what its decoding takes
+BESIDE_DECODING = 1.05  # the same without decoding, where that is counted: what denoising holds is gone by then
 PROMPTS = "prompts"  # what a cluster profile calls the text encoders
 TEXT_GUESS = 1.1  # the same for text encoders: a prompt is short, so its activations are small
 
@@ -57,16 +58,16 @@ class ModelNeeds:
         identity = identity_of(stage)
         if identity not in self.models:
             flow, files = stage.workflow, stage.files
-            guess = weights(files.weights, False, files.dtype) * FIRST_GUESS
             self.models[identity] = ModelSpec(
                 identity,
                 Lazy(flow.kind.model),
                 (identity, files, flow.settings()),
                 flow.batch_size,
                 stage.stage,
-                self.measured.get(stage.workflow_digest, int(guess)),
+                self.measured.get(stage.workflow_digest, first_guess(flow, files)),
                 self.profile.labels(flow.family, flow.name),
                 frame_bytes(flow),
+                lighter(flow, files),
             )
         return self.models[identity]
 
@@ -77,7 +78,7 @@ class ModelNeeds:
         key = f"{Path(files.checkpoint).name}#{text_digest(repr((files, settings)))[:12]}"
         if key not in self.models:
             args = (key, files, settings)
-            memory = int(weights([files.checkpoint], True, files.dtype) * TEXT_GUESS)
+            memory = int(weights(loaded(files), True, files.dtype) * TEXT_GUESS)
             labels = self.profile.labels(PROMPTS, PROMPTS)
             self.models[key] = ModelSpec(key, Lazy(ENCODER), args, 8, "prompt", memory, labels)
         return self.models[key]
@@ -93,24 +94,57 @@ def identity_of(stage: StagePlan) -> str:
     return f"{stage.workflow.title}#{stage.workflow_digest[:12]}"
 
 
+def first_guess(flow: Workflow, files: ModelFiles) -> int:
+    """Bytes of device memory that a model probably needs before it was measured: its weights, and what it works with."""
+    held, decoding = weights(loaded(files), False, files.dtype), flow.kind.decoding
+    if decoding is None:
+        return int(held * FIRST_GUESS)
+    settings = flow.settings()
+    assert isinstance(settings, ClipSettings)
+    return int(held * BESIDE_DECODING) + decoding(files.folder, settings) * _bytes_each(files.dtype)
+
+
+def lighter(flow: Workflow, files: ModelFiles) -> str:
+    """What a workflow could say to need less memory, with the bytes of that; "" where it says so already, or it would not help."""
+    if "vae_tiling" not in flow.kind.own or flow.vae_tiling:
+        return ""
+    tiled = first_guess(flow.model_copy(update={"vae_tiling": True}), files)
+    return f"with vae_tiling: true its workflow would need {tiled / 1e9:.1f} GB" if tiled < first_guess(flow, files) else ""
+
+
+def _bytes_each(dtype: str) -> int:
+    """Of a number, by the dtype of a workflow: on a GPU, "auto" loads 16 bits."""
+    return 4 if dtype == "float32" else 2
+
+
 def frame_bytes(flow: Workflow) -> int:
     """Bytes of one clip in the object store, uint8 RGB. 0 for stills: they are small, and the pool does not count them."""
     return flow.width * flow.height * 3 * flow.num_frames if flow.num_frames else 0
+
+
+def loaded(files: ModelFiles) -> list[str]:
+    """The folders and files that weights are loaded from. Of a base: of the parts that the checkpoint's file lacks, and of no others."""
+    found = files.weights
+    if files.base and (base := Path(files.base) / "transformer").is_dir():
+        vae = any(name.startswith(LTX_VAE) for name in read_header(Path(files.checkpoint)).tensors)
+        found += [str(base.parent / part) for part in (("text_encoder",) if vae else ("text_encoder", "vae"))]
+    return found
 
 
 def weights(folders: list[str], text: bool, dtype: str) -> int:
     """Bytes that the weights in these folders take on a device: of the files that a loader would open, and of no others.
 
     Args:
+        folders: of checkpoints, or of single parts; and checkpoints in one file.
         text: True counts only the subfolders of text encoders, False only the others.
-        dtype: as in a workflow. float32 takes four bytes for a number, all others two: on a GPU, "auto" loads 16 bits.
+        dtype: as in a workflow.
     """
     count = 0
     for folder in map(Path, folders):
         for file in opened(folder):
-            in_text = file != folder and file.relative_to(folder).parts[0].startswith("text_encoder")
+            in_text = file != folder and any(n.startswith("text_encoder") for n in (folder.name, file.relative_to(folder).parts[0]))
             count += _numbers(file, text) if file == folder else _numbers(file) if in_text == text else 0
-    return count * (4 if dtype == "float32" else 2)
+    return count * _bytes_each(dtype)
 
 
 def _numbers(file: Path, text: bool | None = None) -> int:
@@ -120,7 +154,10 @@ def _numbers(file: Path, text: bool | None = None) -> int:
         text: of a whole checkpoint in one file, count only the text encoder (True), or only the rest (False).
     """
     try:
-        tensors = read_header(file).tensors.items()
+        header = read_header(file)
     except ModelError:
         return file.stat().st_size // 2  # a guess: loading the model will report the damaged file
+    if header.format == "gguf":  # stays as small as it is in the file
+        return 0 if text else file.stat().st_size // 2
+    tensors = header.tensors.items()
     return sum(t.parameters for name, t in tensors if text is None or name.startswith(TEXT_PARTS) == text)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from pipeline.plan.plan import ShotPlan
 from pipeline.plan.resolve import StagePlan, inputs_from
+from pipeline.story.workflow import Retry
 
 from .take import Start, Take
 
@@ -40,7 +41,8 @@ async def render_shot(plan: ShotPlan, studio: Takes) -> ShotOutcome:
     A shot is exhausted when a stage has spent its attempts, when the retry policy gives up, after MAX_ERRORS errors of a stage, or
     when a model has killed device after device.
 
-    After a rejected take, the workflow's retry policy decides by the take's labels: a new seed, a new keyframe, or give up.
+    After a rejected take, the workflow's retry policy decides by the take's labels: a new seed, with more compression of the keyframe or
+    without, a new keyframe, or give up.
     After an error, the same seed is tried again, so that a crash does not change the result.
 
     Raises:
@@ -62,8 +64,9 @@ async def render_shot(plan: ShotPlan, studio: Takes) -> ShotOutcome:
         if spent[stage.stage] >= stage.attempts:
             return ended("exhausted", f"{stage.stage} rejected {spent[stage.stage]} times, last for {why}")
 
-        attempt, variation = numbers.of(stage.stage, inputs_from(stage, start.media.digest if start else None))
-        take = await studio.take(plan, stage, attempt, variation, start)
+        inputs = inputs_from(stage, start.media.digest if start else None)
+        attempt, variation = numbers.of(stage.stage, inputs)
+        take = await studio.take(plan, numbers.compressed(stage, inputs), attempt, variation, start)
         numbers.add(take)
 
         if take.model_broken:
@@ -89,22 +92,24 @@ async def render_shot(plan: ShotPlan, studio: Takes) -> ShotOutcome:
 
 
 class _Numbers:
-    """Chooses attempt numbers, which never repeat, and variations, from which seeds derive.
+    """Chooses attempt numbers, which never repeat, variations, from which seeds derive, and how far the keyframe is compressed.
 
     The next variation is the smallest that is not used up. So after a crash, a lost file or with --fresh, the same takes are made
     again. A variation is used up when a gate has rejected its take, or when its keyframe was given up for a new one. With
-    --new-seeds, the variations of all earlier takes count as used up.
+    --new-seeds, the variations of all earlier takes count as used up. The compression follows from the rejections that count, too.
     """
 
     def __init__(self, plan: ShotPlan):
         self.attempts = {stage: max((t.attempt for t in takes), default=0) for stage, takes in plan.history.items()}
         self.used_up: defaultdict[str, set[int]] = defaultdict(set)
         self.accepted: defaultdict[str, set[int]] = defaultdict(set)
+        self.retries: dict[str, Retry] = {stage.stage: stage.workflow.retry for stage in plan.stages}
+        self.frozen: Counter[str] = Counter()  # inputs to the rejections that called for more compression
         for past in (take for takes in plan.history.values() for take in takes):
             if plan.new_seeds:
                 self.used_up[past.inputs].add(past.variation)
             elif not plan.fresh:
-                self._note(past.outcome, past.inputs, past.variation)
+                self._note(past.stage, past.outcome, past.inputs, past.variation, tuple(filter(None, past.labels.split(","))))
 
     def of(self, stage: str, inputs: str) -> tuple[int, int]:
         """(attempt, from 1; variation, from 0) of the stage's next take with these inputs."""
@@ -112,12 +117,21 @@ class _Numbers:
 
     def add(self, take: Take) -> None:
         self.attempts[take.row["stage"]] = take.row["attempt"]
-        self._note(take.outcome, take.row["inputs"], take.row["variation"])
+        self._note(take.row["stage"], take.outcome, take.row["inputs"], take.row["variation"], take.labels)
 
     def give_up(self, inputs: str) -> None:
         """Mark the accepted variations of these inputs as used up: the next take gets another seed."""
         self.used_up[inputs] |= self.accepted[inputs]
 
-    def _note(self, outcome: str, inputs: str, variation: int) -> None:
+    def compressed(self, stage: StagePlan, inputs: str) -> StagePlan:
+        """The stage, with its keyframe compressed as far as the earlier rejections of these inputs call for."""
+        if not self.frozen[inputs]:
+            return stage
+        told, flow = dict(stage.parameters), stage.workflow
+        crf = flow.more_compressed(told.get("keyframe_crf", flow.keyframe_crf), self.frozen[inputs])
+        return replace(stage, parameters=tuple(sorted((told | {"keyframe_crf": crf}).items())))
+
+    def _note(self, stage: str, outcome: str, inputs: str, variation: int, labels: tuple[str, ...]) -> None:
+        self.frozen[inputs] += outcome == "rejected" and self.retries[stage].action(labels) == "more_compression"
         if outcome != "error":
             (self.used_up if outcome == "rejected" else self.accepted)[inputs].add(variation)

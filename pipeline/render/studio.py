@@ -26,7 +26,7 @@ from pipeline.story.fingerprint import seed_for
 from pipeline.story.rate import exact
 from pipeline.story.stages import STAGES
 
-from .gate_tasks import Judged, Standard, judge_clip, judge_given, judge_keyframe, keyframe_part
+from .gate_tasks import Judged, Standard, judge_clip, judge_given, judge_keyframe, keyframe_part, passages_part
 from .keyframe_hashes import KeyframeHashes
 from .needs import ModelNeeds, identity_of, text_loras
 from .take import Start, Take
@@ -94,7 +94,7 @@ class Studio:
     async def _given(self, work: Work) -> Judged:
         """Judge a person's picture in place of a rendered keyframe."""
         wanted = work.stage.workflow
-        to_judge = work.stage.given, wanted.width, wanted.height, self.catalog.place, work.standard
+        to_judge = work.stage.given, wanted.width, wanted.height, self.catalog.place, work.standard, work.stage.given_frame
         return self._compared(work.plan, work.stage, await self.pool.cpu(judge_given, *to_judge, name="gate 1"))
 
     async def _keyframe(self, work: Work) -> Judged:
@@ -116,9 +116,13 @@ class Studio:
         if still is None or start.size != (wanted.width, wanted.height):
             start_of = start.media, wanted.width, wanted.height, self.catalog.place
             still = await self.pool.cpu_part(keyframe_part, *start_of, name="still for a clip")
+        stored = {"keyframe": still}
+        if stage.guides:
+            stored["passages"] = await self.pool.cpu_part(passages_part, stage.guides, wanted.width, wanted.height, name="still for a clip")
         request = ClipRequest(work.row["take"], work.seed, stage.loras, stage.parameters)
-        receipt, frames = await self._generate(work, request, {"keyframe": still}, together=request.take)  # clips share no batch
-        to_judge = frames, receipt.not_finite, start.media, expect, self.catalog.place, work.standard
+        receipt, frames = await self._generate(work, request, stored, together=request.take)  # clips share no batch
+        last = next((g for g in stage.guides if g.end == wanted.num_frames and g.strength == 1), None)
+        to_judge = frames, receipt.not_finite, start.media, expect, self.catalog.place, work.standard, last
         try:
             return await self.pool.cpu(judge_clip, *to_judge, name="gate 2")
         finally:

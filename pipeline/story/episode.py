@@ -81,6 +81,16 @@ class Transition(Written):
         return self
 
 
+class Keyframe(Written):
+    """A picture, or a part of a clip, that a shot's clip passes through."""
+
+    file: str = Field(description="picture or clip, relative to the episode file")
+    frame: int = Field(ge=-1, le=4096, description="of the clip that is made, where it begins; -1: where it ends with the clip")
+    strength: float = Field(1.0, gt=0, le=1, description="how closely it is followed; 1: exactly")
+    start: int = Field(0, ge=-4096, le=4096, description="of a clip, its first frame that is used; negative: counted from its end")
+    frames: int | None = Field(None, ge=1, le=4096, description="of a clip, how many are used; as many as fit if not given")
+
+
 class Shot(Written):
     """The unit of work. Its length is what the episode shows, apart from what a model generates."""
 
@@ -99,6 +109,9 @@ class Shot(Written):
     )
     title: str | None = Field(None, max_length=80, description="text over the picture")
     keyframe: str | None = Field(None, description="a picture to start from in place of a generated keyframe, relative to the episode file")
+    keyframes: list[Keyframe] = Field(
+        default_factory=list, description="what else the clip passes through (family ltx_video); a clip at frame 0 replaces the keyframe"
+    )
     keyframe_workflow: WorkflowRef | None = None
     clip_workflow: WorkflowRef | None = None
     keyframe_parameters: dict[str, float] = Field(default_factory=dict, description="what the keyframe workflow lets a shot change")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
@@ -18,7 +18,7 @@ from .yaml_file import read_yaml
 
 WORKFLOWS = PROJECT / "configs" / "workflows"
 RETIRED = PROJECT / "archive" / "workflows"
-Action = Literal["new_seed", "new_keyframe", "give_up"]
+Action = Literal["new_seed", "more_compression", "new_keyframe", "give_up"]  # from the weakest to the strongest
 # Fields that workflows got later, and the value that changes nothing.
 LATER_FIELDS: dict[str, Any] = {
     "beta_schedule": "checkpoint",
@@ -38,7 +38,14 @@ LATER_FIELDS: dict[str, Any] = {
     "ip_adapter_scale": 0.6,
     "context_length": None,
     "context_overlap": 4,
+    "vae_tiling": False,
+    "upsampler": None,
+    "second_timesteps": None,
+    "second_strength": 0.999,
+    "adain_factor": 0.0,
+    "tone_map_compression_ratio": 0.0,
 }
+FIRST_CRF, MORE_CRF, MOST_CRF = 29, 6, 51  # LTX-Video's own compression of keyframes; 6 halve the bits of H.264; its coarsest
 if TYPE_CHECKING:  # mypy cannot read a Literal that is built at run time
     FamilyName = str
 else:
@@ -52,7 +59,7 @@ class Retry(Written):
     # Another seed cannot change frame count, fps or size: the settings decide them.
     on: dict[str, Action] = Field(
         default={"wrong_frame_count": "give_up", "wrong_fps": "give_up", "wrong_size": "give_up"},
-        description="what to change for a label; new_seed if not given",
+        description="what to change for a label; new_seed if not given; more_compression: a new seed and a higher keyframe_crf",
     )
 
     @model_validator(mode="after")
@@ -63,9 +70,9 @@ class Retry(Written):
         return self
 
     def action(self, labels: tuple[str, ...]) -> Action:
-        """The strongest action that any of the labels calls for: give_up, then new_keyframe, then new_seed."""
+        """The strongest action that any of the labels calls for."""
         wanted = {self.on.get(label, "new_seed") for label in labels}
-        return "give_up" if "give_up" in wanted else "new_keyframe" if "new_keyframe" in wanted else "new_seed"
+        return max(wanted, key=get_args(Action).index, default="new_seed")
 
 
 Parameter = Literal[
@@ -102,10 +109,10 @@ class Workflow(Written):
     description: str = ""
     family: FamilyName
     checkpoint: str = Field(
-        description="diffusers folder or .safetensors file, relative to TOWER_MODELS_DIR, or demo:NAME for the ones in actors/demo"
+        description="diffusers folder, .safetensors or (LTX-Video) .gguf file, relative to TOWER_MODELS_DIR, or demo:NAME in actors/demo"
     )
     base: str | None = Field(
-        None, description="where the checkpoint is one .safetensors file: a diffusers folder of the same architecture, for what it lacks"
+        None, description="where the checkpoint is one file: a diffusers folder of the same architecture and version, for what it lacks"
     )
     motion_adapter: str | None = Field(None, description="AnimateDiff only; as checkpoint")
     ip_adapter: str | None = Field(None, description="AnimateDiff only: a .safetensors file, through which clips attend to their keyframe")
@@ -150,6 +157,16 @@ class Workflow(Written):
     keyframe_crf: int | None = Field(
         None, ge=0, le=51, description="compress the keyframe first, so that stills move more; LTX-Video's own code uses 29"
     )
+    upsampler: str | None = Field(
+        None, description="LTX-Video only: folder of a latent upsampler; the clip is made in half the size, doubled, and refined"
+    )
+    second_timesteps: list[Annotated[float, Field(ge=0, le=1000)]] | None = Field(
+        None, min_length=1, description="with an upsampler: noise levels of the second pass, 1000 down to 0"
+    )
+    second_strength: float = Field(0.999, gt=0, lt=1, description="with an upsampler: the last part of these levels, which is visited")
+    adain_factor: float = Field(0.0, ge=0, le=1, description="with an upsampler: how far colours are drawn back to the first pass's")
+    tone_map_compression_ratio: float = Field(0.0, ge=0, le=1, description="with an upsampler: how far its extremes are compressed")
+    vae_tiling: bool = Field(False, description="LTX-Video only: decode in tiles of 512 pixels, which takes less memory; seams may show")
     negative_prompt: str = ""
     max_tokens: int | None = Field(
         None,
@@ -214,11 +231,14 @@ class Workflow(Written):
             raise ValueError(f"motion_adapter belongs to family {' and '.join(having)}, and only there")
         if self.timesteps is not None and (sorted(self.timesteps, reverse=True) != self.timesteps or not self.timesteps):
             raise ValueError("timesteps go down")
-        single = self.checkpoint.endswith(".safetensors")
+        self._second_pass_fits()
+        if "more_compression" in self.retry.on.values() and "keyframe_crf" not in kind.parameters:
+            raise ValueError(f"retry.on: more_compression raises keyframe_crf, which family {kind.name} does not read")
+        single = self.checkpoint.endswith((".safetensors", ".gguf"))
         if single != (self.base is not None):
-            raise ValueError("base belongs to a checkpoint that is one .safetensors file, which needs it, and to no other")
-        if single and not kind.clip:
-            raise ValueError(f"family {kind.name} loads diffusers folders, and no single files")
+            raise ValueError("base belongs to a checkpoint that is one .safetensors or .gguf file, which needs it, and to no other")
+        if single and not self.checkpoint.endswith(kind.single_files):
+            raise ValueError(f"family {kind.name} loads diffusers folders{', and files that end in '.join(['', *kind.single_files])}")
         if (self.ip_adapter is None) != (self.image_encoder is None):
             raise ValueError("ip_adapter and image_encoder belong together")
         if self.ip_adapter is None and (self.ip_adapter_scale != LATER_FIELDS["ip_adapter_scale"] or "ip_adapter_scale" in self.parameters):
@@ -231,6 +251,25 @@ class Workflow(Written):
         if self.scheduler == "lcm" and max(self.num_inference_steps, span.maximum if span else 0) > LCM_STEPS:
             raise ValueError(f"scheduler lcm takes at most {LCM_STEPS} num_inference_steps, and is meant for about 4")
         return self
+
+    def _second_pass_fits(self) -> None:
+        if (self.upsampler is None) != (self.second_timesteps is None):
+            raise ValueError("upsampler and second_timesteps belong together: what the upsampler doubles is refined at these noise levels")
+        for name in ("second_strength", "adain_factor", "tone_map_compression_ratio"):
+            if self.upsampler is None and getattr(self, name) != LATER_FIELDS[name]:
+                raise ValueError(f"{name} belongs to an upsampler, and there is none")
+        levels = self.second_timesteps or []
+        if sorted(levels, reverse=True) != levels:
+            raise ValueError("second_timesteps go down")
+        if levels and int(len(levels) * self.second_strength) < 1:
+            raise ValueError(f"second_strength {self.second_strength:g} of {len(levels)} second_timesteps leaves no step to visit")
+
+    def more_compressed(self, crf: int | None, times: int) -> int | None:
+        """The keyframe's CRF after so many rejections that call for more compression. It stays in the range that shots may set."""
+        most = int(self.parameters["keyframe_crf"].maximum) if "keyframe_crf" in self.parameters else MOST_CRF
+        for _ in range(times):
+            crf = max(crf or 0, min(FIRST_CRF if crf is None else crf + MORE_CRF, most))
+        return crf
 
     @property
     def named_files(self) -> list[str]:
