@@ -69,6 +69,7 @@ def lora(file: Path, width: int = 768, rank: int = 8, alpha: float = 4.0, **more
         (XL, {"modelspec.prediction_type": "v"}, "checkpoint", "Stable Diffusion XL", ["v-prediction (its metadata)"]),
         (SD15 | {f"{UNET}input_blocks.0.0.weight": (320, 9, 3, 3)}, {}, "checkpoint", "Stable Diffusion 1.5", ["an inpainting model"]),
         ({k: v for k, v in SD15.items() if "first_stage" not in k}, {}, "checkpoint", "Stable Diffusion 1.5", ["it lacks its VAE"]),
+        (SD15 | {f"{UNET}output_blocks.1.0.weight": (3, 3), f"{UNET}output_blocks.1.0.weight_scale": ()}, {}, "checkpoint", "Stable Diffusion 1.5", ["must be multiplied by scales"]),
         (SD15 | {"something.else": (3,)}, {}, "checkpoint", "Stable Diffusion 1.5", ["1 keys, such as something.else"]),
         (LTX | LTX_VAE, {}, "checkpoint", "LTX-Video 2B", ["VAE of 0.9.5 or later"]),
         (LTX | LTX_VAE, {"config": '{"allowed_inference_steps": [1.0]}'}, "checkpoint", "LTX-Video 2B", ["distilled"]),
