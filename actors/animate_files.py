@@ -70,7 +70,7 @@ def _told(values: Any) -> str:
     return ", ".join(map(str, values or ["are not told"]))
 
 
-def check_length(num_frames: int, longest: int, context: int | None = None, overlap: int = 0) -> None:
+def check_windows(num_frames: int, longest: int, context: int | None = None, overlap: int = 0) -> None:
     """Raise ModelError unless a motion adapter makes that many frames.
 
     Args:

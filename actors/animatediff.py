@@ -9,7 +9,7 @@ import torch
 from diffusers import AnimateDiffVideoToVideoPipeline
 from PIL import Image
 
-from .animate_files import check_fit, check_length
+from .animate_files import check_fit, check_windows
 from .compress import compressed
 from .families import FAMILIES
 from .ip_adapter import add_ip_adapter
@@ -54,7 +54,7 @@ class AnimateDiffModel(Model):
             raise ModelError(f"strength {settings.strength} is not between 0 and 1")
         adapter = load_adapter(files.motion_adapter, dtype_for(files.dtype, device or best_device(), FAMILIES[self.family].dtype))
         check_fit(files.motion_adapter, adapter.config, files.folder)
-        check_length(settings.num_frames, adapter.config.motion_max_seq_length, settings.context_length, settings.context_overlap)
+        check_windows(settings.num_frames, adapter.config.motion_max_seq_length, settings.context_length, settings.context_overlap)
         super().__init__(identity, files, settings, device, motion_adapter=adapter)
         shortest = settings.context_length or 2
         least = {"width": 64, "height": 64, "num_frames": shortest, "num_inference_steps": 2, "strength": 1.0, "keyframe_crf": None}

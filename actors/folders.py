@@ -159,6 +159,11 @@ def _parts(folder: Path) -> list[Path]:
     return [part for part in sorted(folder.iterdir()) if part.is_dir() and part.name not in PASSED_OVER]
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """The weight files of a part of a checkpoint that a loader would open."""
+    return _weights(folder)[0]
+
+
 def variant_of(folder: Path) -> str | None:
     """The variant, such as "fp16", that a part of a checkpoint is in where its plain file is missing; None where all are there."""
     opened = [file.name for part in _parts(folder) if not part.name.startswith(("scheduler", "tokenizer")) for file in _weights(part)[0]]

@@ -16,6 +16,7 @@ import torch
 import transformers
 from diffusers import AutoencoderKL
 
+from .certificate import check_all_used
 from .files import check_folder, in_one_line, read_json
 from .folders import variant_of
 from .ltx_file import load_ltx_parts
@@ -94,6 +95,8 @@ def load_pipeline(cls: Any, files: ModelFiles, dtype: torch.dtype, device: str, 
         lacking = [key for key, value in part.state_dict().items() if value.is_meta] if isinstance(part, torch.nn.Module) else []
         if lacking:
             raise ModelError(f"checkpoint {folder} lacks {len(lacking)} tensors of its {name}, such as {lacking[0]}")
+        if isinstance(part, torch.nn.Module) and name not in parts:  # those that were handed over have been checked
+            check_all_used(path, name, part)
     return pipe.to(device)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 import torch
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 
+from .certificate import check_error, lora_error
 from .files import in_one_line
 from .lora_keys import MOTION, TEXT, LoraKeys, keys_of, place_in_unet
 from .merged_loras import MergedLoras, places
@@ -26,6 +28,7 @@ class Loras:
         self.pipe, self.text = pipe, text
         self.denoiser = getattr(pipe, "unet", None) or pipe.transformer
         self.merged = MergedLoras(self.denoiser)
+        self.errors: dict[str, tuple[str, int, float]] = {}  # file to how it is applied, its modules, and the largest error of one
         self.names: dict[str, str] = {}  # file to the adapter's name in the pipeline, or "" where it needs none
 
     def use(self, loras: tuple[Lora, ...]) -> None:
@@ -41,6 +44,14 @@ class Loras:
         elif any(self.names.values()):
             self.pipe.disable_lora()
 
+    def told(self, loras: tuple[Lora, ...]) -> list[dict[str, Any]]:
+        """For the certificate: of each LoRA how it is applied, and how far a module is from what its file says at most."""
+        return [
+            {"file": Path(x.file).name, "weight": x.weight, "applied": how, "modules": modules, "error": float(f"{error:.2g}")}
+            for x in loras
+            for how, modules, error in [self.errors[x.file]]
+        ]
+
     def _load(self, file: str) -> str:
         """The adapter's name; "" where the file needs none, since it is merged or changes text encoders alone."""
         name, keys = f"lora{len(self.names)}", keys_of(file)
@@ -48,11 +59,13 @@ class Loras:
         if text and not self.text:
             raise ModelError(f"LoRA {file} does not fit: {len(text)} of its modules are of a text encoder that this family does not have")
         if len(text) == len(keys.modules):
+            self.errors[file] = "to the text", len(text), 0.0
             return ""
         if keys.motion and not hasattr(self.pipe, "motion_adapter"):
             raise ModelError(f"LoRA {file} does not fit: {MOTION}")
         if keys.merged:
-            self.merged.load(file, places(file, [module for module in keys.modules if module not in text], self.denoiser))
+            mine = places(file, [module for module in keys.modules if module not in text], self.denoiser)
+            self.errors[file] = "merged", len(mine), self.merged.load(file, mine)
             return ""
         tensors = load_file(file)
         state = {name: tensors[key] for module, parts in keys.modules.items() if module not in text for name, key in _named(module, parts)}
@@ -60,7 +73,8 @@ class Loras:
             self.pipe.load_lora_weights(state, adapter_name=name, local_files_only=True)
         except Exception as error:
             raise ModelError(f"LoRA {file} does not fit this checkpoint: {in_one_line(error)}") from error
-        apply_as_written(self.denoiser, name, file, keys, tensors)
+        worst = apply_as_written(self.denoiser, name, file, keys, tensors)
+        self.errors[file] = "beside the weights", len(keys.modules) - len(text), worst
         return name
 
 
@@ -72,24 +86,26 @@ def _named(module: str, parts: dict[str, str]) -> list[tuple[str, str]]:
     return [(f"unet.{place}.lora_{side}.weight", parts[part]) for part, side in (("down", "A"), ("up", "B"))]
 
 
-def apply_as_written(model: torch.nn.Module, adapter: str, file: str, keys: LoraKeys, tensors: dict[str, torch.Tensor]) -> None:
+def apply_as_written(model: torch.nn.Module, adapter: str, file: str, keys: LoraKeys, tensors: dict[str, torch.Tensor]) -> float:
     """Give every module the strength that the file writes for it: alpha / rank, or 1 where it has no alpha.
 
     Loaders work from one alpha and one rank for the whole file, with exceptions by name; where these fail, a module is too strong or
     too weak and nobody is told. So the matrices in the model are matched with those in the file by their values, whatever the names.
 
+    Returns the largest error of a module: of the change that it really makes against what the file says, relative to its size.
+
     Args:
         adapter: name of the LoRA in the model. tensors: all of the file.
 
     Raises:
-        ModelError: a module of the file changes nothing in the model.
+        ModelError: a module of the file changes nothing in the model, or not as the file says.
     """
     layers = [layer for layer in model.modules() if isinstance(layer, LoraLayer) and adapter in layer.lora_A]
     waiting: dict[bytes, list[LoraLayer]] = {}
     for layer in layers:
         waiting.setdefault(_mark(layer.lora_A[adapter].weight, layer.lora_B[adapter].weight), []).append(layer)
     dtype = layers[0].lora_A[adapter].weight.dtype if layers else torch.float32
-    unused = []
+    unused, errors = [], [0.0]
     for module, parts in keys.modules.items():
         if module.startswith(TEXT):
             continue
@@ -100,9 +116,14 @@ def apply_as_written(model: torch.nn.Module, adapter: str, file: str, keys: Lora
         layer = found.pop()  # modules of equal matrices have equal strengths, or the file could not be told from another
         layer.lora_alpha[adapter] = keys.strength(module) * layer.r[adapter]
         layer.set_scale(adapter, 1.0)
+        down, up = (tensors[parts[side]].flatten(1).float() for side in ("down", "up"))
+        made = layer.lora_B[adapter].weight.flatten(1).float() @ layer.lora_A[adapter].weight.flatten(1).float()
+        errors.append(lora_error(layer.scaling[adapter] * made.cpu(), keys.strength(module) * up @ down))
+        check_error(file, module, errors[-1], dtype)
     if unused:
         count = f"{len(unused)} of its {len(keys.modules)} modules"
         raise ModelError(f"LoRA {file} does not fit this checkpoint: {count} have no place in it, such as {unused[0]}")
+    return max(errors)
 
 
 def _mark(down: torch.Tensor, up: torch.Tensor) -> bytes:

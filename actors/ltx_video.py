@@ -12,6 +12,7 @@ from diffusers.pipelines.ltx.modeling_latent_upsampler import LTXLatentUpsampler
 from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXVideoCondition
 from PIL import Image
 
+from .certificate import of_model, of_modules
 from .compress import compressed
 from .files import check_frames, check_upsampler, in_one_line
 from .loading import as_given, generator
@@ -36,6 +37,12 @@ class LtxVideoModel(Model):
         least = {"width": 64, "height": 64, "num_frames": self.pipe.vae_temporal_compression_ratio + 1, "num_inference_steps": 2}
         still = ClipRequest("trial", 0, keyframe=np.zeros((64, 64, 3), np.uint8))
         self.try_out(still, **least, timesteps=settings.timesteps[:2], keyframe_crf=None)
+
+    def certify(self) -> dict[str, Any]:
+        passes = self.schedulers if self.upsample else self.schedulers[:1]
+        upsampler = {"latent_upsampler": self.upsample.latent_upsampler} if self.upsample else {}
+        told = of_model(self.pipe, passes)
+        return told | {"parts": told["parts"] | of_modules(upsampler)}
 
     @torch.no_grad()
     def make(self, requests: list[ClipRequest]) -> tuple[list[Receipt], list[np.ndarray]]:

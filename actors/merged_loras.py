@@ -12,6 +12,7 @@ from peft.tuners.lokr.layer import make_kron
 from peft.tuners.lokr.layer import make_weight_cp as make_lokr_cp
 from safetensors.torch import load_file
 
+from .certificate import lora_error
 from .lora_keys import LoraKeys, keys_of
 from .values import Lora, ModelError
 
@@ -35,8 +36,11 @@ class MergedLoras:
         self.plain: Tensors = {}  # weights without LoRAs, in main memory, of those that one has changed
         self.active: tuple[Lora, ...] = ()
 
-    def load(self, file: str, modules: dict[str, str]) -> None:
+    @torch.no_grad()
+    def load(self, file: str, modules: dict[str, str]) -> float:
         """Read a file, and compute each change once, so that one that does not fit is told now.
+
+        Returns the largest error of a change, relative to its size, by rounding the changed weight to the model's type.
 
         Args:
             modules: of the file, to what it is called in the model.
@@ -44,16 +48,18 @@ class MergedLoras:
         Raises:
             ModelError: a change does not fit its weight.
         """
-        keys, tensors = keys_of(file), load_file(file)
+        keys, tensors, errors = keys_of(file), load_file(file), [0.0]
+        self.use(())
         for module, name in modules.items():
-            weight = self.model.get_submodule(name).weight
+            plain = self.model.get_submodule(name).weight
             try:
-                fits = change(keys, module, tensors, weight.detach()).shape == weight.shape
-            except RuntimeError:
-                fits = False
-            if not fits:
-                raise ModelError(f"LoRA {file} does not fit this checkpoint: its {module} is of another shape than {name}")
+                wanted = change(keys, module, tensors, plain)
+            except RuntimeError as error:
+                raise ModelError(f"LoRA {file} does not fit this checkpoint: its {module} is of another shape than {name}") from error
+            made = (plain.float() + wanted).to(plain.dtype).float() - plain.float()
+            errors.append(lora_error(made, wanted))
         self.files[file] = keys, tensors, modules
+        return max(errors)
 
     @torch.no_grad()
     def use(self, loras: tuple[Lora, ...]) -> None:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from .certificate import of_model, written
 from .families import FAMILIES
 from .files import check_size, in_one_line
 from .loading import (
@@ -56,6 +57,11 @@ class Model:
         self.equip(files, dtype)
         self.loras, self.always, self.shots_loras = Loras(self.pipe, family.clip), files.loras, family.shots_loras
         self.loras.use(self.always)
+        self.certificate: dict[str, Any] = {}
+
+    def certify(self) -> dict[str, Any]:
+        """What is loaded and how it samples; told once, when the model is whole."""
+        return of_model(self.pipe, [self.pipe.scheduler])
 
     def equip(self, files: ModelFiles, dtype: torch.dtype) -> None:
         """Add to the pipeline what a family needs in it before LoRAs are loaded. Most need nothing."""
@@ -84,6 +90,7 @@ class Model:
         """
         pooled = np.zeros(self.pooled_width, np.float32) if self.pooled_width else None
         nothing = PromptEmbedding(np.zeros((TRY_TOKENS, self.text_width), np.float32), np.ones(TRY_TOKENS, bool), pooled=pooled)
+        self.certificate = self.certify()
         try:
             self.generate([replace(request, prompt=nothing, negative=nothing, parameters=tuple(least.items()))])
         except torch.OutOfMemoryError:
@@ -104,8 +111,8 @@ class Model:
 
     def prepare(self, loras: tuple[Lora, ...]) -> None:
         """Load a shot's LoRAs now, so that a bad one is an error before anything renders."""
-        if self.shots_loras:
-            self.loras.use(self.always + tuple(loras))
+        self.active = self.always + (tuple(loras) if self.shots_loras else ())
+        self.loras.use(self.active)
 
     def begin(self, request: Request) -> tuple[Any, float]:
         """Activate the request's LoRAs and reset the peak memory. Returns the call's settings, and time.monotonic() at its start."""
@@ -131,6 +138,7 @@ class Model:
         results = [to_uint8(p) for p in pictures]
         sound: list[bool | None] = [bool(torch.isfinite(one).all()) for one in latents] or [None] * len(results)
         seconds = (time.monotonic() - started) / len(requests)
+        told = written(self.certificate | {"loras": self.loras.told(self.active)})
         receipts = [
             Receipt(
                 take=r.take,
@@ -140,6 +148,7 @@ class Model:
                 seconds=seconds,
                 peak_memory_bytes=peak_memory_bytes(),
                 device=device_name(self.device),
+                certificate=told,
             )
             for r, (_, finite), of_latents in zip(requests, results, sound, strict=True)
         ]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import T5EncoderModel
 
+from .certificate import of_modules, written
 from .clip_text import ClipText, Encoded
 from .embeddings import vectors_of
 from .files import check_folder, read_json
@@ -44,6 +47,7 @@ class PromptEncoder:
         self.blanks = self.max_tokens > window
         self.clips = [] if self.t5 else [self._clip(i, files.embeddings, loaded, window) for i in range(len(loaded))]
         self.loras = [TextLoras(clip.encoder, i) for i, clip in enumerate(self.clips)]
+        self.parts = of_modules({part: encoder for part, (_, encoder) in zip(parts, loaded, strict=True)})
         # SDXL was trained with zeros in place of an empty text.
         self.zeros = len(loaded) == 2 and bool(index.get("force_zeros_for_empty_prompt", True))
 
@@ -73,7 +77,15 @@ class PromptEncoder:
         started = time.monotonic()
         embeddings = [self.encode([r.text], r.loras)[0] for r in requests]
         seconds = (time.monotonic() - started) / len(requests)
-        return [PromptReceipt(self.identity, e.cut, seconds) for e in embeddings], embeddings
+        receipts = [
+            PromptReceipt(self.identity, e.cut, seconds, self.certificate(r.loras)) for r, e in zip(requests, embeddings, strict=True)
+        ]
+        return receipts, embeddings
+
+    def certificate(self, loras: tuple[Lora, ...]) -> str:
+        """What is loaded, how texts are read, and how far each LoRA's change is from what its file says."""
+        told = [{"file": Path(x.file).name, "weight": x.weight, "error": max(e.errors[x.file] for e in self.loras)} for x in loras]
+        return written({"parts": self.parts, "settings": asdict(self.settings), "loras": told})
 
     @torch.no_grad()
     def encode(self, texts: list[str], loras: tuple[Lora, ...] = ()) -> list[PromptEmbedding]:

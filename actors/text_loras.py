@@ -8,6 +8,7 @@ import torch
 from safetensors import safe_open
 from torch.nn.functional import linear
 
+from .certificate import check_error, lora_error
 from .lora_keys import TEXT_ENCODERS, keys_of
 from .merged_loras import MergedLoras
 from .values import Lora, ModelError
@@ -28,6 +29,7 @@ class TextLoras:
         self.pairs: dict[str, dict[str, tuple[torch.Tensor, torch.Tensor]]] = {}  # file to layer to its two matrices, scaled
         self.active: list[tuple[float, dict[str, tuple[torch.Tensor, torch.Tensor]]]] = []  # weight and pairs
         self.hooked: set[str] = set()
+        self.errors: dict[str, float] = {}  # file to the largest error of a layer's change, relative to its size
 
     def use(self, loras: tuple[Lora, ...]) -> None:
         """Make exactly these LoRAs active. Raises ModelError where one has no place in this encoder."""
@@ -46,16 +48,21 @@ class TextLoras:
                     raise ModelError(f"LoRA {file} does not fit this checkpoint: its {module} has no place in the text encoder")
                 places[module] = place
         if keys.merged:
-            return self.merged.load(file, places)
-        pairs = {}
+            self.errors[file] = self.merged.load(file, places)
+            return
+        pairs, errors = {}, [0.0]
         with safe_open(file, "pt") as tensors:
             for module, place in places.items():
                 layer = self.encoder.get_submodule(place)
-                down, up = (tensors.get_tensor(keys.modules[module][side]).to(layer.weight) for side in ("down", "up"))
+                said = [tensors.get_tensor(keys.modules[module][side]) for side in ("down", "up")]
+                down, up = (matrix.to(layer.weight) for matrix in said)
                 if layer.weight.shape != (up.shape[0], down.shape[1]):
                     raise ModelError(f"LoRA {file} does not fit this checkpoint: its {module} has no place in the text encoder")
                 pairs[place] = down, keys.strength(module) * up
-        self.pairs[file] = pairs
+                wanted, made = keys.strength(module) * said[1].float() @ said[0].float(), pairs[place][1].float() @ down.float()
+                errors.append(lora_error(made.cpu(), wanted))
+                check_error(file, module, errors[-1], layer.weight.dtype)
+        self.pairs[file], self.errors[file] = pairs, float(f"{max(errors):.2g}")
         for place in pairs.keys() - self.hooked:
             self.encoder.get_submodule(place).register_forward_hook(self._beside(place))
             self.hooked.add(place)

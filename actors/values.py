@@ -124,11 +124,15 @@ class PromptRequest:
 
 @dataclass(frozen=True)
 class PromptReceipt:
-    """model: identity of the encoder. cut: as in PromptEmbedding. seconds: on the device, one text's share of its batch."""
+    """model: identity of the encoder. cut: as in PromptEmbedding. seconds: on the device, one text's share of its batch.
+
+    certificate: JSON, see actors/certificate.py.
+    """
 
     model: str
     cut: str | None
     seconds: float
+    certificate: str = ""
 
 
 @dataclass(frozen=True)
@@ -269,6 +273,7 @@ class Receipt:
     seconds: time on the device, one take's share of its batch.
     peak_memory_bytes: most GPU memory in use during the call; on a CPU, the most that the process ever used.
     device: the hardware's name. node: host name of its machine.
+    certificate: JSON, see actors/certificate.py.
     """
 
     take: str
@@ -279,6 +284,7 @@ class Receipt:
     peak_memory_bytes: int
     device: str
     node: str = field(default_factory=socket.gethostname)
+    certificate: str = ""
 
     @property
     def finite(self) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-VERSION = 6
+VERSION = 7
 
 TEXT, INT, LONG, REAL, FLAG, TIME = pa.string(), pa.int32(), pa.int64(), pa.float64(), pa.bool_(), pa.timestamp("us", tz="UTC")
 TEXTS = pa.list_(TEXT)
@@ -147,6 +147,7 @@ TAKES = Table(
         Column("upstream", TEXT, "clips: id of the keyframe's take", 3),
         Column("shot_variation", INT, "the shot's own `variation`", 3),
         Column("model_memory_bytes", LONG, "of the device, what the model itself was measured to need; null where it is no GPU", 4),
+        Column("certificate", TEXT, "JSON: what is in the model and the text encoder, how they sample, how exact LoRAs are", 7),
     ),
 )
 

@@ -9,6 +9,7 @@
 | test_care.py | care of a catalog: garbage, compacting, export; faults are told by every command, and work goes on |
 | test_damage.py | each part of a catalog x each kind of damage: told, mended or said to be lost; the next render goes on |
 | test_catalog.py | rows and media, whole or not at all, from many writers |
+| test_certificates.py | every tensor has its place, and a take says what was loaded; no network is asked |
 | test_check.py | what workflows load is whole, fits and is the same on every node, or is told before anything renders |
 | test_choose.py | which work a device does next |
 | test_controls.py | pause and resume, priorities, cluster profiles |

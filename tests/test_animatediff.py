@@ -28,6 +28,7 @@ from actors.keyframe import KeyframeModel
 from actors.loading import to_uint8
 from actors.motion_adapter import load_adapter
 from actors.values import ClipRequest, ClipSettings, KeyframeRequest, Lora, ModelError, ModelFiles
+from benchmarks.original_layout import motion_file
 from pipeline.registry.open_catalog import open_catalog
 from pipeline.registry.workflows import Registry
 from pipeline.render.needs import weights
@@ -36,7 +37,6 @@ from pipeline.story.settings import Settings
 from pipeline.story.workflow import LATER_FIELDS, WORKFLOWS, Workflow, read_workflow
 
 from .conftest import EPISODE, refused, takes_of, tower
-from .original_layout import motion_file
 from .test_actors import ANIMATE, HANA, SD, STILLS, difference, first_frame, words
 from .test_loading import forbidden
 

@@ -85,7 +85,7 @@ def test_every_fault_of_a_workflow_is_a_sentence_and_not_the_first_alone(here, m
 
 @pytest.mark.parametrize(
     ("width", "words"),
-    [(2048, "hana.safetensors is for Stable Diffusion XL, and the checkpoint is Stable Diffusion 1.5"), (768, "")],
+    [(2048, "hana.safetensors is for Stable Diffusion XL, and family animatediff is Stable Diffusion 1.5"), (768, "")],
 )
 def test_a_lora_for_another_architecture_than_the_checkpoints_is_told_by_check_and_by_plan(here, models, tmp_path, width, words):
     config = models / "stills" / "unet" / "config.json"
@@ -104,7 +104,7 @@ def test_what_is_no_motion_adapter_is_told_before_it_is_loaded(here, models, tmp
     shutil.copytree(models / "stills" / "vae", models / "motion")
     here("workflows", "register", tmp_path / "mine.yaml")
     done = here("models", "check", "mine")
-    assert done.code == 2 and "motion_adapter: motion adapter" in done.err and "is none: its configuration is of AutoencoderKL" in done.err
+    assert done.code == 2 and "motion_adapter: motion adapter" in done.err and "it is none: its kind is AutoencoderKL" in done.err
 
 
 def test_a_base_that_is_missing_and_a_file_that_is_not_whole_are_each_told(here, models, tmp_path):

@@ -94,7 +94,7 @@ def test_a_clip_that_must_end_in_a_picture_is_judged_against_it(place, tmp_path)
     for name, frame, labels in (("end", GOOD[-1], ()), ("other", ANOTHER[0], ("wrong_last_frame",))):
         Image.fromarray(frame).resize((2 * WIDTH, 2 * HEIGHT)).save(tmp_path / f"{name}.png")
         last = Guide(tmp_path / f"{name}.png", "", FRAMES - 1, 1, None, 1.0)
-        assert judge_clip(GOOD, True, still(place), CLIP, place, ANY, last).verdict.failures == labels
+        assert judge_clip(GOOD, "", still(place), CLIP, place, ANY, last).verdict.failures == labels
 
 
 def test_a_clip_is_stored_as_the_file_that_was_judged(place):

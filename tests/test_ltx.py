@@ -32,6 +32,7 @@ from actors.ltx_file import _transformer_names, _vae_names, load_ltx_parts
 from actors.ltx_video import LtxVideoModel
 from actors.prompts import PromptEncoder
 from actors.values import ClipSettings, ModelError, ModelFiles, Passage
+from benchmarks.original_layout import ltx_base, ltx_tensors, single_ltx_file
 from gates.decode import read_video
 from pipeline.plan.resolve import Resolver, StagePlan
 from pipeline.registry.open_catalog import open_catalog
@@ -45,7 +46,6 @@ from pipeline.story.settings import Settings, load_settings
 from pipeline.story.workflow import WORKFLOWS, read_workflow
 
 from .conftest import DEMO, EPISODE, refused, takes_of, tower
-from .original_layout import ltx_base, ltx_tensors, single_ltx_file
 from .test_actors import HANA, LTX, SHORT, animatediff, keyframes, ltx, still, words
 from .test_loading import DISTILLED, change, clip, forbidden
 

@@ -347,6 +347,10 @@ def test_an_sdxl_checkpoint_in_one_file_is_imported_and_its_weighted_prompts_and
     (prompt,), (negative,) = (encoder.encode([take[name]], lora) for name in ("prompt", "negative_prompt"))
     model = KeyframeXLModel("k", files, KeyframeSettings(128, 64, 4, 6, "euler_ancestral", batch_size=2))
     (made,) = model.generate([KeyframeRequest("t", take["seed"], lora, prompt=prompt, negative=negative)])[1]
+    certificate = json.loads(take["certificate"])
+    assert certificate["model"]["parts"]["unet"]["tensors"] == len(model.pipe.unet.state_dict()) and certificate["model"]["noise"][0]["class"] == "EulerAncestralDiscreteScheduler"
+    assert set(certificate["text"]["parts"]) == {"text_encoder", "text_encoder_2"} and certificate["text"]["settings"]["prompt_weights"] == "applied"
+    assert [(x["file"], x["weight"], x["error"] <= 1e-3) for x in certificate["text"]["loras"]] == [("hana.safetensors", 0.5, True)]
     stored = np.asarray(Image.open(tmp_path / "catalog-data" / take["media_path"]).convert("RGB"))
     assert np.array_equal(made, stored), "the same picture as by hand"
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from actors.animate_files import adapter_config, check_fit, check_ip_adapter, check_length
+from actors.animate_files import adapter_config, check_fit, check_ip_adapter, check_windows
 from actors.architectures import ALL, SD, SDXL
 from actors.families import Family
 from actors.files import check_folder, check_size, check_upsampler
@@ -44,42 +44,57 @@ def check_files(workflow: Workflow, files: ModelFiles) -> None:
 
 
 def faults(workflow: Workflow, files: ModelFiles) -> Iterator[Fault]:
-    """What is wrong with each of the workflow's files. Where the checkpoint itself is wrong, what must fit it is not looked at."""
+    """What is wrong with each of the workflow's files, and where they are sound, what does not fit together."""
     sound = True
-    for field, file, check in _checks(workflow, files):
-        if field not in ("base", "loras", "embeddings") and not sound:
-            continue
+    for fault in _told(_by_themselves(workflow.kind, files)):
+        sound = sound and fault.field not in ("checkpoint", "motion_adapter")
+        yield fault
+    if sound:
+        yield from _told(_together(workflow, files))
+
+
+Checks = Iterator[tuple[str, str, Callable[[], object]]]  # field, file, and what raises ModelError
+
+
+def _told(checks: Checks) -> Iterator[Fault]:
+    for field, file, check in checks:
         try:
             check()
         except ModelError as error:
-            sound = sound and field not in ("checkpoint", "base")
-            yield Fault("checkpoint" if field == "base" else field, file, str(error))
+            yield Fault(field, file, str(error))
 
 
-def _checks(workflow: Workflow, files: ModelFiles) -> Iterator[tuple[str, str, Callable[[], object]]]:
-    """(field, file, what raises ModelError), in the order in which they are looked at."""
-    kind, folder, frames = workflow.kind, files.folder, workflow.num_frames or 0
+def _by_themselves(kind: Family, files: ModelFiles) -> Checks:
+    folder = files.folder
     if files.base:
         yield "checkpoint", files.checkpoint, lambda: check_single_file(Path(files.checkpoint))
-    yield "base", folder, lambda: check_checkpoint(check_folder(folder, "base" if files.base else "checkpoint"), kind, _beside(files))
-    if files.base:
-        yield "checkpoint", files.checkpoint, lambda: _check_pair(files)
-    if files.vae:
-        yield "vae", files.vae, lambda: check_vae(Path(files.vae or ""))
-    yield "width, height", files.checkpoint, lambda: check_size(workflow.width, workflow.height, kind.size_multiple)
-    if kind.check_length:
-        yield "num_frames", files.checkpoint, lambda: kind.check_length(folder, frames)  # type: ignore[misc]
+    yield "checkpoint", folder, lambda: check_checkpoint(check_folder(folder, "base" if files.base else "checkpoint"), kind, _beside(files))
+    if vae := files.vae:
+        yield "vae", vae, lambda: check_vae(Path(vae))
     if adapter := files.motion_adapter:
-        yield "motion_adapter", adapter, lambda: check_fit(adapter, adapter_config(adapter), folder)
-        yield "num_frames", adapter, lambda: check_length(frames, _longest(adapter), workflow.context_length, workflow.context_overlap)
-    if upsampler := files.upsampler:
-        yield "upsampler", upsampler, lambda: check_upsampler(upsampler, folder, workflow.width, workflow.height)
-    if files.ip_adapter and files.image_encoder:
-        yield "ip_adapter", files.ip_adapter, lambda: check_ip_adapter(files.ip_adapter or "", files.image_encoder or "", folder)
+        yield "motion_adapter", adapter, lambda: adapter_config(adapter)
     for lora in files.loras:
         yield "loras", lora.file, partial(check_lora, lora, kind)
     for embedding in files.embeddings:
         yield "embeddings", embedding.file, partial(check_embedding, embedding, kind)
+
+
+def _together(workflow: Workflow, files: ModelFiles) -> Checks:
+    kind, folder, frames = workflow.kind, files.folder, workflow.num_frames or 0
+    if files.base:
+        yield "checkpoint", files.checkpoint, lambda: _check_pair(files)
+    yield "width, height", files.checkpoint, lambda: check_size(workflow.width, workflow.height, kind.size_multiple)
+    if check_length := kind.check_length:
+        yield "num_frames", files.checkpoint, lambda: check_length(folder, frames)
+    if adapter := files.motion_adapter:
+        config = adapter_config(adapter)
+        longest, context, overlap = config.get("motion_max_seq_length", 32), workflow.context_length, workflow.context_overlap
+        yield "motion_adapter", adapter, lambda: check_fit(adapter, config, folder)
+        yield "num_frames", adapter, lambda: check_windows(frames, longest, context, overlap)
+    if upsampler := files.upsampler:
+        yield "upsampler", upsampler, lambda: check_upsampler(upsampler, folder, workflow.width, workflow.height)
+    if (ip_adapter := files.ip_adapter) and (encoder := files.image_encoder):
+        yield "ip_adapter", ip_adapter, lambda: check_ip_adapter(ip_adapter, encoder, folder)
 
 
 def _beside(files: ModelFiles) -> tuple[str, ...]:
@@ -93,13 +108,6 @@ def _beside(files: ModelFiles) -> tuple[str, ...]:
 def _check_pair(files: ModelFiles) -> None:
     file, folder = Path(files.checkpoint), Path(files.folder)
     check_base(file, identify(read_header(file)), folder, identify_folder(folder, _beside(files)))
-
-
-def _longest(adapter: str) -> int:
-    try:
-        return int(adapter_config(adapter).get("motion_max_seq_length", 32))
-    except ModelError:
-        return 1 << 30  # the adapter's own fault is told already
 
 
 def lora_of(where: str, settings: Settings, name: str, weight: float) -> Lora:
@@ -144,7 +152,11 @@ def of_another_family(architecture: str, family: Family) -> str:
 
 
 def check_embedding(embedding: Embedding, family: Family) -> None:
-    found = identify(read_header(Path(embedding.file)))
+    """Raises ModelError where the file is none, or for another family."""
+    try:
+        found = identify(read_header(Path(embedding.file)))
+    except ModelError as error:
+        raise ModelError(f"{embedding.word}: {error}") from error
     if not found.kind.startswith("embedding"):
         raise ModelError(f"{embedding.word}: {embedding.file} is of kind {found.kind}, and no embedding")
     if wrong := of_another_family(found.architecture, family):

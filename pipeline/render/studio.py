@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from actors.values import ClipRequest, KeyframeRequest, Lora, PromptRequest, Receipt
+from actors.values import ClipRequest, KeyframeRequest, Lora, PromptReceipt, PromptRequest, Receipt
 from catalog.store import Catalog
 from catalog.writer import Writer
 from cluster.pool import Pool
@@ -36,6 +36,9 @@ from .watcher import Watcher
 # Clips are before keyframes, so that few shots are unfinished at any time.
 PRIORITY = {"prompt": len(STAGES) + 1} | {stage: i for i, stage in enumerate(STAGES, 1)}  # keyframe 1, clip 2, prompt 3
 REMEMBERED_PROMPTS = 512  # embeddings cached in the object store: enough for negative prompts and retries, and bounded in memory
+
+
+Encoded = tuple[Stored, PromptReceipt]  # a text's embedding in the object store, and what its encoder says of it
 
 
 @dataclass
@@ -69,7 +72,7 @@ class Studio:
     needs: ModelNeeds
     watcher: Watcher = field(default_factory=Watcher)
     keyframes: KeyframeHashes = field(default_factory=lambda: KeyframeHashes({}))
-    prompts: OrderedDict[tuple[str, tuple[Lora, ...], str], asyncio.Future[tuple[Stored, str | None]]] = field(default_factory=OrderedDict)
+    prompts: OrderedDict[tuple[str, tuple[Lora, ...], str], asyncio.Future[Encoded]] = field(default_factory=OrderedDict)
 
     async def take(self, plan: ShotPlan, stage: StagePlan, attempt: int, variation: int, start: Start | None) -> Take:
         """Make, store, judge and record one take of a stage. An error of a device or a model is recorded, not raised.
@@ -151,7 +154,8 @@ class Studio:
             DeviceLost, ModelBroken, Stopped: as `Pool.submit`.
         """
         stage, row, shot_priority = work.stage, work.row, work.plan.shot.priority
-        prompt, row["prompt_cut"] = await self._prompt(stage, stage.prompt, shot_priority)
+        prompt, read = await self._prompt(stage, stage.prompt, shot_priority)
+        row["prompt_cut"] = read.cut
         negative, _ = await self._prompt(stage, stage.negative_prompt, shot_priority)
         submitted = time.monotonic()
         spec = self.needs.model(stage)
@@ -166,11 +170,12 @@ class Studio:
             )
         row["queue_seconds"] = max(0.0, time.monotonic() - submitted - receipt.seconds)
         row["device_seconds"], row["device"], row["peak_memory_bytes"] = receipt.seconds, receipt.device, receipt.peak_memory_bytes
+        row["certificate"] = _certificates(receipt.certificate, read.certificate)
         row["node"], row["model_memory_bytes"] = receipt.node, self.pool.learned.memory.get(spec.key)
         return receipt, result
 
-    async def _prompt(self, stage: StagePlan, text: str, shot_priority: int) -> tuple[Stored, str | None]:
-        """A text's embedding, and the part of the text that the encoder cut off. Cached; concurrent callers share one request."""
+    async def _prompt(self, stage: StagePlan, text: str, shot_priority: int) -> Encoded:
+        """A text's embedding and its receipt. Cached; concurrent callers share one request."""
         spec = self.needs.encoder(stage)
         loras = text_loras(stage)
         key = spec.key, loras, text
@@ -188,10 +193,10 @@ class Studio:
             self.prompts.pop(key, None)  # the next caller tries again
             raise
 
-    async def _encode(self, spec: ModelSpec, loras: tuple[Lora, ...], text: str, shot_priority: int) -> tuple[Stored, str | None]:
+    async def _encode(self, spec: ModelSpec, loras: tuple[Lora, ...], text: str, shot_priority: int) -> Encoded:
         priority = shot_priority, PRIORITY["prompt"]
         receipt, stored = await self.pool.submit(spec, PromptRequest(text, loras), None, priority, together=loras)
-        return stored, receipt.cut
+        return stored, receipt
 
     async def _recorded(self, work: Work, make: Callable[[Work], Awaitable[Judged]]) -> Take:
         """Make the take, and record its outcome. The media file is stored before the row is written."""
@@ -210,6 +215,11 @@ class Studio:
         take = Take(row, work.picture, broken)
         self.watcher.take(take)
         return take
+
+
+def _certificates(model: str, text: str) -> str | None:
+    """The load certificates of a take's model and its text encoder as one JSON object; None where models give none."""
+    return f'{{"model":{model},"text":{text}}}' if model and text else None
 
 
 def _row(run: str, plan: ShotPlan, stage: StagePlan, attempt: int, variation: int, start: Start | None) -> dict[str, Any]:
