@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,9 @@ from safetensors.torch import load_file, save_file
 from actors.values import ModelFiles
 from benchmarks.original_layout import single_file
 from pipeline.doctor.model_files import Checked, look, sentences
-from pipeline.story.workflow import WORKFLOWS, read_workflow
+from pipeline.story.workflow import FILES, WORKFLOWS, read_workflow
 
-from .conftest import DEMO, EPISODE, Done, environment, refused, tower
+from .conftest import DEMO, Done, environment, refused, tower
 from .test_models import lora
 
 HEAD, APART = "127.0.0.2", "127.0.0.4"  # loopback, but not the address that Ray takes for this machine's own and replaces
@@ -81,30 +81,6 @@ def test_every_fault_of_a_workflow_is_a_sentence_and_not_the_first_alone(here, m
     for line, word in zip(told(done), ("it lacks vae/", "is not whole: its header promises", "hana.safetensors does not exist"), strict=True):
         assert line.startswith("error: workflow mine@2: ") and word in line
     refused(here("models", "check", "nobody"), "tower models check", "unknown workflow 'nobody'")
-
-
-@pytest.mark.parametrize(
-    ("width", "words"),
-    [(2048, "hana.safetensors is for Stable Diffusion XL, and the checkpoint is Stable Diffusion 1.5"), (768, "")],
-)
-def test_a_lora_for_another_architecture_than_the_checkpoints_is_told_by_check_and_by_plan(here, models, tmp_path, width, words):
-    config = models / "stills" / "unet" / "config.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"cross_attention_dim": 768}))
-    lora(models / "hana.safetensors", width=width)
-    here("workflows", "register", tmp_path / "mine.yaml")
-    done = here("models", "check", "mine")
-    assert done.code == (2 if words else 0) and words in done.err
-    (tmp_path / "episode.yaml").write_text(EPISODE.replace("animatediff_16_demo", "mine"))
-    plan = here("plan", "episode.yaml")
-    assert plan.code == 0 if not words else (refused(plan, "workflow mine: loras", words) is None)
-
-
-def test_what_is_no_motion_adapter_is_told_before_it_is_loaded(here, models, tmp_path):
-    shutil.rmtree(models / "motion")
-    shutil.copytree(models / "stills" / "vae", models / "motion")
-    here("workflows", "register", tmp_path / "mine.yaml")
-    done = here("models", "check", "mine")
-    assert done.code == 2 and "motion_adapter: motion adapter" in done.err and "is none: its configuration is of AutoencoderKL" in done.err
 
 
 def test_a_base_that_is_missing_and_a_file_that_is_not_whole_are_each_told(here, models, tmp_path):
@@ -216,9 +192,13 @@ def test_a_fault_that_many_machines_have_is_one_sentence_and_a_silent_machine_is
 def test_a_user_without_a_home_is_checked_too(here, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    asked = [(read_workflow(WORKFLOWS / "sd15_keyframe_demo.yaml"), ModelFiles(str(DEMO / "stable-diffusion")))]
-    found = look(asked)
-    assert found.faults == ((),) and "unet/diffusion_pytorch_model.safetensors" in found.digests[str(DEMO / "stable-diffusion")]
+    folder = str(DEMO / "stable-diffusion")
+    found = look([read_workflow(WORKFLOWS / "sd15_keyframe_demo.yaml").with_files(lambda _: folder[1:])])
+    assert found.faults == ((),) and "unet/diffusion_pytorch_model.safetensors" in found.digests[folder]
+
+
+def test_every_field_that_names_a_file_is_among_those_that_are_checked():
+    assert {f.name for f in fields(ModelFiles)} - {"dtype", "loras"} == set(FILES)
 
 
 def test_a_cluster_that_nobody_answers_for_is_one_sentence(here, monkeypatch):

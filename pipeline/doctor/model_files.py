@@ -8,17 +8,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from actors.values import ModelFiles
+from actors.folders import opened
+from actors.headers import read_header
+from actors.values import ModelError
 from cluster.nodes import Node
-from pipeline.registry.files import Fault, faults, paths_of
+from pipeline.registry.files import check_files, files_of, model_path
 from pipeline.registry.workflows import Registry, user_memory
 from pipeline.render.needs import PROMPTS
 from pipeline.story.cluster_profile import ClusterProfile
+from pipeline.story.errors import InputError
 from pipeline.story.fingerprint import FileDigests
+from pipeline.story.settings import Settings
 from pipeline.story.workflow import Workflow
 
 HERE = "this machine"
-Asked = tuple[Workflow, ModelFiles]
+ROOT = Path("/")  # what is sent to nodes names files from here: a render sends whole paths too, as this machine resolves them
 Digests = dict[str, dict[str, str]]  # path to digests by the names of files
 
 
@@ -38,6 +42,14 @@ class Checked:
 
 
 @dataclass(frozen=True)
+class Fault:
+    """What is wrong with a file or folder. told: a sentence that begins with the field of the workflow."""
+
+    path: str
+    told: str
+
+
+@dataclass(frozen=True)
 class Look:
     """What one machine has. faults: of each workflow. digests: of what is there and can be read."""
 
@@ -45,63 +57,91 @@ class Look:
     digests: Digests
 
 
+Place = tuple[str, list[Workflow], Look | str]  # a machine, what it was asked about, and its answer, or why it gave none
+
+
 def check_models(registry: Registry, workflows: list[Workflow], profile: ClusterProfile) -> list[Checked]:
     """Every file of every workflow, on this machine and on each node of the cluster at RAY_ADDRESS that may run the workflow.
 
-    This machine comes first: a render reads its digests here. Nothing is loaded, and the file itself is read only where its size or
+    This machine comes first: a render reads its digests here. Nothing is loaded, and a file is read whole only where its size or
     time is new.
 
     Raises:
         InputError: a path leads outside its folder. ClusterError: the cluster cannot be joined.
     """
-    asked = [(workflow, paths_of(workflow, registry.settings)) for workflow in workflows]
-    places: list[tuple[str, list[Asked], Look | str]] = [(HERE, asked, look(asked, registry.digests))]
+    asked = [w.with_files(lambda name: str(model_path(registry.settings, name).relative_to(ROOT))) for w in workflows]
+    places: list[Place] = [(HERE, asked, look(asked, registry.digests))]
     if os.environ.get("RAY_ADDRESS"):
         places += _cluster(asked, profile)
     first = _first(places)
     return [row for node, had, found in places for row in _rows(node, had, found, first)]
 
 
-def look(asked: list[Asked], digests: FileDigests | None = None) -> Look:
-    """What is here of the workflows' files. Ray runs this function on each node."""
+def look(asked: list[Workflow], digests: FileDigests | None = None) -> Look:
+    """What is here of the files that workflows name from the root. Ray runs this function on each node."""
     digests = digests or FileDigests(user_memory())
-    told = [list(_faults(workflow, files)) for workflow, files in asked]
+    told = [[*_not_whole(workflow), *_misfits(workflow)] for workflow in asked]
     had: Digests = {}
-    for path in {path for _, files in asked for _, path in _named(files)}:
+    for path in {path for workflow in asked for _, path in _named(workflow)}:
         try:
             if Path(path).exists():
                 had[path] = digests.each(Path(path))
         except OSError as error:
-            for (_, files), mine in zip(asked, told, strict=True):
-                mine += [_unreadable(what, path, error) for what, named in _named(files) if named == path]
+            for workflow, mine in zip(asked, told, strict=True):
+                mine += [_unreadable(what, path, error) for what, named in _named(workflow) if named == path]
     digests.save()
     return Look(tuple(map(tuple, told)), had)
 
 
-def _faults(workflow: Workflow, files: ModelFiles) -> Iterator[Fault]:
-    try:
-        yield from faults(workflow, files)
-    except OSError as error:
-        yield _unreadable("checkpoint", files.checkpoint, error)
+def _named(workflow: Workflow) -> list[tuple[str, str]]:
+    """Field and whole path of everything that the workflow loads."""
+    return [(what, str(ROOT / name)) for what, name in workflow.files]
+
+
+def _not_whole(workflow: Workflow) -> Iterator[Fault]:
+    """Of each file or folder, the first file of weights that cannot be read by its header."""
+    for what, path in _named(workflow):
+        try:
+            for file in opened(Path(path)) if Path(path).exists() else ():
+                read_header(file)
+        except ModelError as error:
+            yield Fault(path, f"{what}: {error}")
+        except OSError as error:
+            yield _unreadable(what, path, error)
+
+
+def _misfits(workflow: Workflow) -> Iterator[Fault]:
+    """What a plan would say: of the workflow without LoRAs, and with each of them alone, since a plan stops at the first fault."""
+    at_root = Settings.model_construct(models_dir=ROOT)
+    for loras in ([], *([lora] for lora in workflow.loras)):
+        some = workflow.model_copy(update={"loras": loras})
+        try:
+            check_files(some, files_of(some, at_root))
+        except InputError as error:
+            told = str(error).removeprefix(f"workflow {workflow.name}: ")
+            yield Fault(_meant(told, some), told)
+        except OSError as error:
+            yield _unreadable("checkpoint", str(ROOT / workflow.checkpoint), error)
+
+
+def _meant(told: str, workflow: Workflow) -> str:
+    """Path of the file that a sentence is about: the longest that it names, else that of its field, else the checkpoint."""
+    paths = sorted(_named(workflow), key=lambda one: len(one[1]), reverse=True)
+    named = [path for _, path in paths if path in told] or [path for what, path in paths if told.startswith(f"{what}:")]
+    return named[0] if named else str(ROOT / workflow.checkpoint)
 
 
 def _unreadable(what: str, path: str, error: OSError) -> Fault:
-    return Fault(what, path, f"{error.filename or path} cannot be read: {error.strerror or error}")
+    return Fault(path, f"{what}: {error.filename or path} cannot be read: {error.strerror or error}")
 
 
-def _named(files: ModelFiles) -> list[tuple[str, str]]:
-    """Field of the workflow and path, of everything that it loads."""
-    one = (("checkpoint", files.checkpoint), ("base", files.base), ("motion_adapter", files.motion_adapter))
-    return [(what, path) for what, path in one if path] + [("loras", lora.file) for lora in files.loras]
-
-
-def _cluster(asked: list[Asked], profile: ClusterProfile) -> list[tuple[str, list[Asked], Look | str]]:
+def _cluster(asked: list[Workflow], profile: ClusterProfile) -> list[Place]:
     from cluster.each import Silent, on_each_node
 
-    def suiting(node: Node) -> list[Asked]:
+    def suiting(node: Node) -> list[Workflow]:
         """The workflows whose model or text encoder may come onto a device of the node."""
         encoders = node.suits(profile.labels(PROMPTS, PROMPTS))
-        return [one for one in asked if node.gpus and (encoders or node.suits(profile.labels(one[0].family, one[0].name)))]
+        return [w for w in asked if node.gpus and (encoders or node.suits(profile.labels(w.family, w.name)))]
 
     answers = on_each_node(look, lambda node: (suiting(node),) if suiting(node) else None)
     names = [node.name for node, _ in answers]
@@ -112,7 +152,7 @@ def _cluster(asked: list[Asked], profile: ClusterProfile) -> list[tuple[str, lis
     return told
 
 
-def _first(places: list[tuple[str, list[Asked], Look | str]]) -> dict[str, tuple[str, dict[str, str]]]:
+def _first(places: list[Place]) -> dict[str, tuple[str, dict[str, str]]]:
     """Path to the first machine that has it, and the digests there: the others must have the same."""
     first: dict[str, tuple[str, dict[str, str]]] = {}
     for node, _, found in places:
@@ -122,18 +162,18 @@ def _first(places: list[tuple[str, list[Asked], Look | str]]) -> dict[str, tuple
     return first
 
 
-def _rows(node: str, asked: list[Asked], found: Look | str, first: dict[str, tuple[str, dict[str, str]]]) -> Iterator[Checked]:
-    for number, (workflow, files) in enumerate(asked):
-        for what, path in _named(files):
+def _rows(node: str, asked: list[Workflow], found: Look | str, first: dict[str, tuple[str, dict[str, str]]]) -> Iterator[Checked]:
+    for number, workflow in enumerate(asked):
+        for what, path in _named(workflow):
             row = Checked(workflow.title, node, what, path, "ready")
             if isinstance(found, str):
                 yield replace(row, state="silent", fault=f"it gave no answer: {found}")
                 continue
-            fault = next((f for f in found.faults[number] if f.file == path), None)
-            if path not in found.digests and fault is None:
-                fault = Fault(what, path, f"{path} does not exist")
-            if fault:
-                yield replace(row, state="unfit" if path in found.digests else "missing", fault=f"{fault.field}: {fault.told}")
+            told = next((fault.told for fault in found.faults[number] if fault.path == path), "")
+            if path not in found.digests:
+                yield replace(row, state="missing", fault=told or f"{what}: {path} does not exist")
+            elif told:
+                yield replace(row, state="unfit", fault=told)
             elif other := _difference(found.digests[path], *first[path]):
                 yield replace(row, state="differs", fault=f"{what}: {path} {other}")
             else:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-from actors.architectures import ALL
 from actors.families import Family
 from actors.files import check_folder, check_size
 from actors.folders import identify_folder, opened
@@ -30,15 +27,7 @@ def files_of(workflow: Workflow, settings: Settings) -> ModelFiles:
     Raises:
         InputError: a path leads outside its folder, or a LoRA is missing.
     """
-    files = paths_of(workflow, settings)
-    for lora in files.loras:
-        _checked(f"workflow {workflow.name}: loras", lora)
-    return files
-
-
-def paths_of(workflow: Workflow, settings: Settings) -> ModelFiles:
-    """The same paths, whether anything is there or not. Raises InputError where a path leads outside its folder."""
-    loras = tuple(Lora(str(model_path(settings, x.file)), x.weight) for x in workflow.loras)
+    loras = tuple(lora_file(f"workflow {workflow.name}: loras", settings, x.file, x.weight) for x in workflow.loras)
     adapter = str(model_path(settings, workflow.motion_adapter)) if workflow.motion_adapter else None
     base = str(model_path(settings, workflow.base)) if workflow.base else None
     return ModelFiles(str(model_path(settings, workflow.checkpoint)), adapter, loras, workflow.dtype, base)
@@ -56,25 +45,16 @@ def model_path(settings: Settings, name: str) -> Path:
 
 
 def lora_file(where: str, settings: Settings, name: str, weight: float) -> Lora:
-    return _checked(where, Lora(str(model_path(settings, name)), weight))
-
-
-def _checked(where: str, lora: Lora) -> Lora:
+    path = model_path(settings, name)
+    if not path.is_file():
+        raise InputError(f"{where}: file {path} does not exist")
+    if path.suffix != ".safetensors":
+        raise InputError(f"{where}: file {path.name} is not a .safetensors file")
     try:
-        check_lora(lora)
+        keys_of(str(path))
     except ModelError as error:
         raise InputError(f"{where}: {error}") from error
-    return lora
-
-
-def check_lora(lora: Lora) -> None:
-    """Raises ModelError where the file is missing or no LoRA, or where a part of it would be lost."""
-    path = Path(lora.file)
-    if not path.is_file():
-        raise ModelError(f"file {path} does not exist")
-    if path.suffix != ".safetensors":
-        raise ModelError(f"file {path.name} is not a .safetensors file")
-    keys_of(str(path))
+    return Lora(str(path), weight)
 
 
 def check_files(workflow: Workflow, files: ModelFiles) -> None:
@@ -83,26 +63,9 @@ def check_files(workflow: Workflow, files: ModelFiles) -> None:
     Raises:
         InputError: a check failed.
     """
-    first = next(faults(workflow, files), None)
-    if first:
-        raise InputError(f"workflow {workflow.name}: {first.field}: {first.told}")
-
-
-@dataclass(frozen=True)
-class Fault:
-    """What is wrong with a file. field: of the workflow file. file: path of the file or folder. told: a sentence."""
-
-    field: str
-    file: str
-    told: str
-
-
-def faults(workflow: Workflow, files: ModelFiles) -> Iterator[Fault]:
-    """The first fault of the checkpoint and its base, that of the motion adapter, and one for each LoRA."""
-    field, file, found = "checkpoint", files.folder, None
+    field = "checkpoint"
     try:
         found = check_checkpoint(check_folder(files.folder, "base" if files.base else "checkpoint"), workflow.kind)
-        file = files.checkpoint
         if files.base:
             check_single_file(Path(files.checkpoint), found)
         field = "width, height"
@@ -110,36 +73,11 @@ def faults(workflow: Workflow, files: ModelFiles) -> Iterator[Fault]:
         field = "num_frames"
         if workflow.kind.check_length:
             workflow.kind.check_length(files.checkpoint, workflow.num_frames or 0)
-    except ModelError as error:
-        yield Fault(field, file, str(error))
-    try:
+        field = "motion_adapter"
         if files.motion_adapter:
-            check_adapter(files.motion_adapter)
+            check_folder(files.motion_adapter, "motion adapter", part="config.json")
     except ModelError as error:
-        yield Fault("motion_adapter", files.motion_adapter or "", str(error))
-    for lora in files.loras:
-        try:
-            check_lora(lora)
-            if found:
-                check_architecture(lora, found.architecture)
-        except ModelError as error:
-            yield Fault("loras", lora.file, str(error))
-
-
-def check_adapter(folder: str) -> None:
-    """Raises ModelError where the folder is no motion adapter, or its weights are not whole."""
-    found = identify_folder(check_folder(folder, "motion adapter", part="config.json"))
-    if found.kind != "motion module":
-        raise ModelError(f"motion adapter {folder} is none: its configuration is of {found.kind}")
-    if found.faults:
-        raise ModelError(f"motion adapter {folder}: {found.faults[0]}")
-
-
-def check_architecture(lora: Lora, checkpoint: str) -> None:
-    """Raises ModelError where the LoRA's keys tell another architecture than the checkpoint's. Keys that tell none are found at loading."""
-    mine = keys_of(lora.file).architecture
-    if mine and checkpoint.startswith(ALL) and not checkpoint.startswith(mine):
-        raise ModelError(f"LoRA {lora.file} is for {mine}, and the checkpoint is {checkpoint}")
+        raise InputError(f"workflow {workflow.name}: {field}: {error}") from error
 
 
 def check_single_file(file: Path, base: Found) -> None:

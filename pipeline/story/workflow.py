@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -20,6 +21,7 @@ WORKFLOWS = PROJECT / "configs" / "workflows"
 RETIRED = PROJECT / "archive" / "workflows"
 Action = Literal["new_seed", "new_keyframe", "give_up"]
 LATER_FIELDS = {"beta_schedule": "checkpoint", "base": None}  # fields that workflows got later, and the value that changes nothing
+FILES = ("checkpoint", "base", "motion_adapter")  # fields that each name a file or folder of models
 if TYPE_CHECKING:  # mypy cannot read a Literal that is built at run time
     FamilyName = str
 else:
@@ -162,6 +164,16 @@ class Workflow(Written):
         """Size, and length of clips, as text for people: `768x512, 121 frames at 24 fps`."""
         size = f"{self.width}x{self.height}"
         return size + (f", {self.num_frames} frames at {self.fps:g} fps" if self.num_frames else "")
+
+    @property
+    def files(self) -> list[tuple[str, str]]:
+        """Field and name of every file and folder that it loads."""
+        return [(field, name) for field in FILES if (name := getattr(self, field))] + [("loras", lora.file) for lora in self.loras]
+
+    def with_files(self, renamed: Callable[[str], str]) -> Workflow:
+        """The same workflow with its files under other names."""
+        one = {field: renamed(name) for field in FILES if (name := getattr(self, field))}
+        return self.model_copy(update=one | {"loras": [lora.model_copy(update={"file": renamed(lora.file)}) for lora in self.loras]})
 
     @property
     def kind(self) -> Family:
