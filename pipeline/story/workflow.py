@@ -21,7 +21,6 @@ WORKFLOWS = PROJECT / "configs" / "workflows"
 RETIRED = PROJECT / "archive" / "workflows"
 Action = Literal["new_seed", "new_keyframe", "give_up"]
 LATER_FIELDS = {"beta_schedule": "checkpoint", "base": None}  # fields that workflows got later, and the value that changes nothing
-FILES = ("checkpoint", "base", "motion_adapter")  # fields that each name a file or folder of models
 if TYPE_CHECKING:  # mypy cannot read a Literal that is built at run time
     FamilyName = str
 else:
@@ -63,6 +62,9 @@ class Range(Written):
 
     minimum: float
     maximum: float
+
+
+FILES = ("checkpoint", "base", "motion_adapter")  # fields that each name a file or folder of models
 
 
 class Workflow(Written):
