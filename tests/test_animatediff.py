@@ -38,7 +38,7 @@ from pipeline.story.workflow import LATER_FIELDS, WORKFLOWS, Workflow, read_work
 from .conftest import EPISODE, refused, takes_of, tower
 from .original_layout import motion_file
 from .test_actors import ANIMATE, HANA, SD, STILLS, difference, first_frame, words
-from .test_loading import forbidden
+from .test_loading import change, forbidden
 
 SHORT = ClipSettings(96, 64, 4, 8, 2, 2.0, strength=1.0)
 PE = "down_blocks.0.motion_modules.0.temporal_transformer.transformer_blocks.0.attention_blocks.1.pos_encoder.pe"
@@ -470,6 +470,16 @@ def test_an_ip_adapter_that_does_not_fit_is_one_sentence(adapters, name, encoder
         changed(adapters / f"{name}.safetensors", "other", values)
     with pytest.raises(ModelError, match=sentence):
         AnimateDiffModel("a", alike(adapters, "other" if values else name, encoder), LIKE)
+
+
+def test_an_image_encoder_that_is_not_whole_or_none_is_one_sentence(adapters, tmp_path):
+    lacking, other = (Path(shutil.copytree(adapters / "image_encoder", tmp_path / name)) for name in ("lacking", "other"))
+    changed(lacking / "model.safetensors", "less", lambda t: {k: v for k, v in t.items() if k != "visual_projection.weight"}).rename(lacking / "model.safetensors")
+    with pytest.raises(ModelError, match=r"image encoder .* lacks 1 tensors, such as visual_projection.weight"):
+        AnimateDiffModel("a", replace(alike(adapters), image_encoder=str(lacking)), LIKE)
+    change(other / "config.json", architectures=["CLIPTextModel"])
+    with pytest.raises(ModelError, match=r"image encoder .* is none: a folder of transformers' CLIPVisionModelWithProjection"):
+        AnimateDiffModel("a", replace(alike(adapters), image_encoder=str(other)), LIKE)
 
 
 def test_a_workflow_with_an_ip_adapter_is_checked_by_plan_and_its_files_are_in_its_digest(tmp_path, here, adapters):
