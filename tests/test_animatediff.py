@@ -23,12 +23,13 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
+from actors.animate_files import adapter_config
 from actors.animatediff import AnimateDiffModel
 from actors.keyframe import KeyframeModel
 from actors.loading import to_uint8
 from actors.motion_adapter import load_adapter
 from actors.values import ClipRequest, ClipSettings, KeyframeRequest, Lora, ModelError, ModelFiles
-from benchmarks.original_layout import motion_file
+from benchmarks.original_layout import motion_file, motion_key
 from pipeline.registry.open_catalog import open_catalog
 from pipeline.registry.workflows import Registry
 from pipeline.render.needs import weights
@@ -38,7 +39,8 @@ from pipeline.story.workflow import LATER_FIELDS, WORKFLOWS, Workflow, read_work
 
 from .conftest import EPISODE, refused, takes_of, tower
 from .test_actors import ANIMATE, HANA, SD, STILLS, difference, first_frame, words
-from .test_loading import forbidden
+from .test_loading import change, forbidden
+from .test_models import model as of_full_size
 
 SHORT = ClipSettings(96, 64, 4, 8, 2, 2.0, strength=1.0)
 PE = "down_blocks.0.motion_modules.0.temporal_transformer.transformer_blocks.0.attention_blocks.1.pos_encoder.pe"
@@ -174,6 +176,16 @@ def test_a_workflow_of_motion_modules_in_one_file_is_checked_by_plan(tmp_path, h
     refused(here("plan", "episode.yaml"), "workflow mine: motion_adapter", "does not fit the UNet of")
     file.unlink()
     refused(here("plan", "episode.yaml"), "workflow mine: motion_adapter", "does not exist")
+
+
+@pytest.mark.parametrize(("frames", "middle", "version"), [(24, False, "v1.4 or v1.5"), (32, True, "v1.5-2"), (32, False, "v3")])
+def test_published_motion_modules_of_full_size_are_whole_by_their_headers(tmp_path, here, frames, middle, version):
+    with torch.device("meta"):
+        adapter = MotionAdapter(motion_max_seq_length=frames, use_motion_mid_block=middle)
+    shapes = {name: tuple(value.shape) for key, value in adapter.state_dict().items() for name in motion_key(key)}
+    done = here("models", "inspect", of_full_size(tmp_path / "mm.safetensors", shapes))
+    assert done.code == 0 and f"AnimateDiff {version} for Stable Diffusion 1.5" in done.out and f"up to {frames} frames" in done.out, done.out
+    assert adapter_config(str(tmp_path / "mm.safetensors"))["motion_max_seq_length"] == frames
 
 
 def test_a_pickle_is_told_for_what_it_is_and_a_motion_adapter_makes_no_workflow_by_itself(tmp_path, here, modules):
@@ -470,6 +482,16 @@ def test_an_ip_adapter_that_does_not_fit_is_one_sentence(adapters, name, encoder
         changed(adapters / f"{name}.safetensors", "other", values)
     with pytest.raises(ModelError, match=sentence):
         AnimateDiffModel("a", alike(adapters, "other" if values else name, encoder), LIKE)
+
+
+def test_an_image_encoder_that_is_not_whole_or_none_is_one_sentence(adapters, tmp_path):
+    lacking, other = (Path(shutil.copytree(adapters / "image_encoder", tmp_path / name)) for name in ("lacking", "other"))
+    changed(lacking / "model.safetensors", "less", lambda t: {k: v for k, v in t.items() if k != "visual_projection.weight"}).rename(lacking / "model.safetensors")
+    with pytest.raises(ModelError, match=r"image encoder .* lacks 1 tensors, such as visual_projection.weight"):
+        AnimateDiffModel("a", replace(alike(adapters), image_encoder=str(lacking)), LIKE)
+    change(other / "config.json", architectures=["CLIPTextModel"])
+    with pytest.raises(ModelError, match=r"image encoder .* is none: a folder of transformers' CLIPVisionModelWithProjection"):
+        AnimateDiffModel("a", replace(alike(adapters), image_encoder=str(other)), LIKE)
 
 
 def test_a_workflow_with_an_ip_adapter_is_checked_by_plan_and_its_files_are_in_its_digest(tmp_path, here, adapters):

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import ray
 from ray.cluster_utils import Cluster
 from safetensors.torch import load_file, save_file
 
-from actors.values import ModelFiles
+from actors.values import FILES, ModelFiles
 from benchmarks.original_layout import single_file
 from pipeline.doctor.model_files import Checked, look, sentences
 from pipeline.story.workflow import WORKFLOWS, read_workflow
@@ -224,3 +224,7 @@ def test_a_user_without_a_home_is_checked_too(here, tmp_path, monkeypatch):
 def test_a_cluster_that_nobody_answers_for_is_one_sentence(here, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     refused(here("models", "check", "sd15_keyframe_demo"), "RAY_ADDRESS 127.0.0.1:1")
+
+
+def test_every_field_that_names_a_file_is_among_those_that_are_checked():
+    assert {f.name for f in fields(ModelFiles)} - {"dtype", "vae_dtype", "loras", "embeddings"} == set(FILES)
