@@ -486,9 +486,11 @@ def test_weights_in_fp8_without_scales_are_read_as_they_are_and_odd_scales_are_t
     found = load_ltx_parts(tmp_path / "one.safetensors", FOLDER, torch.float32)["transformer"].state_dict()
     key = next(key for key in tensors if key.endswith(LINEAR))
     assert torch.equal(found[key.removeprefix("model.diffusion_model.")], tensors[key].float())
-    save_file(tensors | {f"{key}_scale": torch.ones(5)}, tmp_path / "one.safetensors")
-    with pytest.raises(ModelError, match=r"_scale holds 5 scales for \d+ rows"):
-        load_ltx_parts(tmp_path / "one.safetensors", FOLDER, torch.float32)
+    rows = len(tensors[key])
+    for odd, told in ((torch.ones(5), "5"), (torch.ones(1, rows), f"1x{rows}"), (torch.ones(rows, 2), f"{rows}x2")):
+        save_file(tensors | {f"{key}_scale": odd}, tmp_path / "one.safetensors")
+        with pytest.raises(ModelError, match=rf"_scale holds {told} scales where one, or one for each of {rows} rows is wanted"):
+            load_ltx_parts(tmp_path / "one.safetensors", FOLDER, torch.float32)
 
 
 def in_gguf(file: Path) -> Path:
