@@ -41,6 +41,8 @@ def identify_folder(folder: Path, elsewhere: tuple[str, ...] = ()) -> Found:
 
 def _pipeline(folder: Path, elsewhere: tuple[str, ...]) -> Found:
     index = read_json(folder / "model_index.json")
+    if index.get("_class_name") == "LTXLatentUpsamplePipeline":
+        return _upsampler(folder.name, [fault for _, _, fault in [_weights(folder / "latent_upsampler")] if fault])
     wanted = parts_of(index)
     found = [_weights(folder / name) for name in wanted if name not in ("scheduler", "tokenizer", "tokenizer_2", *elsewhere)]
     faults = [fault for _, _, fault in found if fault]
@@ -67,6 +69,10 @@ def _pipeline(folder: Path, elsewhere: tuple[str, ...]) -> Found:
     return Found("checkpoint", architecture, tuple(wanted), tuple(dict.fromkeys(notes)), tuple(faults), (), family, use)
 
 
+def _upsampler(name: str, faults: list[str]) -> Found:
+    return Found("latent upsampler", LTX, (), (), tuple(faults), (), "ltx_video", f"upsampler: {name}" if not faults else "")
+
+
 def _config(folder: Path, part: str | None) -> dict[str, Any]:
     return read_config(str(folder), part) if part and (folder / part / "config.json").is_file() else {}
 
@@ -82,6 +88,8 @@ def _component(folder: Path) -> Found:
         return Found(
             "motion module", f"AnimateDiff for {SD}", (), (f"makes up to {longest} frames", note), tuple(faults), (), "animatediff", use
         )
+    if name == "LTXLatentUpsamplerModel":
+        return _upsampler(folder.name, faults)
     return Found(name, _architecture(config), (), (note,) if note else (), (*faults, "a part of a checkpoint, and no whole one"))
 
 

@@ -243,7 +243,7 @@ def _vae(header: Header) -> Found | None:
 def _upscaler(header: Header) -> Found | None:
     t = header.tensors
     if _any(t, "initial_conv.weight") and _any(t, "upsampler."):
-        return Found("latent upscaler", LTX, faults=("Tower has no stage for it",))
+        return Found("latent upsampler", LTX, faults=("Tower reads latent upsamplers as diffusers folders",))
     if "conv_first.weight" in t or _any(t, ".rdb1.") or _any(t, ".RDB1."):
         return Found("upscaler", "ESRGAN", faults=("Tower has no stage for it",))
     return None

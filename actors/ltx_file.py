@@ -101,10 +101,12 @@ def _read(tensors: Any, key: str, header: Header, dtype: torch.dtype) -> torch.T
     if not scales:
         return value.to(dtype)
     scale = tensors.get_tensor(scales[0]).float()
-    rows = scale.reshape(-1, *[1] * (value.ndim - 1)) if scale.numel() > 1 else scale.reshape(())
-    if scale.numel() not in (1, value.shape[0]):
-        raise ModelError(f"{header.path}: {scales[0]} holds {scale.numel()} scales for {value.shape[0]} rows")
-    return (value.float() * rows).to(dtype)
+    if scale.numel() > 1:
+        if scale.numel() != value.shape[0] or scale.shape[0] != value.shape[0]:
+            told = "x".join(map(str, scale.shape))
+            raise ModelError(f"{header.path}: {scales[0]} holds {told} scales where one, or one for each of {len(value)} rows is wanted")
+        scale = scale.reshape(-1, *[1] * (value.ndim - 1))
+    return (value.float() * scale).reshape(value.shape).to(dtype)
 
 
 def _scale_key(key: str, end: str) -> str:

@@ -305,6 +305,8 @@ def test_both_passes_visit_their_levels_as_they_are(tmp_path):
 def test_a_workflow_of_two_passes_is_checked_by_plan_and_its_upsampler_is_digested(tmp_path, here):
     models = tmp_path / "models"
     upsampler(models / "up")
+    done = here("models", "inspect", models / "up")
+    assert done.code == 0 and "latent upsampler, LTX-Video" in done.out and "use:     upsampler: up" in done.out
     lines = {"upsampler": "upsampler: up", "second_timesteps": "second_timesteps: [900, 600, 300, 0]", "width": "width: 128"}
     assert here("workflows", "register", ltx_workflow(tmp_path, **lines)).code == 0
     assert here("plan", "episode.yaml").code == 0
@@ -486,9 +488,11 @@ def test_weights_in_fp8_without_scales_are_read_as_they_are_and_odd_scales_are_t
     found = load_ltx_parts(tmp_path / "one.safetensors", FOLDER, torch.float32)["transformer"].state_dict()
     key = next(key for key in tensors if key.endswith(LINEAR))
     assert torch.equal(found[key.removeprefix("model.diffusion_model.")], tensors[key].float())
-    save_file(tensors | {f"{key}_scale": torch.ones(5)}, tmp_path / "one.safetensors")
-    with pytest.raises(ModelError, match=r"_scale holds 5 scales for \d+ rows"):
-        load_ltx_parts(tmp_path / "one.safetensors", FOLDER, torch.float32)
+    rows = len(tensors[key])
+    for odd, told in ((torch.ones(5), "5"), (torch.ones(1, rows), f"1x{rows}"), (torch.ones(rows, 2), f"{rows}x2")):
+        save_file(tensors | {f"{key}_scale": odd}, tmp_path / "one.safetensors")
+        with pytest.raises(ModelError, match=rf"_scale holds {told} scales where one, or one for each of {rows} rows is wanted"):
+            load_ltx_parts(tmp_path / "one.safetensors", FOLDER, torch.float32)
 
 
 def in_gguf(file: Path) -> Path:
@@ -528,6 +532,8 @@ def test_a_gguf_file_is_planned_for_ltx_and_for_no_other_family(tmp_path, here):
     ltx_base(FOLDER, models / "base", vae=True)
     flow = ltx_workflow(tmp_path, checkpoint="checkpoint: one.gguf\nbase: base")
     assert here("workflows", "register", flow).code == 0 and here("plan", "episode.yaml").code == 0
+    done = here("models", "import", models / "one.gguf", "--as", "smaller")
+    assert done.code == 0 and "checkpoint: one.gguf\nbase: base\n" in (tmp_path / "smaller.yaml").read_text(), done.err
     stills = (WORKFLOWS / "sd15_keyframe_demo.yaml").read_text().replace("demo:stable-diffusion", "one.gguf\nbase: demo:stable-diffusion")
     (tmp_path / "stills.yaml").write_text(stills)
     refused(here("workflows", "register", tmp_path / "stills.yaml"), "family stable_diffusion loads diffusers folders, and files that end in .safetensors")

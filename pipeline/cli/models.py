@@ -49,7 +49,7 @@ def inspect(files: Files, as_json: AsJson = False) -> None:
 
 @models_app.command("import")
 def import_one(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="a checkpoint in TOWER_MODELS_DIR: a folder, or one .safetensors file")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="a checkpoint in TOWER_MODELS_DIR: a folder, .safetensors or .gguf")],
     name: Annotated[str, typer.Option("--as", metavar="NAME", help="the workflow's name")],
     base: Annotated[str, typer.Option(metavar="FOLDER", help="for one file: a diffusers folder of the same architecture")] = "",
 ) -> None:
