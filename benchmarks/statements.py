@@ -27,7 +27,7 @@ class NotIn(Operator):
     """Turns `x in y` into `x not in y`."""
 
     def mutation_positions(self, node: Any) -> Any:
-        if isinstance(node, Keyword) and node.value == "in" and node.parent.type == "comparison":
+        if isinstance(node, Keyword) and node.value == "in" and node.parent is not None and node.parent.type == "comparison":
             yield node.start_pos, node.end_pos
 
     def mutate(self, node: Any, index: int) -> Any:

@@ -150,6 +150,11 @@ def test_a_clip_of_another_keyframe_does_not_count_and_says_so(desk):
     assert plan.shots[0].why == "its keyframe changed"
 
 
+def test_a_clip_without_a_keyframe_counts_for_nothing(desk):
+    desk.take("SH0010", "clip")
+    assert desk.why()["SH0010"] == [("keyframe", "new")]
+
+
 def test_what_changed_is_told_of_the_stage_that_it_touches(desk):
     desk.render()
     desk.edit("action: walking right", "action: walking left")
