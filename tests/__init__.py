@@ -9,6 +9,7 @@
 | test_damage.py | each part of a catalog x each kind of damage: told, mended or said to be lost; the next render goes on |
 | test_catalog.py | rows and media, whole or not at all, from many writers |
 | test_choose.py | which work a device does next |
+| test_commit.py | what a commit leaves in a table's folder, and what is done where its writer was killed |
 | test_controls.py | pause and resume, priorities, cluster profiles |
 | test_deploy.py | deployment files say what Ray and KubeRay understand, and open nothing to strangers |
 | test_docs.py | documents: commands parse, paths exist, settings and packages are all listed |
@@ -35,6 +36,7 @@
 | test_nodes.py | machines that come, leave, differ and fall silent |
 | test_past.py | what a plan makes of earlier takes, which are told and not rendered |
 | test_paths.py | names are names: no URLs, no markup, no protocols; what no longer belongs is removed |
+| test_place.py | a file of a catalog is whole or not there, in a folder and in a bucket |
 | test_plan.py | what is stale and why; a render does exactly that |
 | test_pool.py | devices without models: order, batches, deaths |
 | test_progress.py | what a person sees on a terminal and in a log |

@@ -150,6 +150,12 @@ def test_a_clip_of_another_keyframe_does_not_count_and_says_so(desk):
     assert plan.shots[0].why == "its keyframe changed"
 
 
+def test_a_changed_clip_says_nothing_of_its_keyframe_that_stayed(desk):
+    desk.render("SH0020")
+    desk.edit("clip_workflow: animatediff_16_demo}", "clip_workflow: ltx_video_2b_demo}")
+    assert desk.why()["SH0020"] == [("clip", "workflow_changed")]
+
+
 def test_a_clip_without_a_keyframe_counts_for_nothing(desk):
     desk.take("SH0010", "clip")
     assert desk.why()["SH0010"] == [("keyframe", "new")]
