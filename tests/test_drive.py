@@ -6,6 +6,7 @@ import asyncio
 import gc
 import io
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -159,7 +160,8 @@ def verdicts(tmp_path_factory) -> dict[str, Any]:
 
 
 @pytest.fixture
-def desk(tmp_path, verdicts) -> Desk:
+def desk(tmp_path, seeded, verdicts) -> Desk:
+    shutil.copytree(seeded, tmp_path / "catalog")
     settings = load_settings().model_copy(update={"catalog_uri": str(tmp_path / "catalog"), "models_dir": tmp_path / "models"})
     return Desk(tmp_path, settings, verdicts)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -92,7 +93,8 @@ def verdicts(tmp_path_factory) -> dict[str, Any]:
 
 
 @pytest.fixture
-def desk(tmp_path, verdicts) -> Desk:
+def desk(tmp_path, seeded, verdicts) -> Desk:
+    shutil.copytree(seeded, tmp_path / "catalog")
     settings = load_settings().model_copy(update={"catalog_uri": str(tmp_path / "catalog"), "models_dir": tmp_path / "models"})
     return Desk(tmp_path, settings, verdicts)
 

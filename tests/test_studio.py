@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -111,7 +112,8 @@ class Set:
 
 
 @pytest.fixture
-def stage(tmp_path) -> Set:
+def stage(tmp_path, seeded) -> Set:
+    shutil.copytree(seeded, tmp_path / "catalog")
     return Set(tmp_path)
 
 
