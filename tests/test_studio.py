@@ -20,20 +20,20 @@ from cluster.choose import Learned
 from cluster.specs import DeviceLost, ModelBroken, ModelSpec, RequestFailed, Stopped, Stored
 from gates.image import keyframe_hash
 from gates.still import read_still
-from pipeline.plan.plan import ShotPlan, make_plan
+from pipeline.plan.plan import ShotPlan
 from pipeline.plan.resolve import StagePlan, inputs_from, parameters_json
 from pipeline.registry.open_catalog import open_catalog
 from pipeline.render.needs import ModelNeeds
 from pipeline.render.studio import PRIORITY, Studio
 from pipeline.render.take import Start, Take
 from pipeline.story.cluster_profile import ClusterProfile
-from pipeline.story.episode import load_episode
 from pipeline.story.errors import StorageError
 from pipeline.story.fingerprint import seed_for
 from pipeline.story.settings import load_settings
 
 from .conftest import EPISODE
 from .planted import ANOTHER, GOOD, png
+from .test_past import shots_of
 
 
 class Here:
@@ -97,7 +97,7 @@ class Set:
         self.catalog: Catalog = open_catalog(self.settings)
 
     def shot(self, n: int = 0) -> ShotPlan:
-        return make_plan(load_episode(self.file), self.file, self.settings, self.catalog).shots[n]
+        return shots_of(self.file, self.settings, self.catalog)[n]
 
     def act(self, scene: Callable[[Studio], Awaitable[Any]]) -> Any:
         async def play() -> Any:
