@@ -8,7 +8,7 @@ import io
 import os
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -28,6 +28,7 @@ from pipeline.render.context import Context
 from pipeline.render.drive import LIVE_IN_TURNS, LIVE_PER_DEVICE, WARM_GATES, drive, live_limit, studio_for, warm_gates
 from pipeline.render.needs import ModelNeeds
 from pipeline.render.run_log import RunLog
+from pipeline.render.shot import ShotOutcome
 from pipeline.render.studio import Studio
 from pipeline.render.watcher import Watcher
 from pipeline.story.cluster_profile import ClusterProfile
@@ -38,6 +39,8 @@ from .planted import ANIME, GOOD, good, judged, png
 from .test_models import lora as lora_file
 from .test_past import Desk
 from .test_shot import Script, past, plan
+
+PATIENCE = 10  # seconds, after which what should have happened never will
 
 
 class Counted(Watcher):
@@ -84,8 +87,12 @@ def shots(n: int) -> list[ShotPlan]:
     return [replace(one, shot=one.shot.model_copy(update={"id": f"SH{i:04d}"})) for i in range(n)]
 
 
+def driven(floor: Floor, plans: Iterable[ShotPlan], limit: Any) -> list[ShotOutcome]:
+    return asyncio.run(asyncio.wait_for(drive(plans, floor, limit), PATIENCE))  # type: ignore[arg-type]
+
+
 def play(floor: Floor, n: int, limit: Any) -> list[str]:
-    return [one.shot for one in asyncio.run(drive(shots(n), floor, limit))]  # type: ignore[arg-type]
+    return [one.shot for one in driven(floor, shots(n), limit)]
 
 
 @pytest.mark.parametrize("most", [1, 3])
@@ -99,7 +106,7 @@ def test_so_many_shots_live_at_once_and_they_begin_in_order(most):
 def test_each_shot_is_told_with_its_own_outcome():
     floor = Floor()
     floor.spoilt = {"SH0001"}
-    ended = asyncio.run(drive(shots(3), floor, lambda: 1))  # type: ignore[arg-type]
+    ended = driven(floor, shots(3), lambda: 1)
     assert [one.outcome for one in ended] == floor.watcher.ended == ["accepted", "exhausted", "accepted"]
 
 
@@ -117,7 +124,7 @@ def test_a_pool_that_stops_begins_no_shot_and_those_it_drops_have_no_outcome():
         return 2
 
     waiting = iter(shots(6))
-    assert [one.shot for one in asyncio.run(drive(waiting, floor, limit))] == ["SH0000"]  # type: ignore[arg-type]
+    assert [one.shot for one in driven(floor, waiting, limit)] == ["SH0000"]
     assert [one.shot.id for one in waiting] == ["SH0003", "SH0004", "SH0005"], "nobody looks at the shots behind"
     assert floor.begun == ["SH0000", "SH0001"] and floor.watcher.ended == ["accepted"]
 
@@ -233,12 +240,13 @@ def test_accepted_keyframes_of_earlier_runs_are_known(desk):
 
 
 def test_what_runs_beside_a_render_ends_with_it(desk, monkeypatch):
+    seconds = module.LOOK_SECONDS
     monkeypatch.setattr(module, "BEAT_SECONDS", 0)
     monkeypatch.setattr(module, "LOOK_SECONDS", 0)
     looked: list[Any] = []
 
     async def story() -> None:
-        async with Writer(desk.catalog) as writer:
+        async with asyncio.timeout(PATIENCE), Writer(desk.catalog) as writer:
             log = RunLog(desk.catalog, desk.plan(), False, {})
             watcher = SimpleNamespace(pool=looked.append)
             with module._beside(module._beat(writer, log), module._look(SimpleNamespace(stats=lambda: "stats"), watcher)):  # type: ignore[arg-type]
@@ -249,6 +257,7 @@ def test_what_runs_beside_a_render_ends_with_it(desk, monkeypatch):
 
     asyncio.run(story())
     assert {row["event"] for row in desk.catalog.rows("runs")} == {"alive"} and set(looked) == {"stats"}
+    assert 0 < seconds < 5, "metrics disappear that are not told again"
 
 
 def test_the_first_interrupt_lets_takes_end_and_the_second_does_not():
@@ -330,7 +339,8 @@ def run(desk, monkeypatch) -> Callable[..., Any]:
         async def story() -> None:
             log = RunLog(desk.catalog, plan, False, {})
             here = Context(desk.settings, desk.catalog, Console(file=printed))
-            async with studio_for(plan, here, log, rack, ModelNeeds(ClusterProfile(name="p"))) as studio:  # type: ignore[arg-type]
+            needs = ModelNeeds(ClusterProfile(name="p"))
+            async with asyncio.timeout(PATIENCE), studio_for(plan, here, log, rack, needs) as studio:  # type: ignore[arg-type]
                 await scene(studio, log)
             await asyncio.sleep(0)
             assert not rack.open and asyncio.all_tasks() == {asyncio.current_task()}
