@@ -101,7 +101,7 @@ class Set:
 
     def act(self, scene: Callable[[Studio], Awaitable[Any]]) -> Any:
         async def play() -> Any:
-            async with Writer(self.catalog) as writer:
+            async with asyncio.timeout(20), Writer(self.catalog) as writer:  # what has not happened then never will
                 needs = ModelNeeds(ClusterProfile(name="none"))
                 return await scene(Studio("run-1", self.pool, self.catalog, writer, needs))  # type: ignore[arg-type]
 
