@@ -129,8 +129,9 @@ def test_a_pool_that_stops_begins_no_shot_and_those_it_drops_have_no_outcome():
     assert floor.begun == ["SH0000", "SH0001"] and floor.watcher.ended == ["accepted"]
 
 
-def test_the_first_error_ends_all_and_is_the_one_that_is_told():
-    floor = Floor(None, OSError("first"), OSError("second"))
+@pytest.mark.parametrize("before", [[], [None]], ids=["together with another", "before another"])
+def test_the_first_error_ends_all_and_is_the_one_that_is_told(before):
+    floor = Floor(*before, OSError("first"), OSError("second"))
     with pytest.raises(OSError, match="first"):
         play(floor, 6, lambda: 2)
     assert floor.alive == 0 and gc.get_freeze_count() == 0
