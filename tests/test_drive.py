@@ -261,6 +261,18 @@ def test_what_runs_beside_a_render_ends_with_it(desk, monkeypatch):
     assert 0 < seconds < 5, "metrics disappear that are not told again"
 
 
+def test_a_heart_does_not_beat_before_its_time(desk, monkeypatch):
+    monkeypatch.setattr(module, "BEAT_SECONDS", 3600)
+
+    async def story() -> None:
+        async with Writer(desk.catalog) as writer:
+            with module._beside(module._beat(writer, RunLog(desk.catalog, desk.plan(), False, {}))):
+                await asyncio.sleep(0.01)
+
+    asyncio.run(story())
+    assert desk.catalog.rows("runs") == []
+
+
 def test_the_first_interrupt_lets_takes_end_and_the_second_does_not():
     said, stopped = [], []
     pool = SimpleNamespace(stats=lambda: SimpleNamespace(busy=3), stop=lambda: stopped.append(1))
