@@ -49,7 +49,9 @@ def _forget(changing: str) -> None:
     stale = {changing, *grimp.build_graph(*ROOMS, cache_dir=None).find_downstream_modules(changing)}
     for name in list(sys.modules):
         if name in stale or name.split(".")[0] == "tests":
-            del sys.modules[name]
+            module, (package, _, last) = sys.modules.pop(name), name.rpartition(".")
+            if vars(sys.modules.get(package, object)).get(last) is module:
+                delattr(sys.modules[package], last)  # where `from package import last` would find it
 
 
 def _run(asked: list[str], most: float) -> dict[str, float | int | None]:

@@ -17,7 +17,6 @@ import pyarrow.fs as pafs
 # The engine of the tables (delta-rs) makes URLs of paths, and takes some of them apart twice: it would open `season 1` for `season%201`.
 # No way of escaping prevents that, and it follows links to the true folder, so a catalog under such a path is refused before it is made.
 UNFIT = re.compile(r"%[0-9A-Fa-f]{2}|[\[\]^|\\]|[\x00-\x1f\x7f]")
-CHUNK = 2**20  # bytes that are read at once
 PART = ".part-"  # begins the name of a file that is not whole yet
 IN_URLS = "/!$&'()*+,;=:@-._~"  # what a URL's path holds as it is
 
@@ -114,11 +113,8 @@ class Place:
 
     def digest(self, path: str) -> str:
         """SHA-256 of a file's bytes, in hexadecimal."""
-        digest = hashlib.sha256()
         with self.files.open_input_stream(path) as file:
-            while data := file.read(CHUNK):
-                digest.update(data)
-        return digest.hexdigest()
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def set_aside(self, path: str) -> None:
         """Move a damaged file to `damaged/`, so that it counts as missing. A file that is missing already stays missing."""

@@ -12,6 +12,7 @@
 | test_certificates.py | every tensor has its place, and a take says what was loaded; no network is asked |
 | test_check.py | what workflows load is whole, fits and is the same on every node, or is told before anything renders |
 | test_choose.py | which work a device does next |
+| test_commit.py | what a commit leaves in a table's folder, and what is done where its writer was killed |
 | test_controls.py | pause and resume, priorities, cluster profiles |
 | test_deploy.py | deployment files say what Ray and KubeRay understand, and open nothing to strangers |
 | test_docs.py | documents: commands parse, paths exist, settings and packages are all listed |
@@ -22,6 +23,7 @@
 | test_evidence.py | evidence in numbers, and the decisions that cite it |
 | test_faults.py | the whole path killed, interrupted, misled |
 | test_figures.py | a figure in a page stands beside the command that measured it, or is the code's |
+| test_forks.py | `make mutants` asks the changed module, and not an older one |
 | test_fuzz.py | no episode file, whatever is in it, gives a traceback |
 | test_gate_files.py | `tower gate` on hostile and odd files |
 | test_gate_tasks.py | what a gate's task stores and answers, without Ray |
@@ -40,6 +42,7 @@
 | test_nodes.py | machines that come, leave, differ and fall silent |
 | test_past.py | what a plan makes of earlier takes, which are told and not rendered |
 | test_paths.py | names are names: no URLs, no markup, no protocols; what no longer belongs is removed |
+| test_place.py | a file of a catalog is whole or not there, in a folder and in a bucket |
 | test_plan.py | what is stale and why; a render does exactly that |
 | test_pool.py | devices without models: order, batches, deaths |
 | test_progress.py | what a person sees on a terminal and in a log |

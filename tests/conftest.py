@@ -67,6 +67,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.models)
 
 
+@pytest.fixture(scope="session")
+def seeded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new catalog with the project's workflows and evidence. Copying it is quicker than making one for each test."""
+    from pipeline.registry.open_catalog import open_catalog
+    from pipeline.story.settings import load_settings
+
+    folder = tmp_path_factory.mktemp("seeded") / "catalog"
+    open_catalog(load_settings().model_copy(update={"catalog_uri": str(folder)}))
+    return folder
+
+
 @dataclass(frozen=True)
 class Done:
     code: int

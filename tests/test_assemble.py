@@ -16,6 +16,7 @@ import pytest
 from catalog.media import MediaDamaged, MediaStore
 from catalog.place import Place
 from gates.decode import read_video
+from pipeline.post import assemble as module
 from pipeline.post.assemble import LONGEST_SECONDS, _prove, _source_frame, assemble, link_takes, timeline
 from pipeline.render.video_file import write_clip
 from pipeline.story.episode import Episode
@@ -174,10 +175,34 @@ def test_an_episode_appears_whole_or_not_at_all(tmp_path):
     assert (tmp_path / "out" / "episode.mp4").read_bytes() == b"the one before"
 
 
-def test_a_file_that_cannot_be_written_is_one_sentence(tmp_path):
-    store = MediaStore(Place.of(tmp_path))
-    with pytest.raises((StorageError, OSError)):
-        assemble(episode({"frames": 4}), {"SH0010": clip(store, tmp_path, 20, 8, 24)}, store, None, tmp_path / "nowhere" / "episode.mp4")
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (OSError("an odd disk"), "an odd disk"),
+        (av.error.ExternalError(1, "the encoder gave up"), "the encoder gave up"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_one_sentence(tmp_path, monkeypatch, error, words):
+    store, out = MediaStore(Place.of(tmp_path)), tmp_path / "nowhere" / "episode.mp4"
+    story, clips = episode({"frames": 4}), {"SH0010": clip(store, tmp_path, 20, 8, 24)}
+    with pytest.raises(StorageError, match=f"^{out} cannot be written: No such file or directory$"):
+        assemble(story, clips, store, None, out)
+
+    def fails(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(module.VideoFile, "write", fails)
+    with pytest.raises(StorageError, match=f"^{tmp_path}/episode.mp4 cannot be written: {words}$"):
+        assemble(story, clips, store, None, tmp_path / "episode.mp4")
+
+
+def test_a_movie_that_lacks_a_frame_is_never_put_in_its_place(tmp_path, monkeypatch):
+    (tmp_path / "episode.mp4").write_bytes(b"the one before")
+    monkeypatch.setattr(module, "timeline", lambda *_: [np.zeros((64, 64, 3), np.uint8)] * 3)
+    with pytest.raises(StorageError, match="has 3 frames of 64x64 at 24 fps; 4 of"):
+        assemble(episode({"frames": 4}), {}, MediaStore(Place.of(tmp_path)), None, tmp_path / "episode.mp4")
+    assert [p.name for p in tmp_path.iterdir()] == ["episode.mp4"] and (tmp_path / "episode.mp4").read_bytes() == b"the one before"
 
 
 def test_what_killed_assemblies_left_is_removed_when_it_is_a_day_old(tmp_path):
@@ -186,9 +211,12 @@ def test_what_killed_assemblies_left_is_removed_when_it_is_a_day_old(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "episode.mp4").touch()
         os.utime(tmp_path / name, (time.time() - age,) * 2)
+    (tmp_path / ".part-mine").touch()
+    os.utime(tmp_path / ".part-mine", (1, 1))
     assemble(episode({"frames": 4}), {"SH0010": clip(store, tmp_path, 20, 8, 24)}, store, None, tmp_path / "episode.mp4")
     assert {p.name for p in tmp_path.iterdir() if p.is_dir()} == {".part-young", "kept", "media"}
-    assert 12 * 3600 <= LONGEST_SECONDS <= 48 * 3600
+    assert (tmp_path / ".part-mine").exists(), "that is a file, and no assembly leaves one"
+    assert LONGEST_SECONDS == 86_400
 
 
 @pytest.mark.parametrize("meant", [{"frames": 5}, {"frames": 3}, {"width": 96}, {"height": 96}, {"fps": 25}])
@@ -212,8 +240,9 @@ def test_accepted_media_lie_in_files_named_by_their_shots(tmp_path):
     both = {"keyframe": take(b"still", ".png"), "clip": take(b"clip", ".mp4")}
     link_takes(folder, {"SH0010": both, "SH0020": both}, store)
     link_takes(folder, {"SH0010": {"keyframe": take(b"other", ".png")}}, store)
+    link_takes(folder, {"SH0010": {"keyframe": take(b"other", ".png")}, "SH0030": {"clip": both["clip"]}}, store)
     there = {p.name: p.read_bytes() for p in folder.iterdir()}
-    assert there == {"SH0010.png": b"other", "SH0020.png": b"still", "SH0020.mp4": b"clip"}
+    assert there == {"SH0010.png": b"other", "SH0020.png": b"still", "SH0020.mp4": b"clip", "SH0030.mp4": b"clip"}
     (store.place.folder / both["clip"]["media_path"]).write_bytes(b"damaged")
     with pytest.raises(MediaDamaged):
         link_takes(folder, {"SH0020": both}, store)

@@ -364,8 +364,12 @@ def mutants_faults(text: str) -> Iterator[str]:
     """What the table of `make mutants` names and is not there: modules, tests, and lines whose change no test can notice."""
     table = yaml.safe_load(text)
     for module, tests in table["modules"].items():
-        files = [module, *(word.split("::")[0] for word in tests.split() if word.startswith("tests/"))]
-        yield from (f"{module}: {file} does not exist" for file in files if not (PROJECT / file).is_file())
+        for word in (module, *(word for word in tests.split() if word.startswith("tests/"))):
+            file, _, test = word.partition("::")
+            if not (PROJECT / file).is_file():
+                yield f"{module}: {file} does not exist"
+            elif test and f"def {test}(" not in (PROJECT / file).read_text():
+                yield f"{module}: {file} has no {test}"
     for one in table["equivalent"]:
         source = " ".join(line.strip() for line in (PROJECT / one["module"]).read_text().splitlines())
         if one["before"] not in source:
@@ -445,6 +449,7 @@ def test_right_paths_are_let_through() -> None:
         (message_faults, "| `no device began within 120 s` | x |", "no code says 'no device began within': no device began within 120 s"),
         (mutants_faults, "{modules: {gates/rule.py: tests/test_rules.py}, equivalent: []}", "gates/rule.py: gates/rule.py does not exist"),
         (mutants_faults, "{modules: {gates/rules.py: tests/test_rule.py}, equivalent: []}", "gates/rules.py: tests/test_rule.py does not exist"),
+        (mutants_faults, "{modules: {gates/rules.py: 'tests/test_rules.py::test_x'}, equivalent: []}", "gates/rules.py: tests/test_rules.py has no test_x"),
         (mutants_faults, "{modules: {}, equivalent: [{module: gates/rules.py, before: x = 2}]}", "gates/rules.py has no line x = 2"),
         (missing_tests, "test_nothing.py", "test_docs.py is not told of"),
         (missing_tests, "test_nothing.py", "test_nothing.py does not exist"),

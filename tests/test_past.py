@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,12 @@ import pytest
 
 from catalog.store import Catalog
 from gates.image import judge_image
-from pipeline.plan.history import Past, past_takes, rows_of
+from pipeline.plan.history import REPEATED, Past, past_takes, rows_of
 from pipeline.plan.plan import Plan, ShotPlan, accepted_take, as_rows, make_plan, select
+from pipeline.plan.resolve import Resolver
 from pipeline.plan.verdicts import Verdicts, judge_again, verdict_columns
 from pipeline.registry.open_catalog import open_catalog
+from pipeline.registry.workflows import Registry
 from pipeline.render.studio import _row
 from pipeline.render.take import Start
 from pipeline.story.episode import load_episode
@@ -24,9 +28,17 @@ from pipeline.story.settings import Settings, load_settings
 
 from .conftest import EPISODE
 from .planted import ANIME, GOOD, good, judged, png
+from .test_models import lora
 
 SHOTS = ["SH0010", "SH0020", "SH0030"]
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def shots_of(file: Path, settings: Settings, catalog: Catalog) -> list[ShotPlan]:
+    """An episode's shots as its file has them now, whatever became of them: quicker than a plan."""
+    episode = load_episode(file)
+    resolver = Resolver(episode, file, settings, Registry(catalog, settings))
+    return [ShotPlan(episode.id, sequence, shot, resolver.stages(sequence, shot), {}) for sequence, shot in episode.shots]
 
 
 class Desk:
@@ -47,7 +59,7 @@ class Desk:
 
     def take(self, shot: str, stage: str, attempt: int = 1, variation: int = 0, start: Start | None = None, **more: Any) -> Start:
         """Record a take of a stage as it is planned now."""
-        (planned,) = [s for s in self.plan().shots if s.shot.id == shot]
+        (planned,) = [s for s in shots_of(self.file, self.settings, self.catalog) if s.shot.id == shot]
         start, row = self.told(planned, stage, attempt, variation, start, **more)
         self.catalog.append("takes", [row])
         return start
@@ -66,7 +78,7 @@ class Desk:
     def render(self, *shots: str) -> None:
         """All stages of these shots, accepted at once."""
         rows = []
-        for planned in self.plan().shots:
+        for planned in shots_of(self.file, self.settings, self.catalog):
             if planned.shot.id in (shots or SHOTS):
                 start, keyframe = self.told(planned, "keyframe", 1, 0, None)
                 rows += [keyframe, self.told(planned, "clip", 1, 0, start)[1]]
@@ -90,7 +102,8 @@ def verdicts(tmp_path_factory) -> dict[str, Any]:
 
 
 @pytest.fixture
-def desk(tmp_path, verdicts) -> Desk:
+def desk(tmp_path, seeded, verdicts) -> Desk:
+    shutil.copytree(seeded, tmp_path / "catalog")
     settings = load_settings().model_copy(update={"catalog_uri": str(tmp_path / "catalog"), "models_dir": tmp_path / "models"})
     return Desk(tmp_path, settings, verdicts)
 
@@ -148,12 +161,42 @@ def test_a_clip_of_another_keyframe_does_not_count_and_says_so(desk):
     assert plan.shots[0].why == "its keyframe changed"
 
 
+def test_a_changed_clip_says_nothing_of_its_keyframe_that_stayed(desk):
+    desk.render("SH0020")
+    desk.edit("clip_workflow: animatediff_16_demo}", "clip_workflow: ltx_video_2b_demo}")
+    assert desk.why()["SH0020"] == [("clip", "workflow_changed")]
+
+
+def test_a_clip_without_a_keyframe_counts_for_nothing(desk):
+    desk.take("SH0010", "clip")
+    assert desk.why()["SH0010"] == [("keyframe", "new")]
+
+
 def test_what_changed_is_told_of_the_stage_that_it_touches(desk):
     desk.render()
     desk.edit("action: walking right", "action: walking left")
     assert desk.why() == {"SH0010": [("keyframe", "prompt_changed")]}
     desk.edit("action: walking left", "action: walking right")
     assert desk.why() == {}
+
+
+def test_what_changed_is_told_of_the_latest_take(desk):
+    desk.take("SH0010", "keyframe")
+    desk.edit("action: walking right", "action: walking left")
+    desk.take("SH0010", "keyframe", 2)
+    desk.edit("action: walking left", "action: walking home")
+    assert desk.plan().shots[0].why == "prompt changed: -'left' +'home'"
+
+
+def test_what_rows_do_not_tell_is_told_to_be_the_weight_of_a_lora_where_there_is_one(desk, tmp_path):
+    desk.take("SH0010", "keyframe", inputs="others")
+    assert desk.plan().shots[0].why == "what the keyframe is made from changed"
+    (tmp_path / "models").mkdir()
+    lora(tmp_path / "models" / "hana.safetensors")
+    desk.edit("yellow coat}", "yellow coat, lora: {file: hana.safetensors, weight: 0.8}}")
+    desk.take("SH0020", "keyframe", inputs="others")
+    assert desk.plan().shots[1].why == "what the keyframe is made from changed, such as the weight of a LoRA"
+    assert "hana.safetensors" in (tmp_path / "catalog" / "model-digests.json").read_text(), "a large file is read once, not at every plan"
 
 
 def test_rejected_takes_and_errors_are_counted_in_the_reason(desk):
@@ -187,12 +230,35 @@ def test_a_persons_retake_holds_until_it_is_taken_back(desk):
     assert desk.why() == {}
 
 
+def test_a_retake_is_told_where_it_is_the_latest_word(desk):
+    desk.take("SH0010", "keyframe", 1, outcome="rejected")
+    desk.take("SH0010", "keyframe", 2)
+    desk.review("E90/SH0010/keyframe/v002", "retake")
+    assert desk.why()["SH0010"] == [("keyframe", "retake")]
+    desk.take("SH0010", "keyframe", 3, outcome="rejected")
+    assert desk.why()["SH0010"] == [("keyframe", "none_accepted")]
+
+
 def test_a_selection_is_of_shots_and_of_sequences_and_of_nothing_else(desk):
     plan = desk.plan()
     assert [s.shot.id for s in select(plan, ["SH0020", "S020"]).shots] == ["SH0020", "SH0030"]
     assert select(plan, []) is plan and select(plan, [""]) is plan
-    with pytest.raises(InputError, match=r"--only SH0099: .* it has S010, S020, SH0010, SH0020, SH0030"):
-        select(plan, ["SH0010", "SH0099"])
+    with pytest.raises(InputError, match=r"--only SH0098: .* it has S010, S020, SH0010, SH0020, SH0030$"):
+        select(plan, ["SH0010", "SH0099", "SH0098"])
+    many = [replace(s, shot=s.shot.model_copy(update={"id": f"SH{n:04d}"})) for s in plan.shots for n in range(50)]
+    with pytest.raises(InputError, match=r"it has S010, S020, SH0000, .*, SH0037$"):
+        select(replace(plan, shots=many), ["SH0099"])
+
+
+def test_a_row_of_a_plan_says_all_of_its_shot(desk):
+    desk.render("SH0010")
+    plan = desk.plan(fresh=True)
+    (row,) = as_rows(plan, plan.shots[:1])
+    assert row == {
+        "shot": "SH0010", "sequence": "S010", "state": "stale", "keyframe": "render", "clip": "render",
+        "why": [{"stage": "keyframe", "code": "fresh", "text": "fresh takes were asked for"}],
+        "gpu_minutes": 1.0, "workflows": [stage.ready.name for stage in plan.shots[0].stages],
+    }  # fmt: skip
 
 
 # --- judged again -------------------------------------------------------------------------------------------------------
@@ -254,6 +320,14 @@ def test_a_softer_profile_brings_a_rejected_take_back(desk, profiles):
     plan = desk.plan()
     assert plan.stale == [] and strict not in {j["profile"] for j in plan.judgements}
     assert "; rejected becomes accepted" in plan.shots[2].why
+
+
+def test_of_several_takes_that_a_profile_takes_back_the_latest_is_told(desk, profiles):
+    start = desk.take("SH0010", "keyframe")
+    desk.take("SH0010", "clip", 1, 0, start)
+    desk.take("SH0010", "clip", 2, 1, start)
+    profiles("reach", "  - {label: frozen, measure: reach, below: 250}")
+    assert len(desk.plan().judgements) == 3 and desk.why()["SH0010"] == [("clip", "profile_changed")]
 
 
 def test_only_what_a_shot_declares_now_is_judged_again(desk):
@@ -323,3 +397,14 @@ def test_rows_of_no_takes_are_none_and_others_are_by_id(desk):
     assert rows_of(desk.catalog, []) == {}
     found = rows_of(desk.catalog, ["E90/SH0010/clip/v001", "E90/SH0010/clip/v001", "E90/SH0020/keyframe/v001"], "take, shot")
     assert {take: row["shot"] for take, row in found.items()} == {"E90/SH0010/clip/v001": "SH0010", "E90/SH0020/keyframe/v001": "SH0020"}
+
+
+def test_takes_know_their_files_digest_and_their_time_and_share_what_they_say_alike(desk):
+    desk.render("SH0010")
+    at = BEGAN + timedelta(microseconds=7)
+    desk.take("SH0010", "keyframe", 2, 1, at=at, profile=None)
+    desk.take("SH0010", "keyframe", 3, 2)
+    older, newer, newest = desk.past("SH0010", "keyframe")
+    (row,) = rows_of(desk.catalog, [older.take], "take, media").values()
+    assert (older.take, older.media, older.committed, older.profile) == ("E90/SH0010/keyframe/v002", row["media"], at.timestamp(), None)
+    assert all(getattr(newer, name) is getattr(newest, name) for name in REPEATED), "200,000 takes would need the memory"

@@ -45,7 +45,7 @@ class Past(NamedTuple):
     @property
     def media(self) -> str:
         """SHA-256 of the media file, taken from the file's name; "" if the take has no file."""
-        return self.media_path.rsplit("/", 1)[-1].split(".", 1)[0]
+        return self.media_path.rpartition("/")[2].partition(".")[0]
 
     @property
     def committed(self) -> float:

@@ -136,11 +136,13 @@ def _shot_plan(
 ) -> ShotPlan:
     history: dict[str, Sequence[Past]] = {stage.stage: verdicts.now(past.get((shot.id, stage.stage), ())) for stage in stages}
     accepted: list[Past] = []
+    start: str | None = None  # digest of the media that the stage starts from
     for stage in () if fresh else stages:
-        take = accepted_take(catalog, history[stage.stage], inputs_from(stage, accepted[-1].media if accepted else None))
+        take = accepted_take(catalog, history[stage.stage], inputs_from(stage, start))
         if take is None:
             break
         accepted.append(take)
+        start = take.media
     return ShotPlan(episode, sequence, shot, stages, history, tuple(accepted), fresh=fresh)
 
 
@@ -156,16 +158,11 @@ def accepted_take(catalog: Catalog, takes: Sequence[Past], inputs: str) -> Past 
 def _explained(catalog: Catalog, shots: list[ShotPlan], verdicts: Verdicts) -> list[ShotPlan]:
     """The same shots with their reasons. Only the latest takes of stale shots are read again, to find what changed."""
     stale = [s for s in shots if s.stale]
-    rows = latest_of_others(catalog, [p.take for s in stale for takes in s.history.values() for p in takes[-1:]])
+    rows = latest_of_others(catalog, [takes[-1].take for s in stale for takes in s.history.values() if takes])
     explained = []
     for shot in shots:
-        if not shot.stale and not verdicts.changed:
-            explained.append(shot)
-        elif not shot.stale:
-            again = [r for take in shot.accepted for r in verdicts.told(take)]
-            explained.append(replace(shot, reasons=tuple(again)) if again else shot)
-        else:
-            explained.append(replace(shot, reasons=tuple(_reasons(shot, rows, verdicts))))
+        reasons = _reasons(shot, rows, verdicts) if shot.stale else [r for take in shot.accepted for r in verdicts.told(take)]
+        explained.append(replace(shot, reasons=tuple(reasons)) if reasons else shot)
     return explained
 
 

@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -81,12 +82,10 @@ def shot_frames(episode: Episode, shot: Shot, clip: dict[str, Any], store: Media
     """Exactly `shot.frames` frames, uint8 RGB, at the episode's size and fps, with the shot's title."""
     frames, fps = clip_frames(clip, store)
     layer = title_layer(shot.title, episode.width, episode.height, font) if shot.title else None
-    last, scaled = -1, frames[0]
+    scaled = lru_cache(maxsize=1)(lambda source: fill(frames[source], episode.width, episode.height))  # one frame may be shown for long
     for n in range(shot.frames):
-        source = _source_frame(n, shot, len(frames), fps, episode.fps)
-        if source != last:
-            last, scaled = source, fill(frames[source], episode.width, episode.height)
-        yield scaled if layer is None else overlay(scaled, layer, title_opacity(n, shot.frames, episode.fps))
+        frame = scaled(_source_frame(n, shot, len(frames), fps, episode.fps))
+        yield frame if layer is None else overlay(frame, layer, title_opacity(n, shot.frames, episode.fps))
 
 
 def _source_frame(n: int, shot: Shot, have: int, fps: Fraction, episode_fps: Fraction) -> int:

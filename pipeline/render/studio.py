@@ -184,11 +184,8 @@ class Studio:
             while len(self.prompts) > REMEMBERED_PROMPTS:
                 self.prompts.popitem(last=False)
         self.prompts.move_to_end(key)
-        known = self.prompts[key]
-        if known.done() and not known.exception():
-            return known.result()
         try:
-            return await asyncio.shield(known)  # a caller that is cancelled must not cancel the request of the others
+            return await asyncio.shield(self.prompts[key])  # a caller that is cancelled must not cancel the request of the others
         except Exception:
             self.prompts.pop(key, None)  # the next caller tries again
             raise
