@@ -78,6 +78,19 @@ def read_header(path: Path) -> Header:
         raise ModelError(f"{path} is no whole model file: its header cannot be read") from error
 
 
+def prediction_of(header: Header) -> dict[str, Any]:
+    """What a checkpoint's file says of its noise, by marker tensors or metadata: settings of a scheduler, in place of the base folder's."""
+    told: dict[str, Any] = {}
+    spec = {"v": "v_prediction", "epsilon": "epsilon"}.get(header.metadata.get("modelspec.prediction_type", ""))
+    if "v_pred" in header.tensors or spec == "v_prediction":
+        told["prediction_type"] = "v_prediction"
+    elif spec:
+        told["prediction_type"] = spec
+    if "ztsnr" in header.tensors:
+        told |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    return told
+
+
 def _safetensors(path: Path, told: dict[str, Any], begin: int, size: int) -> Header:
     metadata = {str(k): str(v) for k, v in (told.pop("__metadata__", None) or {}).items()}
     tensors, end = {}, begin

@@ -19,8 +19,9 @@ from diffusers import AutoencoderKL
 from .certificate import check_all_used
 from .files import check_folder, in_one_line, read_json
 from .folders import variant_of
+from .headers import prediction_of, read_header
 from .ltx_file import load_ltx_parts
-from .single_file import load_parts, prediction_of
+from .single_file import load_parts
 from .vae import load_vae
 from .values import ClipSettings, KeyframeSettings, ModelError, ModelFiles
 
@@ -87,7 +88,7 @@ def load_pipeline(cls: Any, files: ModelFiles, dtype: torch.dtype, device: str, 
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, AttributeError) as error:
         raise ModelError(f"checkpoint {folder} cannot be loaded as {cls.__name__}: {in_one_line(error)}") from error
     pipe.set_progress_bar_config(disable=True)
-    if files.base and (told := prediction_of(Path(folder))):
+    if files.base and (told := prediction_of(read_header(Path(folder)))):
         pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, **told)
     if isinstance(pipe.vae, AutoencoderKL):
         pipe.vae.to(dtype=_vae_type(pipe, files.vae_dtype, dtype))
@@ -117,10 +118,10 @@ def set_scheduler(pipe: Any, settings: KeyframeSettings | ClipSettings) -> None:
         extra = extra | {"beta_schedule": settings.beta_schedule, "trained_betas": None}
     if settings.prediction_type != "checkpoint":
         extra = extra | {"prediction_type": settings.prediction_type}
-    if settings.timestep_spacing != "checkpoint":
-        extra = extra | {"timestep_spacing": settings.timestep_spacing}
     if settings.rescale_betas_zero_snr:  # a model that was trained so is sampled from the very end of the noise
         extra = extra | {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    if settings.timestep_spacing != "checkpoint":
+        extra = extra | {"timestep_spacing": settings.timestep_spacing}
     pipe.scheduler = cls.from_config(pipe.scheduler.config, **extra)  # type: ignore[attr-defined]
 
 

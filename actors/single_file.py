@@ -51,14 +51,3 @@ def load_part(file: Path, base: Path, name: str, dtype: torch.dtype, prefix: str
     if held != wanted:  # the loader would pass over what has no place, and fill up what is missing
         raise ModelError(f"{name} of checkpoint {file} has {held} tensors, and the configuration of {base} asks for {wanted}")
     return part
-
-
-def prediction_of(file: Path) -> dict[str, Any]:
-    """What the file's markers say of its noise: settings of a scheduler, in place of the base folder's."""
-    header = read_header(file)
-    told: dict[str, Any] = {}
-    if "v_pred" in header.tensors or header.metadata.get("modelspec.prediction_type") == "v":
-        told["prediction_type"] = "v_prediction"
-    if "ztsnr" in header.tensors:
-        told |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
-    return told

@@ -294,6 +294,22 @@ def test_the_markers_of_a_file_count_more_than_the_scheduler_of_its_base(tmp_pat
     assert [(t.prediction_type, t.rescale_betas_zero_snr) for t in told] == [("epsilon", False), ("v_prediction", True)]
 
 
+def test_a_workflow_that_contradicts_the_markers_of_its_file_is_told_by_plan(tmp_path, here):
+    models = tmp_path / "models"
+    models.mkdir()
+    single_file(Path(SD.checkpoint), models / "one.safetensors", v_pred=torch.zeros(1))
+    text = (WORKFLOWS / "sd15_keyframe_demo.yaml").read_text().replace("sd15_keyframe_demo", "mine")
+    text = text.replace("checkpoint: demo:stable-diffusion", "checkpoint: one.safetensors\nbase: demo:stable-diffusion\nprediction_type: PREDICTION")
+    (tmp_path / "episode.yaml").write_text(EPISODE.replace("sd15_keyframe_demo", "mine"))
+    for version, wanted in enumerate(("epsilon", "v_prediction"), 1):
+        (tmp_path / "mine.yaml").write_text(text.replace("PREDICTION", wanted).replace("version: 1", f"version: {version}"))
+        assert here("workflows", "register", tmp_path / "mine.yaml").code == 0
+        done = here("plan", "episode.yaml")
+        if wanted == "epsilon":
+            refused(done, "workflow mine: prediction_type: epsilon, and", "says of itself that it is of v_prediction")
+    assert done.code == 0
+
+
 def test_a_file_with_a_tensor_too_few_or_too_many_is_told(tmp_path):
     file = single_file(Path(SD.checkpoint), tmp_path / "one.safetensors")
     tensors = load_file(file)

@@ -8,14 +8,15 @@ import torch
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import save_file
 
+from actors.animatediff import AnimateDiffModel
 from actors.keyframe import KeyframeModel
 from actors.prompt_text import pieces
 from actors.prompts import PromptEncoder
-from actors.values import Embedding, KeyframeRequest, ModelError, ModelFiles, PromptEmbedding, TextSettings
+from actors.values import ClipRequest, ClipSettings, Embedding, KeyframeRequest, ModelError, ModelFiles, PromptEmbedding, TextSettings
 from pipeline.story.workflow import WORKFLOWS
 
 from .conftest import EPISODE, refused
-from .test_actors import HANA, LTX, SD, STILLS
+from .test_actors import ANIMATE, HANA, LTX, SD, STILLS
 
 LONG = ", ".join([HANA] * 3)
 PIECES = [
@@ -106,6 +107,16 @@ def test_the_shorter_one_of_prompt_and_negative_is_filled_with_blank_chunks_whoe
     together = pictures([(long, bad), (short, bad), (long, bad)])
     assert np.array_equal(together[0], reference)
     assert np.array_equal(together[1], pictures([(short, bad), (short, bad)])[1]), "a short prompt is drawn as if no long one were there"
+
+
+def test_a_clip_takes_a_long_prompt_and_a_short_negative_as_if_both_were_long():
+    encoder = PromptEncoder("t", SD, TextSettings(80))
+    long, bad = (encoder.encode([text])[0] for text in (LONG, "bad"))
+    filled = PromptEmbedding(np.concatenate([bad.embeds, by_hand(encoder, [])]), bad.mask)
+    model = AnimateDiffModel("a", ANIMATE, ClipSettings(96, 64, 4, 8, 2, 2.0))
+    still = np.full((64, 96, 3), 128, np.uint8)
+    clips = [model.generate([ClipRequest("t", 1, prompt=long, negative=text, keyframe=still)])[1][0] for text in (bad, filled)]
+    assert np.array_equal(*clips)
 
 
 @pytest.mark.parametrize("key", ["emb_params", "whatever-the-trainer-called-it"])

@@ -12,7 +12,7 @@ from actors.architectures import ALL, SD, SDXL
 from actors.families import Family
 from actors.files import check_folder, check_size, check_upsampler
 from actors.folders import identify_folder, ltx_version, opened
-from actors.headers import read_header
+from actors.headers import prediction_of, read_header
 from actors.identify import Found, elsewhere, identify
 from actors.lora_keys import MOTION, keys_of
 from actors.values import Embedding, Lora, ModelError, ModelFiles
@@ -83,6 +83,7 @@ def _together(workflow: Workflow, files: ModelFiles) -> Checks:
     kind, folder, frames = workflow.kind, files.folder, workflow.num_frames or 0
     if files.base:
         yield "checkpoint", files.checkpoint, lambda: _check_pair(files)
+        yield "prediction_type", files.checkpoint, lambda: check_prediction(Path(files.checkpoint), workflow.prediction_type)
     yield "width, height", files.checkpoint, lambda: check_size(workflow.width, workflow.height, kind.size_multiple)
     if check_length := kind.check_length:
         yield "num_frames", files.checkpoint, lambda: check_length(folder, frames)
@@ -108,6 +109,13 @@ def _beside(files: ModelFiles) -> tuple[str, ...]:
 def _check_pair(files: ModelFiles) -> None:
     file, folder = Path(files.checkpoint), Path(files.folder)
     check_base(file, identify(read_header(file)), folder, identify_folder(folder, _beside(files)))
+
+
+def check_prediction(file: Path, wanted: str) -> None:
+    """Raises ModelError where the markers or metadata of a checkpoint's file say another prediction type than the workflow."""
+    told = prediction_of(read_header(file)).get("prediction_type")
+    if told and wanted not in ("checkpoint", told):
+        raise ModelError(f"{wanted}, and {file} says of itself that it is of {told}; leave prediction_type out")
 
 
 def lora_of(where: str, settings: Settings, name: str, weight: float) -> Lora:
