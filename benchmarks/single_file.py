@@ -31,7 +31,7 @@ from safetensors import safe_open
 from actors.headers import read_header
 from actors.identify import identify
 from actors.loading import load_pipeline, peak_memory_bytes
-from actors.single_file import load_text_encoder
+from actors.prompts import PromptEncoder
 from actors.values import ModelFiles
 
 from . import full_size
@@ -70,8 +70,8 @@ def measured(work: Path, tiny: bool, console: Console) -> bool:
     parts = [compared(folder, "unet", pipe.unet), compared(folder, "vae", pipe.vae)]
     del pipe
     gc.collect()
-    encoding, (encoder, _) = timed(lambda: load_text_encoder(file, folder, torch.float16))
-    parts.append(compared(folder, "text_encoder", encoder))
+    encoding, text = timed(lambda: PromptEncoder("text", ModelFiles(str(file), dtype="float16", base=str(folder)), device="cpu"))
+    parts.append(compared(folder, "text_encoder", text.encoder))
     shown = Table("what", "figure", box=None)
     shown.add_row("bytes", f"{file.stat().st_size:,}")
     shown.add_row("written in", f"{written:.1f} s")
