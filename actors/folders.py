@@ -174,8 +174,13 @@ def weight_files(folder: Path) -> list[Path]:
 
 def variant_of(folder: Path) -> str | None:
     """The variant, such as "fp16", that a part of a checkpoint is in where its plain file is missing; None where all are there."""
-    opened = [file.name for part in _parts(folder) if not part.name.startswith(("scheduler", "tokenizer")) for file in _weights(part)[0]]
-    return next((name.split(".")[1] for name in opened if name.count(".") == 2), None)
+    parts = (part for part in _parts(folder) if not part.name.startswith(("scheduler", "tokenizer")))
+    return variant_in([file for part in parts for file in _weights(part)[0]])
+
+
+def variant_in(files: list[Path]) -> str | None:
+    """The variant in the name of the first file that has one."""
+    return next((file.name.split(".")[1].split("-")[0] for file in files if file.name.count(".") == 2), None)
 
 
 def opened(folder: Path) -> list[Path]:

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from safetensors import safe_open
 from actors.headers import read_header
 from actors.identify import identify
 from actors.loading import load_pipeline, peak_memory_bytes
-from actors.text_encoders import load_text_encoder
+from actors.prompts import PromptEncoder
 from actors.values import ModelFiles
 
 from . import full_size
@@ -71,8 +71,8 @@ def measured(work: Path, tiny: bool, console: Console) -> bool:
     parts = [compared(folder, "unet", pipe.unet), compared(folder, "vae", pipe.vae)]
     del pipe
     gc.collect()
-    encoding, (_, encoder) = timed(lambda: load_text_encoder(files, "text_encoder", torch.float16))
-    parts.append(compared(folder, "text_encoder", encoder))
+    encoding, text = timed(lambda: PromptEncoder("text", replace(files, dtype="float16"), device="cpu"))
+    parts.append(compared(folder, "text_encoder", text.encoder))
     shown = Table("what", "figure", box=None)
     shown.add_row("bytes", f"{file.stat().st_size:,}")
     shown.add_row("written in", f"{written:.1f} s")

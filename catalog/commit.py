@@ -179,7 +179,7 @@ def log_cleaned(place: Place, name: str) -> Iterator[None]:
 def copies(place: Place, name: str) -> dict[str, list[str]]:
     """Every file of the log that has copies, to the SHA-256 in each copy's name."""
     found: dict[str, list[str]] = {}
-    for info in place.files.get_file_info(pafs.FileSelector(f"{name}/{COPIES}", recursive=True, allow_not_found=True)):
+    for info in place.infos(f"{name}/{COPIES}", recursive=True):
         if info.type == pafs.FileType.File and (match := COPY.fullmatch(info.base_name)) and LOGGED.fullmatch(match[1]):
             found.setdefault(match[1], []).append(match[2])
     return found

@@ -124,7 +124,7 @@ def data_problems(place: Place, name: str, checked: Checked) -> Iterator[Problem
         return
     there = {
         i.base_name: i.size
-        for i in place.files.get_file_info(pafs.FileSelector(name, allow_not_found=True))
+        for i in place.infos(name)
         if i.type == pafs.FileType.File
     }
     for left in sorted(f for f in there if f.startswith(PART)):

@@ -105,7 +105,7 @@ class MediaStore:
 
     def all(self) -> Iterator[pafs.FileInfo]:
         """Every file below `media/`, including parts of unfinished writes."""
-        found = self.place.files.get_file_info(pafs.FileSelector("media", recursive=True, allow_not_found=True))
+        found = self.place.infos("media", recursive=True)
         return (info for info in found if info.type == pafs.FileType.File)
 
     def _holds(self, path: str, digest: str) -> bool:

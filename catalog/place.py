@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -124,7 +125,15 @@ class Place:
 
     def list(self, folder: str) -> list[str]:
         """Names in a folder; none where it does not exist."""
-        return [info.base_name for info in self.files.get_file_info(pafs.FileSelector(folder, allow_not_found=True))]
+        return [info.base_name for info in self.infos(folder)]
+
+    def infos(self, folder: str, recursive: bool = False) -> Sequence[pafs.FileInfo]:
+        """What is in a folder; nothing where it does not exist."""
+        selector = pafs.FileSelector(folder, recursive=recursive, allow_not_found=True)
+        try:
+            return self.files.get_file_info(selector)
+        except FileNotFoundError:  # another process made the folder between two looks of the library
+            return self.files.get_file_info(selector)
 
     @property
     def files(self) -> pafs.FileSystem:

@@ -93,6 +93,13 @@ def test_motion_modules_in_one_file_move_as_their_folder_does_and_ask_no_network
     assert weights([str(modules / name)], False, "auto") <= weights([str(modules / f"{name}.safetensors")], False, "auto")
 
 
+def test_a_motion_adapter_that_is_there_as_a_variant_alone_is_loaded(tmp_path):
+    folder = Path(shutil.copytree(ANIMATE.motion_adapter, tmp_path / "motion"))
+    plain = load_adapter(str(folder), torch.float32).state_dict()
+    (folder / "diffusion_pytorch_model.safetensors").rename(folder / "diffusion_pytorch_model.fp16.safetensors")
+    assert all(torch.equal(value, plain[name]) for name, value in load_adapter(str(folder), torch.float32).state_dict().items())
+
+
 def test_motion_modules_in_diffusers_layout_or_with_a_trainers_prefix_are_told_by_their_keys(modules):
     folder = load_adapter(str(modules / "v2"), torch.float32).state_dict()
     bare = Path(shutil.copy(modules / "v2" / "diffusion_pytorch_model.safetensors", modules / "lightning.safetensors"))

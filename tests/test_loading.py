@@ -132,6 +132,20 @@ def test_a_folder_that_holds_only_a_variant_is_loaded(stills):
     assert np.array_equal(*encoded)
 
 
+def test_a_variant_in_shards_is_loaded(tmp_path):
+    from diffusers import UNet2DConditionModel
+
+    folder = Path(shutil.copytree(DEMO / "stable-diffusion", tmp_path / "sharded"))
+    UNet2DConditionModel.from_pretrained(folder, subfolder="unet").save_pretrained(tmp_path / "unet", variant="fp16", max_shard_size="1MB")
+    shutil.rmtree(folder / "unet")
+    shutil.move(tmp_path / "unet", folder / "unet")
+    for part in ("vae", "text_encoder"):
+        (file,) = (folder / part).glob("*.safetensors")
+        file.rename(file.with_name(file.name.replace(".safetensors", ".fp16.safetensors")))
+    assert len(list((folder / "unet").glob("*.safetensors"))) > 1
+    assert np.array_equal(picture(folder), picture(DEMO / "stable-diffusion"))
+
+
 def test_a_tensor_that_a_checkpoint_lacks_is_named(stills):
     (file,) = (stills / "unet").glob("*.safetensors")
     tensors = load_file(file)

@@ -57,7 +57,7 @@ def by_hand(take: dict[str, Any], before: dict[str, Any], flow: Workflow) -> np.
     """The picture or clip that the demo's own folder gives for a take's prompt, seed and keyframe."""
     adapter = str(DEMO / "motion-adapter") if flow.motion_adapter else None
     files = ModelFiles(str(DEMO / ("ltx-video" if flow.family == "ltx_video" else "stable-diffusion")), adapter)
-    encoder = PromptEncoder("t", files, flow.max_tokens)
+    encoder = PromptEncoder("t", files)
     texts = {"prompt": encoder.encode([take["prompt"]])[0], "negative": encoder.encode([take["negative_prompt"] or ""])[0]}
     models: dict[str, Any] = {"stable_diffusion": KeyframeModel, "ltx_video": LtxVideoModel, "animatediff": AnimateDiffModel}
     model = models[flow.family]("m", files, flow.settings())
