@@ -15,6 +15,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av import FFmpegError
 
 from catalog.media import MediaStore
 from gates.decode import ffmpeg_path, read_video
@@ -51,7 +52,7 @@ def assemble(episode: Episode, clips: dict[str, dict[str, Any]], store: MediaSto
                     file.write(frame)
             _prove(part, episode)
             os.replace(part, out)
-    except (OSError, av.FFmpegError) as error:
+    except (OSError, FFmpegError) as error:
         raise StorageError(f"{out} cannot be written: {getattr(error, 'strerror', None) or error}") from error
 
 
