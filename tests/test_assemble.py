@@ -63,6 +63,7 @@ def test_clips_of_other_sizes_and_rates_are_joined_exactly(tmp_path):
     assemble(story, clips, store, None, tmp_path / "episode.mp4")
     frames, fps = read_video(tmp_path / "episode.mp4")
     assert frames.shape == (28, 64, 64, 3) and fps == 24 and near(levels(frames), wanted, slack=4)
+    assert b"crf=16.0" in (tmp_path / "episode.mp4").read_bytes(), "x264 writes its options into the stream"
 
 
 @pytest.mark.parametrize(("written", "rate"), [("24000/1001", Fraction(24000, 1001)), (29.97, Fraction(30000, 1001)), (12.5, Fraction(25, 2))])

@@ -92,7 +92,7 @@ def shot_frames(episode: Episode, shot: Shot, clip: dict[str, Any], store: Media
 def _source_frame(n: int, shot: Shot, have: int, fps: Fraction, episode_fps: Fraction) -> int:
     """Index of the clip's frame that frame n of the shot shows. Frames are repeated, never blended, as drawn animation does it."""
     if shot.fit == "stretch":
-        return min(have - 1, n * have // shot.frames)
+        return n * have // shot.frames
     return min(have - 1, int(n * played_at(fps, episode_fps) / episode_fps))
 
 
