@@ -63,6 +63,7 @@ def test_clips_of_other_sizes_and_rates_are_joined_exactly(tmp_path):
     assemble(story, clips, store, None, tmp_path / "episode.mp4")
     frames, fps = read_video(tmp_path / "episode.mp4")
     assert frames.shape == (28, 64, 64, 3) and fps == 24 and near(levels(frames), wanted, slack=4)
+    assert b"crf=16.0" in (tmp_path / "episode.mp4").read_bytes(), "x264 writes its options into the stream"
 
 
 @pytest.mark.parametrize(("written", "rate"), [("24000/1001", Fraction(24000, 1001)), (29.97, Fraction(30000, 1001)), (12.5, Fraction(25, 2))])
@@ -219,14 +220,19 @@ def test_what_killed_assemblies_left_is_removed_when_it_is_a_day_old(tmp_path):
     assert LONGEST_SECONDS == 86_400
 
 
-@pytest.mark.parametrize("meant", [{"frames": 5}, {"frames": 3}, {"width": 96}, {"height": 96}, {"fps": 25}])
+@pytest.mark.parametrize("meant", [{"frames": 5}, {"frames": 3}, {"width": 96}, {"height": 64}, {"fps": 25}])
 def test_a_movie_that_is_not_what_was_meant_is_never_put_in_its_place(tmp_path, meant):
-    store = MediaStore(Place.of(tmp_path))
-    assemble(episode({"frames": 4}), {"SH0010": clip(store, tmp_path, 20, 8, 24)}, store, None, tmp_path / "episode.mp4")
-    _prove(tmp_path / "episode.mp4", episode({"frames": 4}))
-    sizes = {name: value for name, value in meant.items() if name != "frames"}
-    with pytest.raises(StorageError, match=r"episode.mp4 has 4 frames of 64x64 at 24 fps; . of .*x.* at .* were meant"):
-        _prove(tmp_path / "episode.mp4", episode({"frames": meant.get("frames", 4)}, **sizes))
+    store, made = MediaStore(Place.of(tmp_path)), {"frames": 4, "width": 64, "height": 96, "fps": 24}
+
+    def story(frames: int, **more: int) -> Episode:
+        return episode({"frames": frames}, **more)
+
+    assemble(story(**made), {"SH0010": clip(store, tmp_path, 20, 8, 24)}, store, None, tmp_path / "episode.mp4")
+    _prove(tmp_path / "episode.mp4", story(**made))
+    wanted = made | meant
+    told = "episode.mp4 has 4 frames of 64x96 at 24 fps; {frames} of {width}x{height} at {fps} were meant".format(**wanted)
+    with pytest.raises(StorageError, match=f"^{told}$"):
+        _prove(tmp_path / "episode.mp4", story(**wanted))
 
 
 def test_accepted_media_lie_in_files_named_by_their_shots(tmp_path):

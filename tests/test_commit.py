@@ -251,6 +251,13 @@ def test_entries_that_are_newer_than_all_copies_are_copied_and_no_others(place):
     assert copies(place, "t").keys() == {*log(place)} - {".part-1"}, "a table from before copies gets all"
 
 
+def test_an_entry_that_has_a_copy_gets_no_other_when_it_is_damaged(place):
+    whole = place.digest(f"t/{LOG}/{entry(0)}")
+    place.write(f"t/{LOG}/{entry(0)}", b"{}")
+    seal_new(place, "t")
+    assert copies(place, "t") == {entry(0): [whole]}, "else a repair could take the damage for what was written"
+
+
 def test_a_commit_that_is_gone_from_the_log_is_named(place):
     assert lost_commit(place, "none") is None
     for n in (1, 2):

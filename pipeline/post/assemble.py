@@ -15,6 +15,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av import FFmpegError
 
 from catalog.media import MediaStore
 from gates.decode import ffmpeg_path, read_video
@@ -51,7 +52,7 @@ def assemble(episode: Episode, clips: dict[str, dict[str, Any]], store: MediaSto
                     file.write(frame)
             _prove(part, episode)
             os.replace(part, out)
-    except (OSError, av.FFmpegError) as error:
+    except (OSError, FFmpegError) as error:
         raise StorageError(f"{out} cannot be written: {getattr(error, 'strerror', None) or error}") from error
 
 
@@ -91,7 +92,7 @@ def shot_frames(episode: Episode, shot: Shot, clip: dict[str, Any], store: Media
 def _source_frame(n: int, shot: Shot, have: int, fps: Fraction, episode_fps: Fraction) -> int:
     """Index of the clip's frame that frame n of the shot shows. Frames are repeated, never blended, as drawn animation does it."""
     if shot.fit == "stretch":
-        return min(have - 1, n * have // shot.frames)
+        return n * have // shot.frames
     return min(have - 1, int(n * played_at(fps, episode_fps) / episode_fps))
 
 
