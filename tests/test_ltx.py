@@ -31,7 +31,7 @@ from actors.loading import to_uint8
 from actors.ltx_file import _transformer_names, _vae_names, load_ltx_parts
 from actors.ltx_video import LtxVideoModel
 from actors.prompts import PromptEncoder
-from actors.values import ClipSettings, ModelError, ModelFiles, Passage
+from actors.values import ClipSettings, ModelError, ModelFiles, Passage, TextSettings
 from benchmarks.original_layout import ltx_base, ltx_tensors, single_ltx_file
 from gates.decode import read_video
 from pipeline.plan.resolve import Resolver, StagePlan
@@ -90,11 +90,11 @@ def moved(files: ModelFiles) -> np.ndarray:
 
 def test_a_checkpoint_in_one_file_makes_the_clip_that_its_folder_makes_and_asks_no_network(tmp_path, monkeypatch):
     file, base = single_ltx_file(FOLDER, tmp_path / "one.safetensors"), ltx_base(FOLDER, tmp_path / "base")
-    before, encoded = ltx().generate([clip()])[1][0], PromptEncoder("t", LTX, 64).encode([HANA])[0]
+    before, encoded = ltx().generate([clip()])[1][0], PromptEncoder("t", LTX, TextSettings(64)).encode([HANA])[0]
     monkeypatch.setattr(socket.socket, "connect", forbidden)
     one = ModelFiles(str(file), base=str(base))
     assert np.array_equal(moved(one), before)
-    assert np.array_equal(PromptEncoder("t", one, 64).encode([HANA])[0].embeds, encoded.embeds)
+    assert np.array_equal(PromptEncoder("t", one, TextSettings(64)).encode([HANA])[0].embeds, encoded.embeds)
     for text in (True, False):
         assert weights(loaded(one), text, "auto") == pytest.approx(weights([str(FOLDER)], text, "auto"), rel=1e-3)
 
