@@ -47,15 +47,19 @@ class AnimateDiffModel(Model):
     family = "animatediff"
     pipeline = WindowsPipeline
 
-    def __init__(self, identity: str, files: ModelFiles, settings: ClipSettings, device: str | None = None):
+    def __init__(
+        self, identity: str, files: ModelFiles, settings: ClipSettings, device: str | None = None, beside: AnimateDiffModel | None = None
+    ):
         if files.motion_adapter is None:
             raise ModelError("AnimateDiff needs a motion_adapter")
         if not 0 < settings.strength <= 1:
             raise ModelError(f"strength {settings.strength} is not between 0 and 1")
-        adapter = load_adapter(files.motion_adapter, dtype_for(files.dtype, device or best_device(), FAMILIES[self.family].dtype))
+        dtype = dtype_for(files.dtype, device or best_device(), FAMILIES[self.family].dtype)
+        adapter = load_adapter(files.motion_adapter, dtype) if beside is None else beside.pipe.motion_adapter
         check_fit(files.motion_adapter, adapter.config, files.folder)
         check_windows(settings.num_frames, adapter.config.motion_max_seq_length, settings.context_length, settings.context_overlap)
-        super().__init__(identity, files, settings, device, motion_adapter=adapter)
+        self.likeness = files.ip_adapter is not None
+        super().__init__(identity, files, settings, device, beside, motion_adapter=adapter)
         shortest = settings.context_length or 2
         least = {"width": 64, "height": 64, "num_frames": shortest, "num_inference_steps": 2, "strength": 1.0, "keyframe_crf": None}
         self.try_out(ClipRequest("trial", 0, keyframe=np.zeros((64, 64, 3), np.uint8)), **least)
@@ -65,7 +69,6 @@ class AnimateDiffModel(Model):
         if s.context_length:
             self.pipe.enable_free_noise(s.context_length, s.context_length - s.context_overlap)
             self.pipe.unet.eval()
-        self.likeness = files.ip_adapter is not None
         if files.ip_adapter and files.image_encoder:
             add_ip_adapter(self.pipe, files.ip_adapter, files.image_encoder, files.folder, dtype, self.device)
 

@@ -124,6 +124,7 @@ TABLE = (
     ),
 )
 FAMILIES = {family.name: family for family in TABLE}
+SHARED = "actors.beside:Workflows"  # what a device builds for them, by the path of the family's class
 ENCODER = "actors.prompts:PromptEncoder"  # for every family: the checkpoint says whether it is CLIP or T5
 
 

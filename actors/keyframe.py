@@ -32,8 +32,10 @@ class KeyframeModel(Model):
     pipeline = StableDiffusionPipeline
     again: Any = StableDiffusionImg2ImgPipeline  # draws the second pass, with the same parts
 
-    def __init__(self, identity: str, files: ModelFiles, settings: KeyframeSettings, device: str | None = None):
-        super().__init__(identity, files, settings, device)
+    def __init__(
+        self, identity: str, files: ModelFiles, settings: KeyframeSettings, device: str | None = None, beside: Model | None = None
+    ):
+        super().__init__(identity, files, settings, device, beside)
         self.second: Any = self._second() if settings.hires else None
         hires = replace(settings.hires, scale=2.0) if settings.hires else None
         side = 128 if hires else 64

@@ -26,12 +26,14 @@ class LtxVideoModel(Model):
     family = "ltx_video"
     pipeline = LTXConditionPipeline
 
-    def __init__(self, identity: str, files: ModelFiles, settings: ClipSettings, device: str | None = None):
+    def __init__(
+        self, identity: str, files: ModelFiles, settings: ClipSettings, device: str | None = None, beside: LtxVideoModel | None = None
+    ):
         check_frames(files.folder, settings.num_frames)
-        super().__init__(identity, files, settings, device)
+        super().__init__(identity, files, settings, device, beside)
         own = self.pipe.scheduler
         self.schedulers = [as_given(own) if levels else own for levels in (settings.timesteps, settings.second_timesteps)]
-        self.upsample = self._upsampler(files, settings)
+        self.upsample: Any = self._upsampler(files, settings) if beside is None else beside.upsample
         if settings.vae_tiling:
             self.pipe.vae.enable_tiling()
         least = {"width": 64, "height": 64, "num_frames": self.pipe.vae_temporal_compression_ratio + 1, "num_inference_steps": 2}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -37,7 +38,7 @@ class Model:
     Args:
         identity: name of this model in its receipts; the caller checks that it is the model it asked for.
         files: what to load. settings: how to sample.
-        device: such as "cuda" or "cpu"; None chooses.
+        device: such as "cuda" or "cpu"; None chooses. beside: a model of the same files, whose weights this one uses as well.
         parts: components of the pipeline to use in place of the checkpoint's own.
 
     Raises:
@@ -47,17 +48,29 @@ class Model:
     family: ClassVar[str]
     pipeline: ClassVar[Any]
 
-    def __init__(self, identity: str, files: ModelFiles, settings: Any, device: str | None = None, **parts: Any):
+    def __init__(
+        self, identity: str, files: ModelFiles, settings: Any, device: str | None = None, beside: Model | None = None, **parts: Any
+    ):
         family = FAMILIES[self.family]
-        self.identity, self.settings, self.device = identity, settings, device or best_device()
+        self.identity, self.files, self.settings, self.device = identity, files, settings, device or best_device()
         check_size(settings.width, settings.height, family.size_multiple)
-        dtype = dtype_for(files.dtype, self.device, family.dtype)
-        self.pipe = load_pipeline(self.pipeline, files, dtype, self.device, **parts)
+        if beside is None:
+            dtype = dtype_for(files.dtype, self.device, family.dtype)
+            self.pipe = load_pipeline(self.pipeline, files, dtype, self.device, **parts)
+            self.own_scheduler = self.pipe.scheduler
+            self.equip(files, dtype)
+            self.loras = Loras(self.pipe, family.clip)
+        else:
+            self.pipe, self.own_scheduler, self.loras = copy(beside.pipe), beside.own_scheduler, beside.loras
+            self.pipe.scheduler = self.own_scheduler
         set_scheduler(self.pipe, settings)
-        self.equip(files, dtype)
-        self.loras, self.always, self.shots_loras = Loras(self.pipe, family.clip), files.loras, family.shots_loras
+        self.always, self.shots_loras = files.loras, family.shots_loras
         self.loras.use(self.always)
         self.certificate: dict[str, Any] = {}
+
+    def again(self, identity: str, settings: Any) -> Model:
+        """A model for another workflow of the same files, on the same weights."""
+        return type(self)(identity, self.files, settings, self.device, self)
 
     def certify(self) -> dict[str, Any]:
         """What is loaded and how it samples; told once, when the model is whole."""
@@ -65,6 +78,7 @@ class Model:
 
     def equip(self, files: ModelFiles, dtype: torch.dtype) -> None:
         """Add to the pipeline what a family needs in it before LoRAs are loaded. Most need nothing."""
+
     def generate(self, requests: Sequence[Any]) -> tuple[list[Receipt], list[np.ndarray]]:
         """Make what is asked for: a receipt and a result for every request.
 

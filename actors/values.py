@@ -175,12 +175,18 @@ LATER: Any = None
 
 @dataclass(frozen=True)
 class KeyframeRequest:
-    """Asks for one still. take: id of the take. parameters: (name, value) of settings that replace the model's own for this take."""
+    """Asks for one still.
+
+    take: id of the take. parameters: (name, value) of settings that replace the workflow's own for this take.
+    workflow, settings: identity of the workflow and how it samples, where one set of weights serves several.
+    """
 
     take: str
     seed: int
     loras: tuple[Lora, ...] = ()
     parameters: tuple[tuple[str, Any], ...] = ()
+    workflow: str = ""
+    settings: Any = None
     prompt: PromptEmbedding = LATER
     negative: PromptEmbedding = LATER
 
@@ -257,6 +263,8 @@ class ClipRequest:
     seed: int
     loras: tuple[Lora, ...] = ()
     parameters: tuple[tuple[str, Any], ...] = ()
+    workflow: str = ""
+    settings: Any = None
     prompt: PromptEmbedding = LATER
     negative: PromptEmbedding = LATER
     keyframe: np.ndarray = LATER

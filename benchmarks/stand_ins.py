@@ -56,6 +56,9 @@ class KeyframeStandIn:
     def prepare(self, loras: tuple) -> None:
         """There are none."""
 
+    def again(self, identity: str, settings: Any) -> Any:
+        return type(self)(identity, ModelFiles(""), settings)
+
     def generate(self, requests: list[KeyframeRequest]) -> tuple[list[Receipt], list[np.ndarray]]:
         made = [_made(self.identity, r, KEYFRAME_SECONDS, self._draw) for r in requests]
         return [receipt for receipt, _ in made], [still for _, still in made]
@@ -76,6 +79,9 @@ class ClipStandIn:
 
     def prepare(self, loras: tuple) -> None:
         """There are none."""
+
+    def again(self, identity: str, settings: Any) -> Any:
+        return type(self)(identity, ModelFiles(""), settings)
 
     def generate(self, requests: list[ClipRequest]) -> tuple[list[Receipt], list[np.ndarray]]:
         made = [_made(self.identity, r, CLIP_SECONDS, self._pan) for r in requests]

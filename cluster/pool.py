@@ -91,7 +91,7 @@ class Pool:
         try:
             await self._ask(spec, None, {}, priority=(), together=None, owner=("prepare", spec.key), calls=calls)
         except DeviceLost as error:
-            raise ModelBroken(f"{spec.key}: the device died while it was loading; it may need more memory than there is") from error
+            raise ModelBroken(f"{spec.called}: the device died while it was loading; it may need more memory than there is") from error
 
     async def submit(
         self,
@@ -143,7 +143,7 @@ class Pool:
 
     def takes_turns(self, specs: Iterable[ModelSpec]) -> bool:
         """Whether some device cannot hold at once all those of these models that it may run. Stages take turns there."""
-        wanted = list(specs)
+        wanted = list({spec.key: spec for spec in specs}.values())
         kinds = {(p.memory, p.most, p.node.labels): p for p in self.fleet.posts}  # a rack has many devices of few kinds
         for post in kinds.values():
             mine = [(s, need) for s in wanted if post.could_ever(s, need := self.learned.need(s, post))]
@@ -202,7 +202,7 @@ class Pool:
         killers = self.deaths.get(spec.key, [])
         # If all deaths are of one owner, its requests may be at fault and not the model; the caller counts those deaths.
         if len(killers) >= BREAKER and (len({owner for owner, _ in killers}) > 1 or killers[0][0] is None):
-            raise ModelBroken(f"{spec.key} killed {len(killers)} devices in a row; the last one: {killers[-1][1]}")
+            raise ModelBroken(f"{spec.called} killed {len(killers)} devices in a row; the last one: {killers[-1][1]}")
 
     async def _wait_for_a_place(self, spec: ModelSpec) -> None:
         """Wait until the cluster has a device that could run the model.
@@ -225,7 +225,7 @@ class Pool:
         return any(p.could_ever(spec, self.learned.need(spec, p)) for p in self.fleet.posts)
 
     def _no_place(self, spec: ModelSpec) -> NothingCanRun:
-        return NothingCanRun(f"{spec.key} needs {self._needs(spec)}; {self._there()}{f'; {spec.lighter}' if spec.lighter else ''}")
+        return NothingCanRun(f"{spec.called} needs {self._needs(spec)}; {self._there()}{f'; {spec.lighter}' if spec.lighter else ''}")
 
     def _needs(self, spec: ModelSpec) -> str:
         known = self.learned.memory.get(spec.key, spec.memory_bytes)
@@ -303,7 +303,7 @@ class Pool:
                 answer, results = await self._call(post, batch, evict)
             stored = self._settle(post, batch, answer, results, bool(evict))
         except RayTaskError as error:  # the task that makes an input failed; errors of the actor itself are in its Answer
-            lost = DeviceLost(f"an input of {batch[0].spec.key} was lost ({type(error.cause).__name__})")
+            lost = DeviceLost(f"an input of {batch[0].spec.called} was lost ({type(error.cause).__name__})")
             _fail(batch, lost if isinstance(error.cause, RayError) else error.cause)
         except (RayError, TimeoutError) as error:
             seconds = time.monotonic() - began
@@ -396,7 +396,7 @@ class Pool:
         for request in requests:
             request.moved += 1
             if request.moved > MOVES:
-                _fail([request], DeviceLost(f"{request.spec.key}: {MOVES} devices in a row were lost around it"))
+                _fail([request], DeviceLost(f"{request.spec.called}: {MOVES} devices in a row were lost around it"))
             elif self.stopping:
                 _fail([request], Stopped("the render was told to stop"))
             elif not request.result.done():

@@ -52,6 +52,7 @@ class ModelSpec:
     memory_bytes: estimate of the device memory that the model needs, used until it is measured; None for no estimate.
     labels: (name, selector) pairs that the node's labels must match, as in `Node.suits`.
     result_bytes: size of one result that counts against the limit on the object store; 0 for small results.
+    name: what people call it; "" is the key.
     lighter: how the model could do with less memory, for people; "" where nothing is known.
     """
 
@@ -64,11 +65,16 @@ class ModelSpec:
     labels: tuple[tuple[str, str], ...] = ()
     result_bytes: int = 0
     lighter: str = ""
+    name: str = ""
+
+    @property
+    def called(self) -> str:
+        return self.name or self.key
 
     @property
     def title(self) -> str:
         """Name of the model's calls in Ray's dashboard. It names no single take, because Ray keeps every name that it ever saw."""
-        return f"{self.stage} {self.key.partition('#')[0]}".strip()
+        return f"{self.stage} {self.called.partition('#')[0]}".strip()
 
     @cached_property
     def written(self) -> bytes:

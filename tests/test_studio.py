@@ -47,7 +47,7 @@ class Here:
     async def submit(self, spec: ModelSpec, request: Any, parts: Any = None, priority: Any = (0,), together: Any = None, owner: Any = None) -> Any:
         self.asked.append((spec, request, parts, priority, together, owner))
         await asyncio.sleep(0)
-        receipt = Receipt(getattr(request, "take", ""), spec.key, getattr(request, "seed", 0), "", 1.5, 7, "a card", "a node")
+        receipt = Receipt(getattr(request, "take", ""), getattr(request, "workflow", spec.key), getattr(request, "seed", 0), "", 1.5, 7, "a card", "a node")
         told = self.spoil(request, receipt)
         if isinstance(told, Exception):
             raise told
@@ -82,7 +82,7 @@ def stored(value: Any) -> Stored:
 
 
 def pictures(request: Any, spec: ModelSpec) -> np.ndarray:
-    settings = spec.args[2]
+    settings = request.settings
     image = read_still(png(GOOD[0])).image[: settings.height, : settings.width]
     return image if isinstance(request, KeyframeRequest) else np.stack([image] * settings.num_frames)
 

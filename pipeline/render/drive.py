@@ -24,7 +24,7 @@ from .context import Context
 from .controls import Controls
 from .gate_tasks import warm
 from .keyframe_hashes import KeyframeHashes
-from .needs import ModelNeeds, text_loras
+from .needs import ModelNeeds, identity_of, text_loras
 from .progress import RenderProgress
 from .run_log import BEAT_SECONDS, RunLog
 from .shot import ShotOutcome, render_shot
@@ -137,16 +137,17 @@ async def warm_gates(pool: Pool) -> None:
 
 
 def _needed(needs: ModelNeeds, plan: Plan) -> list[tuple[ModelSpec, list[tuple[Any, ...]], str]]:
-    """For each model: its spec, the LoRAs that it must prepare, and the workflow that an error message names."""
+    """For each workflow and text encoder: its spec, what it must prepare, and the workflow that an error message names."""
     needed: dict[str, tuple[ModelSpec, list[tuple[Any, ...]], str]] = {}
     for stage in (stage for shot in plan.stale for stage in shot.on_devices):
         encoder, spec = needs.encoder(stage), needs.model(stage)
         texts = needed.setdefault(encoder.key, (encoder, [], stage.workflow.name))[1]
         if (loras := text_loras(stage)) and (loras,) not in texts:
             texts.append((loras,))
-        calls = needed.setdefault(spec.key, (spec, [], stage.workflow.name))[1]
-        if stage.loras and (stage.loras,) not in calls:
-            calls.append((stage.loras,))
+        identity = identity_of(stage)
+        calls = needed.setdefault(identity, (spec, [], stage.workflow.name))[1]
+        if (call := (identity, stage.workflow.settings(), stage.loras)) not in calls:
+            calls.append(call)
     return list(needed.values())
 
 

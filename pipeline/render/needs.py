@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from actors.families import ENCODER, FAMILIES, Lazy
+from actors.families import ENCODER, FAMILIES, SHARED, Lazy
 from actors.folders import opened
 from actors.headers import read_header
 from actors.identify import LTX_VAE, TEXT_PARTS
@@ -20,6 +20,8 @@ from pipeline.story.workflow import Workflow
 
 FIRST_GUESS = 1.6  # memory of an unmeasured model over the size of its weights, where nobody has counted what its decoding takes
 BESIDE_DECODING = 1.05  # the same without decoding, where that is counted: what denoising holds is gone by then
+# Settings that a model is built with, or that a batch is made by. All others may differ from request to request.
+BUILT_IN = ("batch_size", "vae_tiling", "context_length", "context_overlap")
 PROMPTS = "prompts"  # what a cluster profile calls the text encoders
 TEXT_GUESS = 1.1  # the same for text encoders: a prompt is short, so its activations are small
 
@@ -58,16 +60,18 @@ class ModelNeeds:
         identity = identity_of(stage)
         if identity not in self.models:
             flow, files = stage.workflow, stage.files
+            key = weights_key(flow, files)
             self.models[identity] = ModelSpec(
-                identity,
-                Lazy(flow.kind.model),
-                (identity, files, flow.settings()),
+                key,
+                Lazy(SHARED),
+                (flow.kind.model, key, identity, files, flow.settings()),
                 flow.batch_size,
                 stage.stage,
                 self.measured.get(stage.workflow_digest, first_guess(flow, files)),
                 self.profile.labels(flow.family, flow.name),
                 frame_bytes(flow),
                 lighter(flow, files),
+                identity,
             )
         return self.models[identity]
 
@@ -82,6 +86,12 @@ class ModelNeeds:
             labels = self.profile.labels(PROMPTS, PROMPTS)
             self.models[key] = ModelSpec(key, Lazy(ENCODER), args, 8, "prompt", memory, labels)
         return self.models[key]
+
+
+def weights_key(flow: Workflow, files: ModelFiles) -> str:
+    """By what the pool knows a model: workflows of equal keys share its weights. What is built into a model belongs to it."""
+    built = {name: getattr(flow, name) for name in BUILT_IN}
+    return f"{Path(files.checkpoint).name}#{text_digest(repr((flow.family, files, built)))[:12]}"
 
 
 def text_loras(stage: StagePlan) -> tuple[Lora, ...]:

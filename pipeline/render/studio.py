@@ -103,8 +103,8 @@ class Studio:
     async def _keyframe(self, work: Work) -> Judged:
         stage, wanted = work.stage, work.stage.workflow
         work.row["seed"] = work.seed
-        request = KeyframeRequest(work.row["take"], work.seed, stage.loras, stage.parameters)
-        receipt, work.picture = await self._generate(work, request, {}, together=(stage.loras, stage.parameters))
+        request = KeyframeRequest(work.row["take"], work.seed, stage.loras, stage.parameters, identity_of(stage), wanted.settings())
+        receipt, work.picture = await self._generate(work, request, {}, together=(request.workflow, stage.loras, stage.parameters))
         to_judge = work.picture, receipt.not_finite, wanted.width, wanted.height, self.catalog.place, work.standard
         return self._compared(work.plan, stage, await self.pool.cpu(judge_keyframe, *to_judge, name="gate 1"))
 
@@ -122,7 +122,7 @@ class Studio:
         stored = {"keyframe": still}
         if stage.guides:
             stored["passages"] = await self.pool.cpu_part(passages_part, stage.guides, wanted.width, wanted.height, name="still for a clip")
-        request = ClipRequest(work.row["take"], work.seed, stage.loras, stage.parameters)
+        request = ClipRequest(work.row["take"], work.seed, stage.loras, stage.parameters, identity_of(stage), wanted.settings())
         receipt, frames = await self._generate(work, request, stored, together=request.take)  # clips share no batch
         last = next((g for g in stage.guides if g.end == wanted.num_frames and g.strength == 1), None)
         to_judge = frames, receipt.not_finite, start.media, expect, self.catalog.place, work.standard, last
