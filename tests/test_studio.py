@@ -73,6 +73,8 @@ class Here:
 
 
 class Cut:
+    certificate = ""
+
     def __init__(self, cut: str | None):
         self.cut = cut
 
