@@ -30,7 +30,7 @@ class KeyframeModel(Model):
 
     family = "stable_diffusion"
     pipeline = StableDiffusionPipeline
-    again: Any = StableDiffusionImg2ImgPipeline  # draws the second pass, with the same parts
+    second_pipeline: Any = StableDiffusionImg2ImgPipeline  # draws the second pass, with the same parts
 
     def __init__(
         self, identity: str, files: ModelFiles, settings: KeyframeSettings, device: str | None = None, beside: Model | None = None
@@ -43,7 +43,7 @@ class KeyframeModel(Model):
 
     def _second(self) -> Any:
         self.pipe.unet.register_to_config(sample_size=64)  # only a default, and the class stumbles over one of two sides
-        pipe = self.again(**self.pipe.components)
+        pipe = self.second_pipeline(**self.pipe.components)
         pipe.set_progress_bar_config(disable=True)
         return pipe
 
@@ -95,7 +95,7 @@ class KeyframeXLModel(KeyframeModel):
 
     family = "stable_diffusion_xl"
     pipeline = StableDiffusionXLPipeline
-    again = StableDiffusionXLImg2ImgPipeline
+    second_pipeline = StableDiffusionXLImg2ImgPipeline
 
     def texts(self, batch: Sequence[Any], tokens: int) -> dict[str, Any]:
         return super().texts(batch, tokens) | {

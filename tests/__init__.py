@@ -54,6 +54,7 @@
 | test_render.py | the whole path |
 | test_rules.py | measures become a verdict: thresholds, declarations, what was not looked for |
 | test_sdxl.py | SDXL, other VAEs, v-prediction and the second pass are what diffusers makes of them |
+| test_shared_weights.py | workflows of the same files share weights and draw what each draws alone |
 | test_shot.py | which take follows which verdict |
 | test_stills.py | a still is what a viewer shows, and a bad one is told by the plan |
 | test_storage.py | the catalog in a bucket, and in the hands of other readers |

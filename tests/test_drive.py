@@ -183,7 +183,7 @@ def test_every_model_of_a_stale_stage_is_loaded_once_and_none_of_a_finished_one(
     }  # fmt: skip
     assert len({spec.key for spec, _, _ in every}) == len(every)
     assert [[(identity.split("#")[0], loras) for identity, _, loras in calls] for spec, calls, _ in every if spec.stage == "clip"] == [
-        [("ltx_video_2b_demo@1", ())], [("animatediff_16_demo@1", ())]
+        [("ltx_video_2b_demo@1", ())], [("animatediff_16_demo@2", ())]
     ]  # fmt: skip
     assert all(calls == [] for spec, calls, _ in every if spec.stage == "prompt")
     desk.render("SH0010", "SH0030")

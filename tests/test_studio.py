@@ -23,7 +23,7 @@ from gates.still import read_still
 from pipeline.plan.plan import ShotPlan
 from pipeline.plan.resolve import StagePlan, inputs_from, parameters_json
 from pipeline.registry.open_catalog import open_catalog
-from pipeline.render.needs import ModelNeeds
+from pipeline.render.needs import ModelNeeds, identity_of
 from pipeline.render.studio import PRIORITY, Studio
 from pipeline.render.take import Start, Take
 from pipeline.story.cluster_profile import ClusterProfile
@@ -196,7 +196,7 @@ def test_later_stages_go_first_and_texts_before_all(stage):
     assert {one[3] for one in stage.pool.models(PromptRequest)} == {(plan.shot.priority, PRIORITY["prompt"])}
     ((_, _, _, priority, together, _),) = stage.pool.models(KeyframeRequest)
     assert priority == (plan.shot.priority, PRIORITY["keyframe"], 4), "and a retry before a first attempt"
-    assert together == (plan.stages[0].loras, plan.stages[0].parameters)
+    assert together == (identity_of(plan.stages[0]), plan.stages[0].loras, plan.stages[0].parameters)
 
 
 def test_each_text_is_encoded_once_also_for_those_who_ask_together(stage):
