@@ -27,9 +27,11 @@ NOT_WEIGHTS = ("position_ids", "logit_scale")
 def class_of(folder: Path, part: str) -> Any:
     """The class of a text encoder, by its configuration. Raises ModelError where it is none that Tower loads."""
     config = read_config(str(folder), part)
-    name = next(iter(config.get("architectures") or []), "")
-    if name not in CLASSES:  # older configurations name a whole CLIP, or nothing
-        name = "T5EncoderModel" if "t5" in str(config.get("model_type", "")) else "CLIPTextModel"
+    kind = str(config.get("model_type", ""))
+    told = {"t5": "T5EncoderModel", "clip": "CLIPTextModel", "clip_text_model": "CLIPTextModel"}.get(kind, "")
+    name = next(iter(config.get("architectures") or [told]))
+    if name not in CLASSES:  # another encoder would load as the nearest class without a complaint, and be wrong
+        raise ModelError(f"{part} of checkpoint {folder} is of class {name or kind or 'nobody knows'}; known are {', '.join(CLASSES)}")
     return CLASSES[name]
 
 

@@ -63,6 +63,17 @@ def test_a_text_encoders_tensor_that_has_no_place_is_named(stills):
         PromptEncoder("t", ModelFiles(str(stills)))
 
 
+def test_a_text_encoder_of_another_class_is_refused_and_not_read_as_the_nearest_one(tmp_path):
+    folder = Path(shutil.copytree(DEMO / "ltx-video", tmp_path / "ltx"))
+    file = folder / "text_encoder" / "config.json"
+    told = json.loads(file.read_text())
+    file.write_text(json.dumps(told | {"architectures": ["UMT5EncoderModel"], "model_type": "umt5"}))
+    with pytest.raises(ModelError, match=r"text_encoder of checkpoint .* is of class UMT5EncoderModel; known are CLIPTextModel"):
+        PromptEncoder("t", ModelFiles(str(folder)))
+    file.write_text(json.dumps({k: v for k, v in told.items() if k != "architectures"}))
+    assert PromptEncoder("t", ModelFiles(str(folder))).t5
+
+
 def test_a_vae_with_the_names_of_older_files_is_loaded_and_draws_the_same(tmp_path):
     folder = tiny_xl.write(tmp_path / "xl")
     before = KeyframeXLModel("k", ModelFiles(str(folder)), KeyframeSettings(64, 64, 2, 5.0)).pipe.vae.state_dict()
