@@ -36,11 +36,14 @@ class Loras:
         for lora in loras:
             if lora.file not in self.names:
                 self.names[lora.file] = self._load(lora.file)
-        active = [(name, x.weight) for x in loras if (name := self.names[x.file])]
+        active: dict[str, float] = {}
+        for x in loras:  # a file that is named twice, by a workflow and a character, counts twice
+            if name := self.names[x.file]:
+                active[name] = active.get(name, 0.0) + x.weight
         self.merged.use(tuple(x for x in loras if x.file in self.merged.files))
         if active:
             self.pipe.enable_lora()
-            self.pipe.set_adapters(*map(list, zip(*active, strict=True)))
+            self.pipe.set_adapters(list(active), list(active.values()))
         elif any(self.names.values()):
             self.pipe.disable_lora()
 

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from actors.animatediff import AnimateDiffModel
 from actors.keyframe import KeyframeModel
+from actors.lora_keys import keys_of
 from actors.ltx_video import LtxVideoModel
 from actors.prompts import PromptEncoder
 from actors.values import ClipRequest, ClipSettings, KeyframeRequest, Lora, ModelError, ModelFiles, TextSettings
@@ -232,6 +233,39 @@ def test_alphas_in_the_metadata_that_diffusers_writes_are_applied(tmp_path):
     model = KeyframeModel("x", SD, STILLS)
     model.loras.use((Lora(str(tmp_path / "a.safetensors")),))
     assert [model.pipe.unet.get_submodule(f"{ATTENTION}.{part}").scaling["lora0"] for part in ("to_q", "to_k")] == [0.5, 3.0]
+
+
+def adapter(path: Path, told: object, part: str = f"unet.{ATTENTION}.to_q", width: int = 128) -> Lora:
+    """A LoRA as diffusers writes it, with PEFT's configuration in its metadata."""
+    tensors = {f"{part}.lora_A.weight": torch.randn(4, width), f"{part}.lora_B.weight": torch.randn(width, 4)}
+    save_file(tensors, path, metadata={"lora_adapter_metadata": told if isinstance(told, str) else json.dumps(told)})
+    return Lora(str(path))
+
+
+def test_a_rank_stabilised_lora_is_divided_by_the_root_of_its_rank(tmp_path):
+    model = KeyframeModel("x", SD, STILLS)
+    width = model.pipe.unet.get_submodule(f"{ATTENTION}.to_q").weight.shape[0]
+    model.prepare((adapter(tmp_path / "a.safetensors", {"unet.lora_alpha": 8, "unet.use_rslora": True}, width=width),))
+    assert model.pipe.unet.get_submodule(f"{ATTENTION}.to_q").scaling["lora0"] == 4.0
+
+
+def test_a_text_encoders_alpha_is_its_own_and_not_that_of_the_unet(tmp_path):
+    place = "text_encoder.text_model.encoder.layers.0.self_attn.q_proj"
+    lora = adapter(tmp_path / "a.safetensors", {"unet.lora_alpha": 8, "text_encoder.lora_alpha": 2}, place)
+    assert keys_of(lora.file).strength(place) == 0.5
+
+
+@pytest.mark.parametrize("told", ["no JSON", "null", {"unet.lora_alpha": "much"}, {"unet.lora_alpha": 4, "unet.alpha_pattern": {"(": 3}}])
+def test_metadata_of_a_lora_that_cannot_be_read_are_one_sentence(tmp_path, told):
+    with pytest.raises(ModelError, match=r"^LoRA .* does not fit: its metadata lora_adapter_metadata are no configuration of PEFT$"):
+        keys_of(adapter(tmp_path / "a.safetensors", told).file)
+
+
+def test_a_lora_that_a_workflow_and_a_character_both_name_counts_twice(tmp_path):
+    kohya(tmp_path / "a.safetensors", {f"{ATTENTION}.to_q": (4, 4.0)})
+    model, file = KeyframeModel("x", SD, STILLS), str(tmp_path / "a.safetensors")
+    model.prepare((Lora(file, 0.5), Lora(file, 0.25)))
+    assert model.pipe.unet.get_submodule(f"{ATTENTION}.to_q").scaling["lora0"] == 0.75
 
 
 @pytest.mark.parametrize(
