@@ -23,6 +23,8 @@ EXPLICIT = re.compile(rf"\([^()]*:\s*{NUMBER}\s*\)")
 ELSEWHERE = (
     (re.compile(r"<(lora|lyco|hypernet):[^>]*>"), "LoRAs belong to a character (lora:) or to the workflow (loras:)"),
     (re.compile(rf"\[[^\[\]]*:[^\[\]]*:?\s*{NUMBER}\s*\]"), "a prompt that changes between steps is not supported"),
+    (re.compile(r"(?<!\\)\[[^\[\]|]*\|[^\[\]]*(?<!\\)\]"), "a prompt that changes between steps is not supported"),
+    (re.compile(r"(?<![\w\"'])BREAK(?![\w\"'])"), "chunks are filled in the order of the words, so leave it out"),
 )
 
 
