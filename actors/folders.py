@@ -147,7 +147,7 @@ def weight_names(there: Iterable[str], read_index: Callable[[str], dict[str, Any
     every = sorted(there)
     weights = [name for name in every if name.endswith(".safetensors") and name.split(".")[0] in WEIGHTS]
     plain = [name for name in weights if name.count(".") == 1]
-    indices = [name for name in every if ".safetensors.index" in name and name.endswith(".json")]
+    indices = sorted((name for name in every if ".safetensors.index" in name and name.endswith(".json")), key=len)  # a variant's is longer
     variants = [name for name in weights if name.count(".") == 2]
     if plain:
         return plain[:1], ""
@@ -173,9 +173,15 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def variant_of(folder: Path) -> str | None:
-    """The variant, such as "fp16", that a part of a checkpoint is in where its plain file is missing; None where all are there."""
-    opened = [file.name for part in _parts(folder) if not part.name.startswith(("scheduler", "tokenizer")) for file in _weights(part)[0]]
-    return next((name.split(".")[1] for name in opened if name.count(".") == 2), None)
+    """The variant that a part of a checkpoint is in, text encoders aside; None where all have a plain file."""
+    parts = [part for part in _parts(folder) if not part.name.startswith(("scheduler", "tokenizer", "text_encoder"))]
+    return next((variant for part in parts if (variant := variant_of_part(part))), None)
+
+
+def variant_of_part(folder: Path) -> str | None:
+    """The variant, such as "fp16", of a part's weights, or of a model's that is by itself, where the plain file is missing; else None."""
+    names = [file.name for file in _weights(folder)[0]]
+    return next((name.split(".")[1].split("-")[0] for name in names if name.count(".") == 2), None)
 
 
 def opened(folder: Path) -> list[Path]:

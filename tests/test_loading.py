@@ -15,9 +15,11 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from actors.animatediff import AnimateDiffModel
+from actors.folders import weight_files
 from actors.keyframe import KeyframeModel
 from actors.lora_keys import keys_of
 from actors.ltx_video import LtxVideoModel
+from actors.motion_adapter import load_adapter
 from actors.prompts import PromptEncoder
 from actors.values import ClipRequest, ClipSettings, KeyframeRequest, Lora, ModelError, ModelFiles, TextSettings
 from benchmarks.original_layout import single_file
@@ -131,6 +133,35 @@ def test_a_folder_that_holds_only_a_variant_is_loaded(stills):
     assert np.array_equal(picture(stills), before)
     encoded = [PromptEncoder("t", ModelFiles(str(folder))).encode([HANA])[0].embeds for folder in (stills, DEMO / "stable-diffusion")]
     assert np.array_equal(*encoded)
+
+
+def test_a_folder_of_which_one_part_alone_is_in_a_variant_is_loaded(stills):
+    before = picture(DEMO / "stable-diffusion")
+    (file,) = (stills / "unet").glob("*.safetensors")
+    file.rename(file.with_name(file.name.replace(".safetensors", ".fp16.safetensors")))
+    assert np.array_equal(picture(stills), before)
+    assert np.array_equal(*(PromptEncoder("t", ModelFiles(str(f))).encode([HANA])[0].embeds for f in (stills, DEMO / "stable-diffusion")))
+
+
+def test_a_t5_in_shards_of_a_variant_is_loaded_and_plain_shards_come_first(tmp_path):
+    wanted = PromptEncoder("t", LTX).encode([HANA])[0].embeds
+    shutil.copytree(LTX.checkpoint, tmp_path / "ltx")
+    folder = tmp_path / "ltx" / "text_encoder"
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    for variant in (".fp16", ""):
+        name = f"model{variant}-00001-of-00001.safetensors"
+        save_file(tensors, folder / name, metadata={"format": "pt"})
+        index = f"model.safetensors.index{variant}.json"
+        (folder / index).write_text(json.dumps({"metadata": {}, "weight_map": dict.fromkeys(tensors, name)}))
+        assert [file.name for file in weight_files(folder)] == [name]
+        assert np.array_equal(PromptEncoder("t", ModelFiles(str(tmp_path / "ltx"))).encode([HANA])[0].embeds, wanted)
+
+
+def test_a_motion_adapter_that_is_only_there_as_a_variant_is_loaded(tmp_path):
+    shutil.copytree(ANIMATE.motion_adapter, tmp_path / "adapter")
+    (tmp_path / "adapter" / "diffusion_pytorch_model.safetensors").rename(tmp_path / "adapter" / "diffusion_pytorch_model.fp16.safetensors")
+    assert load_adapter(str(tmp_path / "adapter"), torch.float32).config.motion_max_seq_length
 
 
 def test_a_tensor_that_a_checkpoint_lacks_is_named(stills):
