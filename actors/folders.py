@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .architectures import BY_WIDTH, LTX, LTX_SIZES, SD
-from .files import read_config, read_json
+from .files import in_yaml, read_config, read_json
 from .headers import read_header
 from .identify import LTX_VERSIONS, Found
 from .values import ModelError
@@ -65,12 +65,12 @@ def _pipeline(folder: Path, elsewhere: tuple[str, ...]) -> Found:
     if kind not in CLASSES:
         faults.append(f"Tower has no family for {kind}")
     family = CLASSES.get(kind, "")
-    use = f"checkpoint: {folder.name}" if not faults else ""
+    use = f"checkpoint: {in_yaml(folder.name)}" if not faults else ""
     return Found("checkpoint", architecture, tuple(wanted), tuple(dict.fromkeys(notes)), tuple(faults), (), family, use)
 
 
 def _upsampler(name: str, faults: list[str]) -> Found:
-    return Found("latent upsampler", LTX, (), (), tuple(faults), (), "ltx_video", f"upsampler: {name}" if not faults else "")
+    return Found("latent upsampler", LTX, (), (), tuple(faults), (), "ltx_video", f"upsampler: {in_yaml(name)}" if not faults else "")
 
 
 def _config(folder: Path, part: str | None) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def _component(folder: Path) -> Found:
     faults = [fault] if fault else []
     if name == "MotionAdapter":
         longest = config.get("motion_max_seq_length", 32)
-        use = f"motion_adapter: {folder.name}" if not faults else ""
+        use = f"motion_adapter: {in_yaml(folder.name)}" if not faults else ""
         return Found(
             "motion module", f"AnimateDiff for {SD}", (), (f"makes up to {longest} frames", note), tuple(faults), (), "animatediff", use
         )

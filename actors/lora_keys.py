@@ -100,6 +100,8 @@ def keys_of(file: str) -> LoraKeys:
         keys = lora_keys(read_header(Path(file)))
     except ModelError as error:
         raise ModelError(f"LoRA {file} does not fit: {error}") from error
+    except IndexError as error:
+        raise ModelError(f"LoRA {file} does not fit: some of its tensors have fewer axes than their names call for") from error
     if keys is None:
         raise ModelError(f"LoRA {file} does not fit: it is none; `tower models inspect` tells what it is")
     if keys.lost:
@@ -171,17 +173,23 @@ def _architecture(header: Header, modules: dict[str, dict[str, str]]) -> str:
         return LTX
     if any(n.startswith(("lora_te2_", "text_encoder_2.")) for n in names):
         return SDXL
-    widths = {
-        header.tensors[kinds["down"]].shape[1]
-        for name, kinds in modules.items()
-        if "down" in kinds and "attn2" in name and name.endswith(("to_k", "to_v")) and not _moves(name)
-    }
+    readers = [kinds for name, kinds in modules.items() if "attn2" in name and name.endswith(("to_k", "to_v")) and not _moves(name)]
+    widths = {_width(header, kinds) for kinds in readers} - {0}
     if len(widths) == 1:
         return BY_WIDTH.get(widths.pop(), "")
     told = header.metadata.get("ss_base_model_version", "") + header.metadata.get("modelspec.architecture", "")
     if any(map(_moves, names)):
         return SD
     return SDXL if "xl" in told.lower() else SD if "v1" in told else ""
+
+
+def _width(header: Header, kinds: dict[str, str]) -> int:
+    """Numbers that a changed linear layer reads; 0 where its kind does not tell. LoKr's two factors multiply."""
+
+    def of(*names: str) -> int:
+        return next((header.tensors[kinds[name]].shape[1] for name in names if name in kinds), 0)
+
+    return of("down", "hada_w1_b", "diff") or of("lokr_w1", "lokr_w1_b") * of("lokr_w2", "lokr_w2_b")
 
 
 def _ranks(ranks: dict[str, int]) -> str:
