@@ -332,6 +332,17 @@ def test_a_lora_for_ltx_is_applied_or_refused_by_its_prefix_and_never_passed_ove
     assert model.pipe.transformer.get_submodule("transformer_blocks.0.attn1.to_q").scaling["lora0"] == 1.0
 
 
+@pytest.mark.parametrize("place", ["transformer_blocks.0.attn1.to_q", "patchify_proj", "adaln_single.linear"])
+def test_a_lora_for_ltx_in_the_names_of_trainers_changes_each_module_as_its_file_says(tmp_path, place):
+    model = LtxVideoModel("ltx", LTX, ClipSettings(96, 64, 9, 24, 2, 1.0))
+    layer = place.replace("patchify_proj", "proj_in").replace("adaln_single", "time_embed")
+    out, width = model.pipe.transformer.get_submodule(layer).weight.shape
+    matrices = {"lora_down.weight": torch.randn(4, width), "lora_up.weight": torch.randn(out, 4), "alpha": torch.tensor(2.0)}
+    save_file({f"diffusion_model.{place}.{name}": value for name, value in matrices.items()}, tmp_path / "a.safetensors")
+    model.loras.use((Lora(str(tmp_path / "a.safetensors")),))
+    assert model.pipe.transformer.get_submodule(layer).scaling["lora0"] == 0.5
+
+
 def test_a_checkpoint_in_one_file_draws_what_its_folder_draws_and_asks_no_network(tmp_path, monkeypatch):
     file = single_file(Path(SD.checkpoint), tmp_path / "one.safetensors")
     before, encoded = picture(Path(SD.checkpoint)), PromptEncoder("t", SD).encode([HANA])[0]
