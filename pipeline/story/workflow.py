@@ -219,6 +219,16 @@ class Workflow(Written):
         return self
 
     @model_validator(mode="after")
+    def _embeddings_are_words(self) -> Workflow:
+        known: dict[str, str] = {}
+        for word in self.embeddings:
+            if not word.strip() or set(word) & set("()[]\\"):  # these are the notation of weights
+                raise ValueError(f"embeddings: {word!r} is no word that a prompt could have; it needs letters, and no brackets")
+            if (other := known.setdefault(word.lower(), word)) != word:
+                raise ValueError(f"embeddings: {other} and {word} are one word in a prompt")
+        return self
+
+    @model_validator(mode="after")
     def _fits_its_family(self) -> Workflow:
         kind = self.kind
         clip = kind.stage == "clip"
