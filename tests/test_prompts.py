@@ -171,6 +171,7 @@ def test_a_text_encoder_that_makes_nan_is_told_where_the_prompt_is_encoded():
         ("a coat <lora:coat:0.8>", "LoRAs belong to a character (lora:) or to the workflow (loras:)"),
         ("[a coat:a hat:0.5]", "a prompt that changes between steps is not supported"),
         ("a [red|blue] coat", "'[red|blue]' in the prompt would be read as plain words: a prompt that changes between steps"),
+        ("a ((red)) coat", "'((red))' in the prompt would be read as plain words: set prompt_weights: applied"),
         ("a coat BREAK a hat", "'BREAK' in the prompt would be read as plain words: chunks are filled in the order of the words"),
         ("a coat, embedding:easy", "embedding 'easy' would be read as plain words; the workflow's embeddings are none"),
     ],
