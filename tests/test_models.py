@@ -16,6 +16,11 @@ from safetensors.torch import save_file
 from actors.lora_keys import keys_of
 from actors.values import ModelError
 from benchmarks.original_layout import single_file
+from pipeline.plan.resolve import Resolver
+from pipeline.registry.open_catalog import open_catalog
+from pipeline.registry.workflows import Registry
+from pipeline.story.episode import load_episode
+from pipeline.story.settings import load_settings
 
 from .conftest import DEMO, EPISODE, refused
 
@@ -323,3 +328,18 @@ def test_a_lora_of_which_a_part_would_be_lost_is_told_by_plan(tmp_path, here):
     lora(tmp_path / "models" / "hana.safetensors", **{f"{KOHYA}.diff_b": torch.ones(320)})
     (tmp_path / "episode.yaml").write_text(EPISODE.replace("yellow coat}", "yellow coat, lora: {file: hana.safetensors}}", 1))
     refused(here("plan", "episode.yaml"), "hana", "it holds differences of biases, which Tower does not apply")
+
+
+def test_a_lora_that_two_characters_of_a_shot_name_is_on_once_and_has_one_weight(tmp_path, here):
+    (tmp_path / "models").mkdir()
+    lora(tmp_path / "models" / "twins.safetensors")
+    named = EPISODE.replace("coat}", "coat, lora: {file: twins.safetensors, weight: 0.8}}").replace("characters: [hana]", "characters: [hana, aoi]")
+    (tmp_path / "episode.yaml").write_text(named)
+    assert here("plan", "episode.yaml").code == 0
+    episode = load_episode(tmp_path / "episode.yaml")
+    settings = load_settings()
+    resolver = Resolver(episode, tmp_path / "episode.yaml", settings, Registry(open_catalog(settings), settings))
+    both = resolver.stages(*episode.shots[0])[0]
+    assert [one.weight for one in both.loras] == [0.8]
+    (tmp_path / "episode.yaml").write_text(named.replace("weight: 0.8", "weight: 0.5", 1))
+    refused(here("plan", "episode.yaml"), "shot SH0010: its characters name LoRA", "with weights 0.5 and 0.8; in one shot it has one weight")

@@ -29,7 +29,7 @@ from actors.keyframe import KeyframeModel, KeyframeXLModel
 from actors.prompts import PromptEncoder
 from actors.values import Embedding, Hires, KeyframeRequest, KeyframeSettings, Lora, ModelError, ModelFiles, TextSettings
 from benchmarks.original_layout import single_file, vae_key
-from pipeline.story.workflow import WORKFLOWS
+from pipeline.story.workflow import WORKFLOWS, read_workflow
 
 from . import tiny_xl
 from .conftest import EPISODE, refused, takes_of, tower
@@ -309,7 +309,7 @@ guidance_scale: 5
         ("family: stable_diffusion\ncheckpoint: xl", "for family stable_diffusion_xl and not for stable_diffusion"),
         ("family: stable_diffusion_xl\ncheckpoint: demo:stable-diffusion", "for family stable_diffusion and not for stable_diffusion_xl"),
         ("family: stable_diffusion_xl\ncheckpoint: xl\nclip_skip: 2", "clip_skip belongs to family stable_diffusion and animatediff"),
-        ("family: stable_diffusion_xl\ncheckpoint: xl\nhires: {scale: 3, strength: 0.5, num_inference_steps: 4}", "128 pixels over it is no multiple of 8"),
+        ("family: stable_diffusion_xl\ncheckpoint: xl\nhires: {scale: 3, strength: 0.5, num_inference_steps: 4}", "128x64 over it are no multiples of 8"),
         ("family: stable_diffusion_xl\ncheckpoint: xl\nhires: {scale: 2, strength: 0.1, num_inference_steps: 4}", "0.1 of 4 steps leaves no step"),
         ("family: stable_diffusion_xl\ncheckpoint: xl\nvae: demo:stable-diffusion", "is for other checkpoints: its scaling_factor is .*, and that of"),
         ("family: stable_diffusion_xl\ncheckpoint: xl\nembeddings: {Easy: a.safetensors, easy: b.safetensors}", "Easy and easy are one word"),
@@ -332,6 +332,12 @@ def test_what_does_not_fit_sdxl_is_told_by_plan(here, tmp_path, xl, lines, sente
         done = here("plan", "episode.yaml")
     refused(done)
     assert re.search(sentence, done.err), done.err
+
+
+def test_a_size_that_a_scale_divides_is_taken_whatever_floating_point_makes_of_it(tmp_path):
+    sizes = XL.replace("width: 128\nheight: 64", "width: 792\nheight: 528")
+    (tmp_path / "mine.yaml").write_text(sizes + "hires: {scale: 1.1, strength: 0.5, num_inference_steps: 4}\n")
+    assert 792 / 1.1 != 720 and read_workflow(tmp_path / "mine.yaml").hires
 
 
 def test_inspect_tells_an_embedding_and_a_vae_with_the_line_that_uses_them(tmp_path):

@@ -214,8 +214,10 @@ class Workflow(Written):
             raise ValueError(f"prompt_weights: family {self.family} cannot apply weights; dropped takes them out of the prompt")
         if self.hires and int(self.hires.num_inference_steps * self.hires.strength) < 1:
             raise ValueError(f"hires: strength {self.hires.strength:g} of {self.hires.num_inference_steps} steps leaves no step to take")
-        if self.hires and (small := [side for side in (self.width, self.height) if side / self.hires.scale % self.kind.size_multiple]):
-            raise ValueError(f"hires.scale {self.hires.scale:g}: {small[0]} pixels over it is no multiple of {self.kind.size_multiple}")
+        first = [round(side / self.hires.scale, 6) for side in (self.width, self.height)] if self.hires else []
+        if self.hires and any(side % self.kind.size_multiple for side in first):
+            size = f"{self.width}x{self.height}"
+            raise ValueError(f"hires.scale {self.hires.scale:g}: {size} over it are no multiples of {self.kind.size_multiple}")
         return self
 
     @model_validator(mode="after")
