@@ -56,6 +56,10 @@ class ClipText:
     ):
         self.tokenizer, self.encoder, self.window, self.chunks, self.layer, self.normed = tokenizer, encoder, window, chunks, layer, normed
         self.embeddings = {name.lower(): vectors for name, vectors in embeddings.items()}
+        for name, vectors in embeddings.items():
+            if not 0 < len(vectors) <= window - 2 or not vectors.isfinite().all():
+                wanted = f"1 to {window - 2} vectors of numbers are wanted"
+                raise ModelError(f"embedding {name} does not fit: {wanted}, and it has {len(vectors)}")
         ends = tokenizer("").input_ids
         if len(ends) != 2:
             raise ModelError(f"its tokenizer begins and ends a text with {len(ends)} tokens, and CLIP's does with 2")
@@ -108,8 +112,6 @@ class ClipText:
         """The tokens of each chunk, one at least; and the last token that fits, where others do not."""
         room, chunks = self.window - 2, [[]]  # type: tuple[int, list[list[Token]]]
         for unit in units:
-            if len(unit) > room:
-                raise ModelError(f"an embedding of {len(unit)} vectors does not fit into {room} tokens")
             if len(chunks[-1]) + len(unit) > room:
                 if len(chunks) == self.chunks:
                     return chunks, chunks[-1][-1]

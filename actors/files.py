@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from .values import ModelError
+
+YAML_WORDS = ("true", "false", "yes", "no", "on", "off", "null")  # which YAML reads as other things than texts
 
 
 def check_folder(folder: str, kind: str, part: str | None = None) -> Path:
@@ -77,6 +80,12 @@ def check_upsampler(folder: str, base: str, width: int, height: int) -> Path:
         raise ModelError(f"upsampler {folder} reads latents of {reads} channels, and the checkpoint's VAE makes {makes}")
     check_size(width, height, 64)  # the first pass makes half of it, in multiples of 32
     return path
+
+
+def in_yaml(name: str) -> str:
+    """The name of a file as a line of YAML takes it: in quotes where it would be read as something else, such as a list or a comment."""
+    plain = re.fullmatch(r"[^\W\d][\w./ -]*\w|\w[\w./ -]*\.(safetensors|gguf)", name) and name.lower() not in YAML_WORDS
+    return name if plain else json.dumps(name, ensure_ascii=False)
 
 
 def read_config(folder: str, part: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .architectures import BY_WIDTH, LTX, LTX_SIZES, SD
-from .files import read_config, read_json
+from .files import in_yaml, read_config, read_json
 from .headers import read_header
 from .identify import LTX_VERSIONS, Found
 from .values import ModelError
@@ -65,12 +65,12 @@ def _pipeline(folder: Path, elsewhere: tuple[str, ...]) -> Found:
     if kind not in CLASSES:
         faults.append(f"Tower has no family for {kind}")
     family = CLASSES.get(kind, "")
-    use = f"checkpoint: {folder.name}" if not faults else ""
+    use = f"checkpoint: {in_yaml(folder.name)}" if not faults else ""
     return Found("checkpoint", architecture, tuple(wanted), tuple(dict.fromkeys(notes)), tuple(faults), (), family, use)
 
 
 def _upsampler(name: str, faults: list[str]) -> Found:
-    return Found("latent upsampler", LTX, (), (), tuple(faults), (), "ltx_video", f"upsampler: {name}" if not faults else "")
+    return Found("latent upsampler", LTX, (), (), tuple(faults), (), "ltx_video", f"upsampler: {in_yaml(name)}" if not faults else "")
 
 
 def _config(folder: Path, part: str | None) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def _component(folder: Path) -> Found:
     faults = [fault] if fault else []
     if name == "MotionAdapter":
         longest = config.get("motion_max_seq_length", 32)
-        use = f"motion_adapter: {folder.name}" if not faults else ""
+        use = f"motion_adapter: {in_yaml(folder.name)}" if not faults else ""
         return Found(
             "motion module", f"AnimateDiff for {SD}", (), (f"makes up to {longest} frames", note), tuple(faults), (), "animatediff", use
         )
@@ -147,7 +147,7 @@ def weight_names(there: Iterable[str], read_index: Callable[[str], dict[str, Any
     every = sorted(there)
     weights = [name for name in every if name.endswith(".safetensors") and name.split(".")[0] in WEIGHTS]
     plain = [name for name in weights if name.count(".") == 1]
-    indices = [name for name in every if ".safetensors.index" in name and name.endswith(".json")]
+    indices = sorted((name for name in every if ".safetensors.index" in name and name.endswith(".json")), key=len)  # a variant's is longer
     variants = [name for name in weights if name.count(".") == 2]
     if plain:
         return plain[:1], ""
@@ -173,14 +173,15 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def variant_of(folder: Path) -> str | None:
-    """The variant, such as "fp16", that a part of a checkpoint is in where its plain file is missing; None where all are there."""
-    parts = (part for part in _parts(folder) if not part.name.startswith(("scheduler", "tokenizer")))
-    return variant_in([file for part in parts for file in _weights(part)[0]])
+    """The variant that a part of a checkpoint is in, text encoders aside; None where all have a plain file."""
+    parts = [part for part in _parts(folder) if not part.name.startswith(("scheduler", "tokenizer", "text_encoder"))]
+    return next((variant for part in parts if (variant := variant_of_part(part))), None)
 
 
-def variant_in(files: list[Path]) -> str | None:
-    """The variant in the name of the first file that has one."""
-    return next((file.name.split(".")[1].split("-")[0] for file in files if file.name.count(".") == 2), None)
+def variant_of_part(folder: Path) -> str | None:
+    """The variant, such as "fp16", of a part's weights, or of a model's that is by itself, where the plain file is missing; else None."""
+    names = [file.name for file in _weights(folder)[0]]
+    return next((name.split(".")[1].split("-")[0] for name in names if name.count(".") == 2), None)
 
 
 def opened(folder: Path) -> list[Path]:

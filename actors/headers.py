@@ -42,13 +42,13 @@ class Header:
     def scalar(self, name: str) -> float:
         """The value of a tensor that holds one number, such as a LoRA's alpha."""
         tensor = self.tensors[name]
+        if tensor.parameters != 1 or tensor.dtype not in BYTES:
+            raise ModelError(f"{self.path}: {name} is no number")
         with self.path.open("rb") as file:
             file.seek(tensor.begin)
-            raw = file.read(BYTES.get(tensor.dtype, 0))
+            raw = file.read(BYTES[tensor.dtype])
         if tensor.dtype == "BF16":  # the upper half of a float32
             return struct.unpack("<f", b"\0\0" + raw)[0]
-        if tensor.dtype not in SCALARS or tensor.parameters != 1:
-            raise ModelError(f"{self.path}: {name} is no number")
         return float(struct.unpack(SCALARS[tensor.dtype], raw)[0])
 
 

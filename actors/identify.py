@@ -7,10 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from .architectures import BY_WIDTH, FLUX, LTX, LTX_SIZES, REFINER, SD, SD2, SD3, SDXL, WAN
+from .files import in_yaml
 from .headers import Header, Tensor
 from .ip_keys import ip_keys
 from .lora_keys import LoraKeys, lora_keys
 from .motion_keys import motion_keys
+from .values import ModelError
 
 UNET, LDM_VAE, LTX_VAE = "model.diffusion_model.", "first_stage_model.", "vae."  # what parts of a checkpoint in one file begin with
 TEXT_PARTS = ("cond_stage_model.", "conditioner.")  # the same, of its text encoders
@@ -53,10 +55,13 @@ class Found:
 
 
 def identify(header: Header) -> Found:
-    """What the file is; kind "unknown" where no rule knows it."""
-    for rule in (_lora, _checkpoint, _ltx, _motion_module, _ip_adapter, _embedding, _vae, _upscaler, _text_encoder, _unet, _other):
-        if (found := rule(header)) is not None:
-            return found
+    """What the file is; kind "unknown" where no rule knows it. Raises ModelError where tensors have shapes that no model has."""
+    try:
+        for rule in (_lora, _checkpoint, _ltx, _motion_module, _ip_adapter, _embedding, _vae, _upscaler, _text_encoder, _unet, _other):
+            if (found := rule(header)) is not None:
+                return found
+    except IndexError as error:
+        raise ModelError(f"{header.path} is no model: some of its tensors have fewer axes than their names call for") from error
     return Found("unknown", unknown=tuple(header.tensors), faults=("nothing that Tower knows has such keys",))
 
 
@@ -106,7 +111,7 @@ def _checkpoint(header: Header) -> Found | None:
     if any(n.startswith("model_ema.") for n in t):
         notes.append("holds a second copy of the UNet (EMA), which is not used")
     base = f"a diffusers folder of {architecture}, for configurations and tokenizer"
-    use = "" if faults else f"checkpoint: {header.path.name}, and base: {base}"
+    use = "" if faults else f"checkpoint: {in_yaml(header.path.name)}, and base: {base}"
     two = any(n.startswith("conditioner.embedders.1.") for n in t)  # text encoders
     family = "stable_diffusion_xl" if architecture == SDXL or two else "stable_diffusion"
     return Found("checkpoint", architecture, parts, tuple(notes), tuple(faults), _rest(t, *known), family, use)
@@ -153,7 +158,7 @@ def _ltx(header: Header) -> Found | None:
     known = (f"{head}transformer_blocks.", f"{head}patchify_proj", f"{head}adaln_single", f"{head}caption_projection", f"{head}proj_out",
              f"{head}scale_shift_table", f"{head}scaled_fp8", LTX_VAE)  # fmt: skip
     lacks = "T5, tokenizer and configurations" if has_vae else "T5, tokenizer, VAE and configurations"
-    use = f"checkpoint: {header.path.name}, and base: a diffusers folder of {LTX} {size}, for {lacks}" if has_model else ""
+    use = f"checkpoint: {in_yaml(header.path.name)}, and base: a diffusers folder of {LTX} {size}, for {lacks}" if has_model else ""
     return Found("checkpoint", f"{LTX} {size}".strip(), parts, tuple(notes), faults, _rest(t, *known), "ltx_video", use)
 
 
@@ -175,7 +180,7 @@ def _motion_module(header: Header) -> Found | None:
     if keys.of_folder(header):
         return Found("motion module", told, (), ("diffusers' layout: its folder says how many frames it makes",), (PART,))
     notes = (f"makes up to {keys.longest} frames", "trained on linear betas")
-    use = f"motion_adapter: {header.path.name}" if not keys.faults else ""
+    use = f"motion_adapter: {in_yaml(header.path.name)}" if not keys.faults else ""
     return Found("motion module", told, (), notes, keys.faults, keys.unknown, "animatediff", use)
 
 
@@ -186,7 +191,7 @@ def _lora(header: Header) -> Found | None:
     kind = "motion LoRA" if keys.motion else "LoRA"
     family = {SD: "stable_diffusion", SDXL: "stable_diffusion_xl", LTX: "ltx_video"}.get(keys.architecture, "")
     family = "animatediff" if keys.motion and family else family
-    use = f"loras: [{{file: {header.path.name}, weight: 1.0}}]" if not keys.faults else ""
+    use = f"loras: [{{file: {in_yaml(header.path.name)}, weight: 1.0}}]" if not keys.faults else ""
     return Found(kind, keys.architecture, keys.parts, keys.notes, keys.faults, keys.unknown, family, use, keys)
 
 
@@ -200,7 +205,7 @@ def _ip_adapter(header: Header) -> Found | None:
         f"{keys.kind}: {keys.reads}",
         f"its image encoder's {keys.encoders_width} is {keys.image_width}" if keys.encoders_width else "",
     )
-    use = f"ip_adapter: {header.path.name}, and image_encoder: a folder of CLIP's vision model of that width" if not faults else ""
+    use = f"ip_adapter: {in_yaml(header.path.name)}, and image_encoder: a folder of CLIP's vision model of that width" if not faults else ""
     return Found("IP-Adapter", architecture, (), notes, faults, keys.unknown, "animatediff", use)
 
 
@@ -215,7 +220,7 @@ def _embedding(header: Header) -> Found | None:
         return None
     vectors = max(x.shape[0] if len(x.shape) == 2 else 1 for x in t.values())
     word = header.path.stem
-    use = f"embeddings: {{{word}: {header.path.name}}}"
+    use = f"embeddings: {{{in_yaml(word)}: {in_yaml(header.path.name)}}}"
     faults = (f"Tower has no family for {SD2}",) if architecture == SD2 else ()
     family = "stable_diffusion_xl" if architecture == SDXL else "stable_diffusion"
     return Found("embedding (textual inversion)", architecture, (), (f"{vectors} vectors",), faults, (), family, "" if faults else use)
@@ -236,7 +241,7 @@ def _vae(header: Header) -> Found | None:
         () if channels == 4 else (f"no family of Tower reads latents of {channels} channels",),
         _rest(t, "encoder.", "decoder.", "quant_conv.", "post_quant_conv.", "loss."),
         "stable_diffusion",
-        f"vae: {header.path.name}" if channels == 4 else "",
+        f"vae: {in_yaml(header.path.name)}" if channels == 4 else "",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from transformers import CLIPVisionModelWithProjection
 
 from .animate_files import check_ip_adapter
 from .files import in_one_line
+from .folders import variant_of_part
 from .ip_keys import IMAGE, PLACES
 from .values import ModelError
 
@@ -45,9 +47,8 @@ def add_ip_adapter(pipe: Any, file: str, encoder: str, checkpoint: str, dtype: t
 
 def _image_encoder(folder: str, dtype: torch.dtype) -> Any:
     try:
-        encoder, told = CLIPVisionModelWithProjection.from_pretrained(
-            folder, dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
-        )
+        how: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "variant": variant_of_part(Path(folder))}
+        encoder, told = CLIPVisionModelWithProjection.from_pretrained(folder, dtype=dtype, output_loading_info=True, **how)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(f"image encoder {folder} cannot be loaded: {in_one_line(error)}") from error
     missing = sorted(told["missing_keys"])

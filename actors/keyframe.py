@@ -31,6 +31,7 @@ class KeyframeModel(Model):
     family = "stable_diffusion"
     pipeline = StableDiffusionPipeline
     second_pipeline: Any = StableDiffusionImg2ImgPipeline  # draws the second pass, with the same parts
+    rescales_again = False  # whether that class takes a guidance_rescale
 
     def __init__(
         self, identity: str, files: ModelFiles, settings: KeyframeSettings, device: str | None = None, beside: Model | None = None
@@ -85,6 +86,8 @@ class KeyframeModel(Model):
         ours = self.pipe.vae.config.latent_channels == LATENT_CHANNELS  # the class would take others for pictures
         start = encode(self.pipe.vae, larger, generators).to(latents.dtype) if ours else larger
         steps = {"strength": s.hires.strength, "num_inference_steps": s.hires.num_inference_steps}
+        if self.rescales_again:
+            steps["guidance_rescale"] = s.guidance_rescale
         self.second.scheduler = self.pipe.scheduler
         latents = self.second(**how, image=start, **steps).images
         return latents, decode(self.pipe.vae, latents)
@@ -96,6 +99,7 @@ class KeyframeXLModel(KeyframeModel):
     family = "stable_diffusion_xl"
     pipeline = StableDiffusionXLPipeline
     second_pipeline = StableDiffusionXLImg2ImgPipeline
+    rescales_again = True
 
     def texts(self, batch: Sequence[Any], tokens: int) -> dict[str, Any]:
         return super().texts(batch, tokens) | {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import platform
 import resource
 import warnings
@@ -89,7 +90,7 @@ def load_pipeline(cls: Any, files: ModelFiles, dtype: torch.dtype, device: str, 
         raise ModelError(f"checkpoint {folder} cannot be loaded as {cls.__name__}: {in_one_line(error)}") from error
     pipe.set_progress_bar_config(disable=True)
     if files.base and (told := prediction_of(read_header(Path(folder)))):
-        pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, **told)
+        pipe.scheduler = _told(pipe.scheduler, told)
     if isinstance(pipe.vae, AutoencoderKL):
         pipe.vae.to(dtype=_vae_type(pipe, files.vae_dtype, dtype))
     for name, part in pipe.components.items():
@@ -101,6 +102,13 @@ def load_pipeline(cls: Any, files: ModelFiles, dtype: torch.dtype, device: str, 
     return pipe.to(device)
 
 
+def _told(scheduler: Any, told: dict[str, Any]) -> Any:
+    """The scheduler, of whose configuration a file tells some by itself. Its class need not read them: the workflow may name another."""
+    had = dict(scheduler.config)
+    had["_use_default_values"] = [name for name in had.get("_use_default_values", ()) if name not in told]
+    return type(scheduler).from_config(had | told)
+
+
 def _vae_type(pipe: Any, wanted: str | None, dtype: torch.dtype) -> torch.dtype:
     """The type that pictures are decoded in. SDXL's own VAE overflows in float16, and its configuration says so."""
     overflows = isinstance(pipe, diffusers.StableDiffusionXLPipeline) and pipe.vae.config.force_upcast
@@ -110,7 +118,11 @@ def _vae_type(pipe: Any, wanted: str | None, dtype: torch.dtype) -> torch.dtype:
 
 
 def set_scheduler(pipe: Any, settings: KeyframeSettings | ClipSettings) -> None:
-    """Give the pipeline the scheduler that the settings name, with their betas, spacing and prediction type."""
+    """Give the pipeline the scheduler that the settings name, with their betas, spacing and prediction type.
+
+    Raises:
+        ModelError: there is no such scheduler, or it would pass over one of these.
+    """
     if settings.scheduler not in SCHEDULERS:
         raise ModelError(f"scheduler {settings.scheduler!r} is not known; it is one of {', '.join(SCHEDULERS)}")
     cls, extra = SCHEDULERS[settings.scheduler] or (type(pipe.scheduler), {})
@@ -122,7 +134,11 @@ def set_scheduler(pipe: Any, settings: KeyframeSettings | ClipSettings) -> None:
         extra = extra | {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
     if settings.timestep_spacing != "checkpoint":
         extra = extra | {"timestep_spacing": settings.timestep_spacing}
-    pipe.scheduler = cls.from_config(pipe.scheduler.config, **extra)  # type: ignore[attr-defined]
+    had, known = pipe.scheduler.config, inspect.signature(cls.__init__).parameters
+    told = [*extra, *(["rescale_betas_zero_snr"] if had.get("rescale_betas_zero_snr") else [])]
+    if unread := next((name for name in told if name not in known and name != "trained_betas"), None):
+        raise ModelError(f"scheduler {cls.__name__} does not read {unread}; name another scheduler in the workflow, such as euler")
+    pipe.scheduler = cls.from_config(had, **extra)  # type: ignore[attr-defined]
 
 
 def as_given(scheduler: Any) -> Any:

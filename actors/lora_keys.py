@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ TEXT_ENCODERS = (("lora_te_", "lora_te1_", "text_encoder."), ("lora_te2_", "text
 TEXT = (*TEXT_ENCODERS[0], *TEXT_ENCODERS[1], "lora_te3_")
 MOTION = "it is a motion LoRA, which belongs to `loras` of a workflow of family animatediff"
 METADATA = "lora_adapter_metadata"  # where diffusers writes PEFT's configuration, as JSON
+ADAPTED = ("unet.", "transformer.", "text_encoder.", "text_encoder_2.")  # parts of a pipeline, each with a configuration of its own there
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,8 @@ def keys_of(file: str) -> LoraKeys:
         keys = lora_keys(read_header(Path(file)))
     except ModelError as error:
         raise ModelError(f"LoRA {file} does not fit: {error}") from error
+    except IndexError as error:
+        raise ModelError(f"LoRA {file} does not fit: some of its tensors have fewer axes than their names call for") from error
     if keys is None:
         raise ModelError(f"LoRA {file} does not fit: it is none; `tower models inspect` tells what it is")
     if keys.lost:
@@ -111,7 +115,7 @@ def changing_text(loras: tuple[Lora, ...]) -> tuple[Lora, ...]:
 
 
 def lora_keys(header: Header) -> LoraKeys | None:
-    """The LoRA in a file; None where the file is none."""
+    """The LoRA in a file; None where the file is none. Raises ModelError where an alpha or the metadata cannot be read."""
     modules, unknown = _modules(header)
     if not any({"down", "hada_w1_a", "lokr_w1", "lokr_w1_a", "diff", "ia3"} & kinds.keys() for kinds in modules.values()):
         return None
@@ -119,7 +123,7 @@ def lora_keys(header: Header) -> LoraKeys | None:
     for name, has in modules.items():
         if rank := next((header.tensors[has[kind]].shape[axis] for kind, axis in RANKED if kind in has), None):
             ranks[name] = rank
-    alphas = _adapter_alphas(header, modules, ranks)
+    alphas = _adapter_alphas(header, ranks)
     alphas |= {name: header.scalar(kinds["alpha"]) for name, kinds in modules.items() if "alpha" in kinds}
     architecture = _architecture(header, modules)
     motion = any(map(_moves, modules))
@@ -169,17 +173,23 @@ def _architecture(header: Header, modules: dict[str, dict[str, str]]) -> str:
         return LTX
     if any(n.startswith(("lora_te2_", "text_encoder_2.")) for n in names):
         return SDXL
-    widths = {
-        header.tensors[kinds["down"]].shape[1]
-        for name, kinds in modules.items()
-        if "down" in kinds and "attn2" in name and name.endswith(("to_k", "to_v")) and not _moves(name)
-    }
+    readers = [kinds for name, kinds in modules.items() if "attn2" in name and name.endswith(("to_k", "to_v")) and not _moves(name)]
+    widths = {_width(header, kinds) for kinds in readers} - {0}
     if len(widths) == 1:
         return BY_WIDTH.get(widths.pop(), "")
     told = header.metadata.get("ss_base_model_version", "") + header.metadata.get("modelspec.architecture", "")
     if any(map(_moves, names)):
         return SD
     return SDXL if "xl" in told.lower() else SD if "v1" in told else ""
+
+
+def _width(header: Header, kinds: dict[str, str]) -> int:
+    """Numbers that a changed linear layer reads; 0 where its kind does not tell. LoKr's two factors multiply."""
+
+    def of(*names: str) -> int:
+        return next((header.tensors[kinds[name]].shape[1] for name in names if name in kinds), 0)
+
+    return of("down", "hada_w1_b", "diff") or of("lokr_w1", "lokr_w1_b") * of("lokr_w2", "lokr_w2_b")
 
 
 def _ranks(ranks: dict[str, int]) -> str:
@@ -221,14 +231,21 @@ def _misfits(modules: dict[str, dict[str, str]], architecture: str) -> tuple[str
     return ()
 
 
-def _adapter_alphas(header: Header, modules: dict[str, dict[str, str]], ranks: dict[str, int]) -> dict[str, float]:
-    """Alphas that diffusers writes into the metadata: one for all modules, and others by the ends of modules' names (PEFT's patterns)."""
-    told = json.loads(header.metadata.get(METADATA, "{}"))
-    alphas = {}
-    for name in ranks:
-        part = next((p for p in ("unet.", "transformer.") if f"{p}lora_alpha" in told), "")
-        alpha, pattern = told.get(f"{part}lora_alpha"), told.get(f"{part}alpha_pattern") or {}
-        own = next((value for key, value in pattern.items() if re.fullmatch(rf"(.*\.)?({key})", name)), alpha)
-        if own is not None:
-            alphas[name] = float(own)
+def _adapter_alphas(header: Header, ranks: dict[str, int]) -> dict[str, float]:
+    """Alphas that diffusers writes into the metadata: of all modules of a part, or by the ends of their names (PEFT's patterns).
+
+    Raises:
+        ModelError: the metadata are no such configuration.
+    """
+    try:
+        told, alphas = json.loads(header.metadata.get(METADATA, "{}")), {}
+        for name, rank in ranks.items():
+            mine = [part for part in ADAPTED if name.startswith(part)] or list(ADAPTED[:2])
+            part = next((p for p in mine if f"{p}lora_alpha" in told), "")
+            alpha, pattern = told.get(f"{part}lora_alpha"), told.get(f"{part}alpha_pattern") or {}
+            own = next((value for key, value in pattern.items() if re.fullmatch(rf"(.*\.)?({key})", name)), alpha)
+            if own is not None:  # rank-stabilised LoRAs are divided by the root of the rank (arXiv 2312.03732)
+                alphas[name] = float(own) * (math.sqrt(rank) if told.get(f"{part}use_rslora") else 1)
+    except (ValueError, TypeError, AttributeError, re.error) as error:
+        raise ModelError(f"its metadata {METADATA} are no configuration of PEFT") from error
     return alphas

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from .certificate import check_error, lora_error
 from .files import in_one_line
 from .lora_keys import MOTION, TEXT, LoraKeys, keys_of, place_in_unet
+from .ltx_file import RENAMED
 from .merged_loras import MergedLoras, places
 from .values import Lora, ModelError
 
@@ -36,11 +37,14 @@ class Loras:
         for lora in loras:
             if lora.file not in self.names:
                 self.names[lora.file] = self._load(lora.file)
-        active = [(name, x.weight) for x in loras if (name := self.names[x.file])]
+        active: dict[str, float] = {}
+        for x in loras:  # a file that is named twice, by a workflow and a character, counts twice
+            if name := self.names[x.file]:
+                active[name] = active.get(name, 0.0) + x.weight
         self.merged.use(tuple(x for x in loras if x.file in self.merged.files))
         if active:
             self.pipe.enable_lora()
-            self.pipe.set_adapters(*map(list, zip(*active, strict=True)))
+            self.pipe.set_adapters(list(active), list(active.values()))
         elif any(self.names.values()):
             self.pipe.disable_lora()
 
@@ -80,10 +84,18 @@ class Loras:
 
 def _named(module: str, parts: dict[str, str]) -> list[tuple[str, str]]:
     """Names that the loader understands, and the keys in the file. Alphas that it would misread are left to `apply_as_written`."""
-    place = place_in_unet(module)
-    if place is None or not parts.keys() <= {"down", "up", "alpha"}:
+    place = f"unet.{unet}" if (unet := place_in_unet(module)) else _place_in_ltx(module)
+    if place is None:
         return [(key, key) for key in parts.values()]
-    return [(f"unet.{place}.lora_{side}.weight", parts[part]) for part, side in (("down", "A"), ("up", "B"))]
+    return [(f"{place}.lora_{side}.weight", parts[part]) for part, side in (("down", "A"), ("up", "B"))]
+
+
+def _place_in_ltx(module: str) -> str | None:
+    """diffusers' name of a module of LTX-Video's transformer, which may have the original code's; None where it is of another kind."""
+    if not module.startswith(("diffusion_model.", "transformer.")):
+        return None
+    first, dot, rest = module.partition(".")[2].partition(".")
+    return "transformer." + {theirs: ours for ours, theirs in RENAMED.items()}.get(first, first) + dot + rest
 
 
 def apply_as_written(model: torch.nn.Module, adapter: str, file: str, keys: LoraKeys, tensors: dict[str, torch.Tensor]) -> float:

@@ -15,6 +15,7 @@ from PIL import Image
 from .certificate import of_model, of_modules
 from .compress import compressed
 from .files import check_frames, check_upsampler, in_one_line
+from .folders import variant_of_part
 from .loading import as_given, generator
 from .model import Model, proven_length
 from .values import ClipRequest, ClipSettings, ModelError, ModelFiles, Receipt
@@ -73,8 +74,8 @@ class LtxVideoModel(Model):
             return None
         folder = check_upsampler(files.upsampler, files.folder, settings.width, settings.height)
         try:
-            how = {"dtype": self.pipe.transformer.dtype, "local_files_only": True, "use_safetensors": True}
-            model = LTXLatentUpsamplerModel.from_pretrained(folder, **how)
+            how = {"local_files_only": True, "use_safetensors": True, "variant": variant_of_part(folder)}
+            model = LTXLatentUpsamplerModel.from_pretrained(folder, dtype=self.pipe.transformer.dtype, **how)
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             raise ModelError(f"upsampler {files.upsampler} cannot be loaded: {in_one_line(error)}") from error
         if lacking := [key for key, value in model.state_dict().items() if value.is_meta]:

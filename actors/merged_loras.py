@@ -91,7 +91,8 @@ def change(keys: LoraKeys, module: str, tensors: Tensors, plain: torch.Tensor) -
     if "dora" not in parts:
         return made
     turned, length = plain.float() + made, parts["dora"]
-    by_output = length.shape[0] == plain.shape[0]  # else by input, as the first files had it
+    # PEFT has one for each output, whatever the shape. LyCORIS has either; its first files have one for each input.
+    by_output = "magnitude" in keys.modules[module]["dora"] or length.shape[0] == plain.shape[0]
     flat = turned.flatten(1) if by_output else turned.transpose(0, 1).flatten(1)
     norm = flat.norm(dim=1).reshape([-1, *[1] * (plain.ndim - 1)] if by_output else [1, -1, *[1] * (plain.ndim - 2)])
     return turned * (length.reshape(norm.shape) / norm) - plain.float()

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from .animate_files import adapter_config
 from .files import in_one_line
-from .folders import variant_in, weight_files
+from .folders import variant_of_part
 from .headers import read_header
 from .motion_keys import MotionKeys, motion_keys
 from .values import ModelError
@@ -26,8 +26,8 @@ def load_adapter(path: str, dtype: torch.dtype) -> MotionAdapter:
     try:
         if Path(path).is_file():
             return _of_file(Path(path)).to(dtype)
-        how = {"dtype": dtype, "local_files_only": True, "use_safetensors": True, "variant": variant_in(weight_files(Path(path)))}
-        return MotionAdapter.from_pretrained(path, **how)
+        how = {"local_files_only": True, "use_safetensors": True, "variant": variant_of_part(Path(path))}
+        return MotionAdapter.from_pretrained(path, dtype=dtype, **how)
     except ModelError:
         raise
     except (OSError, ValueError, RuntimeError, KeyError) as error:

@@ -18,11 +18,14 @@ Weights = Literal["refused", "dropped", "applied"]
 EMPHASIS = 1.1  # what a pair of brackets without a number stands for
 NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)"
 TOKEN = re.compile(rf"\\[()\[\]\\]|:\s*(?P<weight>{NUMBER})\s*\)|[()\[\]]|[^\\()\[\]:]+|[\\:]")
-EXPLICIT = re.compile(rf"\([^()]*:\s*{NUMBER}\s*\)")
+# What is a weight for sure. Single brackets without a number may be a remark, which prose has too.
+EXPLICIT = re.compile(rf"\([^()]*:\s*{NUMBER}\s*\)|(?<!\\)\(\([^()]*\)\)|(?<!\\)\[\[[^\[\]]*\]\]")
 # Of the same notation, what Tower has other places for. As plain words it would only confuse the picture.
 ELSEWHERE = (
     (re.compile(r"<(lora|lyco|hypernet):[^>]*>"), "LoRAs belong to a character (lora:) or to the workflow (loras:)"),
     (re.compile(rf"\[[^\[\]]*:[^\[\]]*:?\s*{NUMBER}\s*\]"), "a prompt that changes between steps is not supported"),
+    (re.compile(r"(?<!\\)\[[^\[\]|]*\|[^\[\]]*(?<!\\)\]"), "a prompt that changes between steps is not supported"),
+    (re.compile(r"(?<![\w\"'])BREAK(?![\w\"'])"), "chunks are filled in the order of the words, so leave it out"),
 )
 
 

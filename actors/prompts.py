@@ -46,6 +46,10 @@ class PromptEncoder:
         self.max_tokens, window = self._limit(folder.name)
         self.blanks = self.max_tokens > window
         self.clips = [] if self.t5 else [self._clip(i, files.embeddings, loaded, window) for i in range(len(loaded))]
+        for e in files.embeddings:
+            if len(counts := {len(clip.embeddings[e.word.lower()]) for clip in self.clips}) > 1:
+                told = " and ".join(map(str, sorted(counts)))
+                raise ModelError(f"embedding {e.file} does not fit: it has {told} vectors for the two text encoders, not as many")
         self.loras = [TextLoras(clip.encoder, i) for i, clip in enumerate(self.clips)]
         self.parts = of_modules({part: encoder for part, (_, encoder) in zip(parts, loaded, strict=True)})
         # SDXL was trained with zeros in place of an empty text.

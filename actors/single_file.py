@@ -47,7 +47,8 @@ def load_part(file: Path, base: Path, name: str, dtype: torch.dtype, prefix: str
         part = cls.from_single_file(str(file), config=str(base), subfolder=name, torch_dtype=dtype, local_files_only=True)
     except Exception as error:
         raise ModelError(f"{name} of checkpoint {file} cannot be loaded with the configuration of {base}: {in_one_line(error)}") from error
-    held, wanted = sum(key.startswith(prefix) for key in read_header(file).tensors), len(part.state_dict())
+    keys = [key for key in read_header(file).tensors if not key.removeprefix(LDM_VAE).startswith("loss.")]  # of a VAE's training
+    held, wanted = sum(key.startswith(prefix) for key in keys), len(part.state_dict())
     if held != wanted:  # the loader would pass over what has no place, and fill up what is missing
         raise ModelError(f"{name} of checkpoint {file} has {held} tensors, and the configuration of {base} asks for {wanted}")
     return part

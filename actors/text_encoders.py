@@ -11,7 +11,7 @@ from safetensors import safe_open
 from transformers import AutoTokenizer, CLIPTextModel, CLIPTextModelWithProjection, T5EncoderModel
 
 from .files import in_one_line, read_config
-from .folders import variant_of
+from .folders import variant_of_part
 from .values import ModelError, ModelFiles
 
 CLASSES = {"CLIPTextModel": CLIPTextModel, "CLIPTextModelWithProjection": CLIPTextModelWithProjection, "T5EncoderModel": T5EncoderModel}
@@ -51,7 +51,7 @@ def load_text_encoder(files: ModelFiles, part: str, dtype: torch.dtype) -> tuple
         if files.base and cls is not T5EncoderModel:  # T5 is never in a checkpoint's file
             encoder, found = _from_file(cls, Path(files.checkpoint), folder, part, dtype)
         else:
-            how: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "variant": variant_of(folder)}
+            how: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "variant": variant_of_part(folder / part)}
             encoder, found = cls.from_pretrained(folder / part, dtype=dtype, output_loading_info=True, **how)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(f"{part} of checkpoint {files.checkpoint} cannot be loaded: {in_one_line(error)}") from error

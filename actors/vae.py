@@ -9,6 +9,7 @@ import torch
 from diffusers import AutoencoderKL
 
 from .files import in_one_line
+from .folders import variant_of_part
 from .single_file import load_part
 from .values import ModelError
 
@@ -27,7 +28,7 @@ def load_vae(path: Path, base: Path, dtype: torch.dtype) -> AutoencoderKL:
     folder = path if (path / "config.json").is_file() else path / "vae"
     try:
         how: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "output_loading_info": True}
-        vae, told = AutoencoderKL.from_pretrained(folder, torch_dtype=dtype, **how)
+        vae, told = AutoencoderKL.from_pretrained(folder, torch_dtype=dtype, variant=variant_of_part(folder), **how)
     except Exception as error:
         raise ModelError(f"VAE {path} cannot be loaded: {in_one_line(error)}") from error
     if told["missing_keys"]:

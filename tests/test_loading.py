@@ -15,7 +15,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from actors.animatediff import AnimateDiffModel
+from actors.folders import weight_files
 from actors.keyframe import KeyframeModel
+from actors.lora_keys import keys_of
 from actors.ltx_video import LtxVideoModel
 from actors.prompts import PromptEncoder
 from actors.values import ClipRequest, ClipSettings, KeyframeRequest, Lora, ModelError, ModelFiles, TextSettings
@@ -146,6 +148,29 @@ def test_a_variant_in_shards_is_loaded(tmp_path):
     assert np.array_equal(picture(folder), picture(DEMO / "stable-diffusion"))
 
 
+def test_a_folder_of_which_one_part_alone_is_in_a_variant_is_loaded(stills):
+    before = picture(DEMO / "stable-diffusion")
+    (file,) = (stills / "unet").glob("*.safetensors")
+    file.rename(file.with_name(file.name.replace(".safetensors", ".fp16.safetensors")))
+    assert np.array_equal(picture(stills), before)
+    assert np.array_equal(*(PromptEncoder("t", ModelFiles(str(f))).encode([HANA])[0].embeds for f in (stills, DEMO / "stable-diffusion")))
+
+
+def test_a_t5_in_shards_of_a_variant_is_loaded_and_plain_shards_come_first(tmp_path):
+    wanted = PromptEncoder("t", LTX).encode([HANA])[0].embeds
+    shutil.copytree(LTX.checkpoint, tmp_path / "ltx")
+    folder = tmp_path / "ltx" / "text_encoder"
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    for variant in (".fp16", ""):
+        name = f"model{variant}-00001-of-00001.safetensors"
+        save_file(tensors, folder / name, metadata={"format": "pt"})
+        index = f"model.safetensors.index{variant}.json"
+        (folder / index).write_text(json.dumps({"metadata": {}, "weight_map": dict.fromkeys(tensors, name)}))
+        assert [file.name for file in weight_files(folder)] == [name]
+        assert np.array_equal(PromptEncoder("t", ModelFiles(str(tmp_path / "ltx"))).encode([HANA])[0].embeds, wanted)
+
+
 def test_a_tensor_that_a_checkpoint_lacks_is_named(stills):
     (file,) = (stills / "unet").glob("*.safetensors")
     tensors = load_file(file)
@@ -248,6 +273,39 @@ def test_alphas_in_the_metadata_that_diffusers_writes_are_applied(tmp_path):
     assert [model.pipe.unet.get_submodule(f"{ATTENTION}.{part}").scaling["lora0"] for part in ("to_q", "to_k")] == [0.5, 3.0]
 
 
+def adapter(path: Path, told: object, part: str = f"unet.{ATTENTION}.to_q", width: int = 128) -> Lora:
+    """A LoRA as diffusers writes it, with PEFT's configuration in its metadata."""
+    tensors = {f"{part}.lora_A.weight": torch.randn(4, width), f"{part}.lora_B.weight": torch.randn(width, 4)}
+    save_file(tensors, path, metadata={"lora_adapter_metadata": told if isinstance(told, str) else json.dumps(told)})
+    return Lora(str(path))
+
+
+def test_a_rank_stabilised_lora_is_divided_by_the_root_of_its_rank(tmp_path):
+    model = KeyframeModel("x", SD, STILLS)
+    width = model.pipe.unet.get_submodule(f"{ATTENTION}.to_q").weight.shape[0]
+    model.prepare((adapter(tmp_path / "a.safetensors", {"unet.lora_alpha": 8, "unet.use_rslora": True}, width=width),))
+    assert model.pipe.unet.get_submodule(f"{ATTENTION}.to_q").scaling["lora0"] == 4.0
+
+
+def test_a_text_encoders_alpha_is_its_own_and_not_that_of_the_unet(tmp_path):
+    place = "text_encoder.text_model.encoder.layers.0.self_attn.q_proj"
+    lora = adapter(tmp_path / "a.safetensors", {"unet.lora_alpha": 8, "text_encoder.lora_alpha": 2}, place)
+    assert keys_of(lora.file).strength(place) == 0.5
+
+
+@pytest.mark.parametrize("told", ["no JSON", "null", {"unet.lora_alpha": "much"}, {"unet.lora_alpha": 4, "unet.alpha_pattern": {"(": 3}}])
+def test_metadata_of_a_lora_that_cannot_be_read_are_one_sentence(tmp_path, told):
+    with pytest.raises(ModelError, match=r"^LoRA .* does not fit: its metadata lora_adapter_metadata are no configuration of PEFT$"):
+        keys_of(adapter(tmp_path / "a.safetensors", told).file)
+
+
+def test_a_lora_that_a_workflow_and_a_character_both_name_counts_twice(tmp_path):
+    kohya(tmp_path / "a.safetensors", {f"{ATTENTION}.to_q": (4, 4.0)})
+    model, file = KeyframeModel("x", SD, STILLS), str(tmp_path / "a.safetensors")
+    model.prepare((Lora(file, 0.5), Lora(file, 0.25)))
+    assert model.pipe.unet.get_submodule(f"{ATTENTION}.to_q").scaling["lora0"] == 0.75
+
+
 @pytest.mark.parametrize(
     ("extra", "words"),
     [
@@ -279,6 +337,17 @@ def test_a_lora_for_ltx_is_applied_or_refused_by_its_prefix_and_never_passed_ove
         return
     model.loras.use((Lora(str(tmp_path / "a.safetensors")),))
     assert model.pipe.transformer.get_submodule("transformer_blocks.0.attn1.to_q").scaling["lora0"] == 1.0
+
+
+@pytest.mark.parametrize("place", ["transformer_blocks.0.attn1.to_q", "patchify_proj", "adaln_single.linear"])
+def test_a_lora_for_ltx_in_the_names_of_trainers_changes_each_module_as_its_file_says(tmp_path, place):
+    model = LtxVideoModel("ltx", LTX, ClipSettings(96, 64, 9, 24, 2, 1.0))
+    layer = place.replace("patchify_proj", "proj_in").replace("adaln_single", "time_embed")
+    out, width = model.pipe.transformer.get_submodule(layer).weight.shape
+    matrices = {"lora_down.weight": torch.randn(4, width), "lora_up.weight": torch.randn(out, 4), "alpha": torch.tensor(2.0)}
+    save_file({f"diffusion_model.{place}.{name}": value for name, value in matrices.items()}, tmp_path / "a.safetensors")
+    model.loras.use((Lora(str(tmp_path / "a.safetensors")),))
+    assert model.pipe.transformer.get_submodule(layer).scaling["lora0"] == 0.5
 
 
 def test_a_checkpoint_in_one_file_draws_what_its_folder_draws_and_asks_no_network(tmp_path, monkeypatch):

@@ -103,6 +103,19 @@ def test_dora_turns_the_weight_and_gives_it_the_files_length(model, tmp_path, mo
     model.prepare(())
 
 
+def test_dora_as_peft_writes_it_has_a_length_for_each_output_of_a_convolution(model, tmp_path):
+    square = CONV.replace("conv1", "conv2")  # as many inputs as outputs, so that the shape alone does not tell which is meant
+    plain = weight_of(model, square).detach().clone()
+    (tensors, change), length = made("dora", tuple(plain.shape)), torch.rand(len(plain), 1, 1, 1) + 0.5
+    assert plain.shape[0] == plain.shape[1]
+    names = {"lora_A.weight": tensors["lora_down.weight"], "lora_B.weight": tensors["lora_up.weight"], "lora_magnitude_vector": length.transpose(0, 1)}
+    save_file({f"unet.{square}.{name}": value.contiguous() for name, value in names.items()}, tmp_path / "a.safetensors")
+    model.prepare((Lora(str(tmp_path / "a.safetensors")),))
+    turned = plain + change
+    assert torch.allclose(weight_of(model, square), turned * length / turned.flatten(1).norm(dim=1).view(-1, 1, 1, 1), rtol=1e-4, atol=1e-5)
+    model.prepare(())
+
+
 def test_a_pair_of_matrices_and_a_loha_on_the_same_weight_are_both_there_whichever_came_first(tmp_path):
     plain, pictures = None, []
     (tmp_path / "pair").mkdir()

@@ -10,9 +10,17 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import save_file
 
+from actors.lora_keys import keys_of
+from actors.values import ModelError
 from benchmarks.original_layout import single_file
+from pipeline.plan.resolve import Resolver
+from pipeline.registry.open_catalog import open_catalog
+from pipeline.registry.workflows import Registry
+from pipeline.story.episode import load_episode
+from pipeline.story.settings import load_settings
 
 from .conftest import DEMO, EPISODE, refused
 
@@ -107,6 +115,47 @@ def test_seven_gigabytes_are_told_without_reading_them(tmp_path, here):
     assert file.stat().st_size > 7e9
     (row,) = json.loads(here("models", "inspect", file, "--json").out)
     assert row["architecture"] == "Stable Diffusion XL" and row["bytes"] == file.stat().st_size and row["parameters"] > 3.6e9
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"hada_w1_a": (320, 4), "hada_w1_b": (4, 2048), "hada_w2_a": (320, 4), "hada_w2_b": (4, 2048)},
+        {"lokr_w1": (4, 8), "lokr_w2_a": (80, 4), "lokr_w2_b": (4, 256)},
+        {"diff": (320, 2048)},
+    ],
+)
+def test_the_architecture_of_other_kinds_of_loras_is_told_by_the_width_that_they_read(tmp_path, here, more):
+    file = model(tmp_path / "a.safetensors", {f"{KOHYA}.{name}": shape for name, shape in more.items()})
+    (row,) = json.loads(here("models", "inspect", file, "--json").out)
+    assert (row["architecture"], row["faults"]) == ("Stable Diffusion XL", [])
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {f"{KOHYA}.lora_down.weight": (), f"{KOHYA}.lora_up.weight": ()},
+        {f"{KOHYA}.lora_down.weight": (4,), f"{KOHYA}.lora_up.weight": (4,)},
+        {"down_blocks.0.attentions.0.attn2.to_k.weight": (), "conv_in.weight": (1,)},
+        {f"{KOHYA}.lora_down.weight": (4, 4), f"{KOHYA}.lora_up.weight": (4, 4), f"{KOHYA}.alpha": (0,)},
+    ],
+)
+def test_a_file_of_shapes_that_no_model_has_is_one_sentence(tmp_path, here, tensors):
+    refused(here("models", "inspect", model(tmp_path / "a.safetensors", tensors, "BF16")), "a.safetensors")
+    if f"{KOHYA}.lora_down.weight" in tensors:
+        with pytest.raises(ModelError, match=r"^LoRA .* does not fit: "):
+            keys_of(str(tmp_path / "a.safetensors"))
+
+
+@pytest.mark.parametrize("name", ["[SDXL] foo, v1 #2", "a: b", "- it's", "123", "日本語 v2"])
+def test_the_line_that_uses_a_file_is_yaml_whatever_the_files_name(tmp_path, here, name):
+    lora(tmp_path / f"{name}.safetensors")
+    (row,) = json.loads(here("models", "inspect", tmp_path / f"{name}.safetensors", "--json").out)
+    assert yaml.safe_load(row["use"]) == {"loras": [{"file": f"{name}.safetensors", "weight": 1.0}]}
+    (tmp_path / "models").mkdir()
+    shutil.copytree(DEMO / "stable-diffusion", tmp_path / "models" / name)
+    here("models", "import", tmp_path / "models" / name, "--as", "mine")
+    assert yaml.safe_load((tmp_path / "mine.yaml").read_text())["checkpoint"] == name
 
 
 def test_a_loras_ranks_alphas_and_architecture_are_told(tmp_path, here):
@@ -279,3 +328,18 @@ def test_a_lora_of_which_a_part_would_be_lost_is_told_by_plan(tmp_path, here):
     lora(tmp_path / "models" / "hana.safetensors", **{f"{KOHYA}.diff_b": torch.ones(320)})
     (tmp_path / "episode.yaml").write_text(EPISODE.replace("yellow coat}", "yellow coat, lora: {file: hana.safetensors}}", 1))
     refused(here("plan", "episode.yaml"), "hana", "it holds differences of biases, which Tower does not apply")
+
+
+def test_a_lora_that_two_characters_of_a_shot_name_is_on_once_and_has_one_weight(tmp_path, here):
+    (tmp_path / "models").mkdir()
+    lora(tmp_path / "models" / "twins.safetensors")
+    named = EPISODE.replace("coat}", "coat, lora: {file: twins.safetensors, weight: 0.8}}").replace("characters: [hana]", "characters: [hana, aoi]")
+    (tmp_path / "episode.yaml").write_text(named)
+    assert here("plan", "episode.yaml").code == 0
+    episode = load_episode(tmp_path / "episode.yaml")
+    settings = load_settings()
+    resolver = Resolver(episode, tmp_path / "episode.yaml", settings, Registry(open_catalog(settings), settings))
+    both = resolver.stages(*episode.shots[0])[0]
+    assert [one.weight for one in both.loras] == [0.8]
+    (tmp_path / "episode.yaml").write_text(named.replace("weight: 0.8", "weight: 0.5", 1))
+    refused(here("plan", "episode.yaml"), "shot SH0010: its characters name LoRA", "with weights 0.5 and 0.8; in one shot it has one weight")

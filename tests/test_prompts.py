@@ -15,6 +15,7 @@ from actors.prompts import PromptEncoder
 from actors.values import ClipRequest, ClipSettings, Embedding, KeyframeRequest, ModelError, ModelFiles, PromptEmbedding, TextSettings
 from pipeline.story.workflow import WORKFLOWS
 
+from . import tiny_xl
 from .conftest import EPISODE, refused
 from .test_actors import ANIMATE, HANA, LTX, SD, STILLS
 
@@ -27,6 +28,7 @@ PIECES = [
     ("a (open", [("a ", 1), ("open", 1.1)]),
     ("at 10:30 :) (re: zero:1.2)", [("at 10:30 :) ", 1), ("re: zero", 1.2)]),
     ("(a:-0.5)", [("a", -0.5)]),
+    (r"\[a|b\] TEABREAK, a sign 'BREAK'", [("[a|b] TEABREAK, a sign 'BREAK'", 1)]),
     ("", []),
 ]
 
@@ -140,6 +142,20 @@ def test_an_embedding_of_another_width_is_refused(tmp_path):
         PromptEncoder("t", ModelFiles(SD.checkpoint, embeddings=(Embedding("e", str(tmp_path / "e.safetensors")),)))
 
 
+@pytest.mark.parametrize("vectors", [torch.zeros(39, 128), torch.zeros(0, 128), torch.full((2, 128), float("nan"))])
+def test_an_embedding_that_no_chunk_could_hold_or_that_is_no_numbers_is_told_when_the_encoder_is_built(tmp_path, vectors):
+    save_file({"emb_params": vectors}, tmp_path / "e.safetensors")
+    with pytest.raises(ModelError, match=f"embedding e does not fit: 1 to 38 vectors of numbers are wanted, and it has {len(vectors)}"):
+        PromptEncoder("t", ModelFiles(SD.checkpoint, embeddings=(Embedding("e", str(tmp_path / "e.safetensors")),)))
+
+
+def test_an_embedding_of_other_lengths_for_the_two_encoders_of_sdxl_is_refused(tmp_path):
+    save_file({"clip_l": torch.zeros(3, 32), "clip_g": torch.zeros(2, 64)}, tmp_path / "e.safetensors")
+    files = ModelFiles(str(tiny_xl.write(tmp_path / "xl")), embeddings=(Embedding("E", str(tmp_path / "e.safetensors")),))
+    with pytest.raises(ModelError, match="does not fit: it has 2 and 3 vectors for the two text encoders"):
+        PromptEncoder("t", files)
+
+
 def test_a_text_encoder_that_makes_nan_is_told_where_the_prompt_is_encoded():
     encoder = PromptEncoder("sd15#1", SD)
     with torch.no_grad():
@@ -154,6 +170,9 @@ def test_a_text_encoder_that_makes_nan_is_told_where_the_prompt_is_encoded():
         ("a (red:1.3) coat", "'(red:1.3)' in the prompt would be read as plain words: set prompt_weights: applied"),
         ("a coat <lora:coat:0.8>", "LoRAs belong to a character (lora:) or to the workflow (loras:)"),
         ("[a coat:a hat:0.5]", "a prompt that changes between steps is not supported"),
+        ("a [red|blue] coat", "'[red|blue]' in the prompt would be read as plain words: a prompt that changes between steps"),
+        ("a ((red)) coat", "'((red))' in the prompt would be read as plain words: set prompt_weights: applied"),
+        ("a coat BREAK a hat", "'BREAK' in the prompt would be read as plain words: chunks are filled in the order of the words"),
         ("a coat, embedding:easy", "embedding 'easy' would be read as plain words; the workflow's embeddings are none"),
     ],
 )

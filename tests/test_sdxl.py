@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import socket
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,8 @@ from actors.identify import identify
 from actors.keyframe import KeyframeModel, KeyframeXLModel
 from actors.prompts import PromptEncoder
 from actors.values import Embedding, Hires, KeyframeRequest, KeyframeSettings, Lora, ModelError, ModelFiles, TextSettings
-from benchmarks.original_layout import vae_key
-from pipeline.story.workflow import WORKFLOWS
+from benchmarks.original_layout import single_file, vae_key
+from pipeline.story.workflow import WORKFLOWS, read_workflow
 
 from . import tiny_xl
 from .conftest import EPISODE, refused, takes_of, tower
@@ -197,14 +198,17 @@ def other_vae(folder: Path) -> AutoencoderKL:
     return vae
 
 
-@pytest.mark.parametrize("layout", ["folder", "file", "file of a whole checkpoint's names"])
+@pytest.mark.parametrize("layout", ["folder", "folder of a variant", "file", "file of a whole checkpoint's names", "file with its training's loss"])
 def test_another_vae_decodes_as_diffusers_does_with_it(tmp_path, layout):
     path, vae = tmp_path / "vae", other_vae(tmp_path / "vae")
-    if layout != "folder":
+    if "variant" in layout:
+        (path / "diffusion_pytorch_model.safetensors").rename(path / "diffusion_pytorch_model.fp16.safetensors")
+    if "file" in layout:
         path, blocks = tmp_path / "vae.safetensors", len(vae.config.block_out_channels)
         prefix = "first_stage_model." if "whole" in layout else ""
         square = {k: v[:, :, None, None] if v.ndim == 2 and "attentions" in k and k.endswith("weight") else v for k, v in vae.state_dict().items()}
-        save_file({prefix + vae_key(k, blocks): v.contiguous() for k, v in square.items()}, path)
+        more = {"loss.logvar": torch.zeros(())} if "loss" in layout else {}
+        save_file({prefix + vae_key(k, blocks): v.contiguous() for k, v in square.items()} | more, path)
     (made,) = KeyframeModel("k", ModelFiles(SD.checkpoint, vae=str(path)), OURS).generate([still()])[1]
     assert same(made, drawn(plain(SD.checkpoint, vae=vae), OURS))
     assert not np.array_equal(made, KeyframeModel("k", SD, OURS).generate([still()])[1][0])
@@ -236,6 +240,20 @@ def test_v_prediction_with_zero_snr_and_rescaled_guidance_is_diffusers_own(sched
     assert not np.array_equal(epsilon.generate([still()])[1][0], made)
 
 
+def test_noise_settings_that_a_scheduler_would_pass_over_are_told(tmp_path):
+    shutil.copytree(SD.checkpoint, tmp_path / "base")
+    published = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "skip_prk_steps": True, "steps_offset": 1}
+    (tmp_path / "base" / "scheduler" / "scheduler_config.json").write_text(json.dumps({"_class_name": "PNDMScheduler"} | published))
+    index = tmp_path / "base" / "model_index.json"
+    index.write_text(json.dumps(json.loads(index.read_text()) | {"scheduler": ["diffusers", "PNDMScheduler"]}))
+    markers = {"v_pred": torch.zeros(0), "ztsnr": torch.zeros(0)}
+    one = ModelFiles(str(single_file(Path(SD.checkpoint), tmp_path / "one.safetensors", **markers)), base=str(tmp_path / "base"))
+    for files, s in ((one, OURS), (ModelFiles(one.folder), small(rescale_betas_zero_snr=True))):
+        with pytest.raises(ModelError, match="scheduler PNDMScheduler does not read rescale_betas_zero_snr; name another scheduler in the workflow"):
+            KeyframeModel("k", files, s)
+    assert KeyframeModel("k", one, small(scheduler="ddim")).pipe.scheduler.alphas_cumprod[-1] < 1e-6, "the marker of the file counts"
+
+
 def enlarged(picture: np.ndarray, s: KeyframeSettings) -> torch.Tensor:
     tensor = torch.from_numpy(picture).permute(2, 0, 1)[None]
     return torch.nn.functional.interpolate(tensor, (s.height, s.width), mode="bicubic", antialias=True).clamp(0, 1)
@@ -243,7 +261,9 @@ def enlarged(picture: np.ndarray, s: KeyframeSettings) -> torch.Tensor:
 
 def test_the_second_pass_is_diffusers_own_image_to_image_of_the_enlarged_still(xl):
     hires = Hires(2.0, 0.6, 5)
+    rescaled = KeyframeSettings(128, 64, 4, 5.0, hires=hires, guidance_rescale=0.7)
     for model, files, again, s in (
+        (KeyframeXLModel, ModelFiles(str(xl)), StableDiffusionXLImg2ImgPipeline, rescaled),
         (KeyframeModel, SD, StableDiffusionImg2ImgPipeline, small(width=192, height=128, hires=hires, scheduler="ddim")),
         (KeyframeXLModel, ModelFiles(str(xl)), StableDiffusionXLImg2ImgPipeline, KeyframeSettings(128, 64, 4, 5.0, hires=hires)),
     ):
@@ -252,6 +272,7 @@ def test_the_second_pass_is_diffusers_own_image_to_image_of_the_enlarged_still(x
         if s.scheduler == "ddim":
             pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
         how = {"negative_prompt": BAD, "guidance_scale": s.guidance_scale, "generator": [one], "output_type": "np"}
+        how |= {"guidance_rescale": s.guidance_rescale} if s.guidance_rescale else {}
         first = pipe(HANA, width=s.width // 2, height=s.height // 2, num_inference_steps=4, **how).images[0]
         pipe.unet.register_to_config(sample_size=64)
         second = again(**pipe.components)
@@ -288,8 +309,13 @@ guidance_scale: 5
         ("family: stable_diffusion\ncheckpoint: xl", "for family stable_diffusion_xl and not for stable_diffusion"),
         ("family: stable_diffusion_xl\ncheckpoint: demo:stable-diffusion", "for family stable_diffusion and not for stable_diffusion_xl"),
         ("family: stable_diffusion_xl\ncheckpoint: xl\nclip_skip: 2", "clip_skip belongs to family stable_diffusion and animatediff"),
-        ("family: stable_diffusion_xl\ncheckpoint: xl\nhires: {scale: 3, strength: 0.5, num_inference_steps: 4}", "128 pixels over it is no multiple of 8"),
-        ("family: stable_diffusion_xl\ncheckpoint: xl\nvae: nowhere", "vae: VAE .*nowhere/vae does not exist"),
+        ("family: stable_diffusion_xl\ncheckpoint: xl\nhires: {scale: 3, strength: 0.5, num_inference_steps: 4}", "128x64 over it are no multiples of 8"),
+        ("family: stable_diffusion_xl\ncheckpoint: xl\nhires: {scale: 2, strength: 0.1, num_inference_steps: 4}", "0.1 of 4 steps leaves no step"),
+        ("family: stable_diffusion_xl\ncheckpoint: xl\nvae: demo:stable-diffusion", "is for other checkpoints: its scaling_factor is .*, and that of"),
+        ("family: stable_diffusion_xl\ncheckpoint: xl\nembeddings: {Easy: a.safetensors, easy: b.safetensors}", "Easy and easy are one word"),
+        ("family: stable_diffusion_xl\ncheckpoint: xl\nembeddings: {'': a.safetensors}", "'' is no word that a prompt could have"),
+        ("family: stable_diffusion_xl\ncheckpoint: xl\nembeddings: {'(a': a.safetensors}", r"'\(a' is no word that a prompt could have"),
+        ("family: stable_diffusion_xl\ncheckpoint: xl\nvae: nowhere", "vae: VAE .*nowhere does not exist"),
         ("family: stable_diffusion_xl\ncheckpoint: xl\nloras: [{file: sd.safetensors}]", "is for Stable Diffusion 1.5, and family stable_diffusion_xl is"),
     ],
 )
@@ -306,6 +332,12 @@ def test_what_does_not_fit_sdxl_is_told_by_plan(here, tmp_path, xl, lines, sente
         done = here("plan", "episode.yaml")
     refused(done)
     assert re.search(sentence, done.err), done.err
+
+
+def test_a_size_that_a_scale_divides_is_taken_whatever_floating_point_makes_of_it(tmp_path):
+    sizes = XL.replace("width: 128\nheight: 64", "width: 792\nheight: 528")
+    (tmp_path / "mine.yaml").write_text(sizes + "hires: {scale: 1.1, strength: 0.5, num_inference_steps: 4}\n")
+    assert 792 / 1.1 != 720 and read_workflow(tmp_path / "mine.yaml").hires
 
 
 def test_inspect_tells_an_embedding_and_a_vae_with_the_line_that_uses_them(tmp_path):

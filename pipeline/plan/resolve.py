@@ -103,7 +103,7 @@ class Resolver:
             InputError: a workflow, file or parameter does not fit, or the shot is longer than its clip.
         """
         where = f"{self.name}: shot {shot.id}"
-        loras = tuple(self._lora(where, name) for name in shot.characters if self.episode.characters[name].lora)
+        loras = self._loras(where, shot)
         prompt = compose(self.episode, sequence, shot)
         if not prompt:
             raise InputError(f"{where}: the prompt is empty; give the shot an action, characters or a location")
@@ -156,6 +156,17 @@ class Resolver:
         if workflow.stage != stage:
             raise InputError(f"{asked_by}: {stage}_workflow {ref!r} makes {workflow.stage}s; a workflow that makes {stage}s is wanted")
         return self.registry.prepare(workflow)
+
+    def _loras(self, where: str, shot: Shot) -> tuple[Lora, ...]:
+        """The LoRAs of the shot's characters. One that several have, such as twins, is on once."""
+        found: dict[str, Lora] = {}
+        for name in shot.characters:
+            if self.episode.characters[name].lora:
+                lora = self._lora(where, name)
+                if (other := found.setdefault(lora.file, lora)) != lora:
+                    weights = f"weights {other.weight:g} and {lora.weight:g}"
+                    raise InputError(f"{where}: its characters name LoRA {lora.file} with {weights}; in one shot it has one weight")
+        return tuple(found.values())
 
     def _lora(self, where: str, character: str) -> Lora:
         lora = self.episode.characters[character].lora

@@ -10,7 +10,7 @@ from pathlib import Path
 from actors.animate_files import adapter_config, check_fit, check_ip_adapter, check_windows
 from actors.architectures import ALL, SD, SDXL
 from actors.families import Family
-from actors.files import check_folder, check_size, check_upsampler
+from actors.files import check_folder, check_size, check_upsampler, read_config, read_json
 from actors.folders import identify_folder, ltx_version, opened
 from actors.headers import prediction_of, read_header
 from actors.identify import Found, elsewhere, identify
@@ -21,6 +21,8 @@ from pipeline.story.settings import Settings
 from pipeline.story.workflow import Workflow
 
 from .files import files_of, model_path
+
+SCALING = 0.18215  # of a VAE's latents, where a configuration does not tell
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,8 @@ def _together(workflow: Workflow, files: ModelFiles) -> Checks:
         yield "checkpoint", files.checkpoint, lambda: _check_pair(files)
         yield "prediction_type", files.checkpoint, lambda: check_prediction(Path(files.checkpoint), workflow.prediction_type)
     yield "width, height", files.checkpoint, lambda: check_size(workflow.width, workflow.height, kind.size_multiple)
+    if vae := files.vae:
+        yield "vae", vae, lambda: check_latents(Path(vae), folder)
     if check_length := kind.check_length:
         yield "num_frames", files.checkpoint, lambda: check_length(folder, frames)
     if adapter := files.motion_adapter:
@@ -178,7 +182,21 @@ def check_vae(path: Path) -> None:
         if found.kind != "VAE" or found.unknown or f"{SD} or {SDXL}" != found.architecture:
             raise ModelError(f"{path} is of kind {found.kind} for {found.architecture or 'nothing that is known'}")
     else:
-        check_folder(str(path if (path / "config.json").is_file() else path / "vae"), "VAE", part="config.json")
+        check_folder(str(_inner(path)), "VAE", part="config.json")
+
+
+def _inner(vae: Path) -> Path:
+    """The folder of a VAE itself, where it lies in a checkpoint's."""
+    return vae / "vae" if (vae / "vae" / "config.json").is_file() else vae
+
+
+def check_latents(vae: Path, checkpoint: str) -> None:
+    """Raises ModelError where the configurations of a VAE's folder and of the checkpoint's own VAE scale latents in another way."""
+    if vae.is_dir():
+        configs = read_json(_inner(vae) / "config.json"), read_config(checkpoint, "vae")
+        mine, its = (config.get("scaling_factor", SCALING) for config in configs)
+        if mine != its:
+            raise ModelError(f"VAE {vae} is for other checkpoints: its scaling_factor is {mine}, and that of {checkpoint} is {its}")
 
 
 def check_single_file(file: Path) -> Found:

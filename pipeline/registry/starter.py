@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
+from actors.files import in_yaml
 from actors.folders import identify_folder
 from actors.headers import read_header
 from actors.identify import Found, elsewhere, identify
@@ -36,13 +38,14 @@ def starter(path: Path, name: str, base: str, settings: Settings) -> str:
     if found.faults:
         raise InputError(f"{path}: {found.faults[0]}")
     checkpoint = _in_models(path, settings)
-    lines = [f"checkpoint: {checkpoint}"]
+    lines = [f"checkpoint: {in_yaml(checkpoint)}"]
     if path.is_file():
-        lines.append(f"base: {base or _base_for(path, found, settings)}")
+        lines.append(f"base: {in_yaml(base or _base_for(path, found, settings))}")
     text = (WORKFLOWS / f"{TEMPLATES[found.family]}.yaml").read_text()
     told = f"Starts from the settings of {TEMPLATES[found.family]}, for {checkpoint} ({found.architecture}); change what does not suit it."
     text = text.partition("\n")[2]  # without the line for editors, whose path is the shipped file's
-    for field, line in (("name", f"name: {name}"), ("version", "version: 1"), ("description", f"description: {told}")):
+    described = f"description: {json.dumps(told, ensure_ascii=False)}"
+    for field, line in (("name", f"name: {name}"), ("version", "version: 1"), ("description", described)):
         text = _with(text, field, line)
     return _with(text, "checkpoint", "\n".join(lines))
 

@@ -212,8 +212,22 @@ class Workflow(Written):
                 raise ValueError(f"{name} belongs to family {' and '.join(having)}, and family {self.family} does not read it")
         if self.prompt_weights == "applied" and not self.kind.clip:
             raise ValueError(f"prompt_weights: family {self.family} cannot apply weights; dropped takes them out of the prompt")
-        if self.hires and (small := [side for side in (self.width, self.height) if side / self.hires.scale % self.kind.size_multiple]):
-            raise ValueError(f"hires.scale {self.hires.scale:g}: {small[0]} pixels over it is no multiple of {self.kind.size_multiple}")
+        if self.hires and int(self.hires.num_inference_steps * self.hires.strength) < 1:
+            raise ValueError(f"hires: strength {self.hires.strength:g} of {self.hires.num_inference_steps} steps leaves no step to take")
+        first = [round(side / self.hires.scale, 6) for side in (self.width, self.height)] if self.hires else []
+        if self.hires and any(side % self.kind.size_multiple for side in first):
+            size = f"{self.width}x{self.height}"
+            raise ValueError(f"hires.scale {self.hires.scale:g}: {size} over it are no multiples of {self.kind.size_multiple}")
+        return self
+
+    @model_validator(mode="after")
+    def _embeddings_are_words(self) -> Workflow:
+        known: dict[str, str] = {}
+        for word in self.embeddings:
+            if not word.strip() or set(word) & set("()[]\\"):  # these are the notation of weights
+                raise ValueError(f"embeddings: {word!r} is no word that a prompt could have; it needs letters, and no brackets")
+            if (other := known.setdefault(word.lower(), word)) != word:
+                raise ValueError(f"embeddings: {other} and {word} are one word in a prompt")
         return self
 
     @model_validator(mode="after")
@@ -248,7 +262,8 @@ class Workflow(Written):
         if self.timestep_spacing != "checkpoint" and self.scheduler == "lcm":
             raise ValueError("timestep_spacing is not for scheduler lcm, which has its own")
         span = self.parameters.get("num_inference_steps")
-        if self.scheduler == "lcm" and max(self.num_inference_steps, span.maximum if span else 0) > LCM_STEPS:
+        most = max(self.num_inference_steps, span.maximum if span else 0, self.hires.num_inference_steps if self.hires else 0)
+        if self.scheduler == "lcm" and most > LCM_STEPS:
             raise ValueError(f"scheduler lcm takes at most {LCM_STEPS} num_inference_steps, and is meant for about 4")
         return self
 
