@@ -12,15 +12,15 @@ class Workflows:
     """What a device holds for one set of files.
 
     Args:
-        path: `module:class` of the family's model. key: by which the pool knows the weights.
+        path: `module:class` of the family's model.
         identity, files, settings: of the workflow that asks first.
 
     Raises:
         ModelError: as the family's class.
     """
 
-    def __init__(self, path: str, key: str, identity: str, files: ModelFiles, settings: Any):
-        self.key, self.first = key, pkgutil.resolve_name(path)(identity, files, settings)
+    def __init__(self, path: str, identity: str, files: ModelFiles, settings: Any):
+        self.first = pkgutil.resolve_name(path)(identity, files, settings)
         self.models = {identity: self.first}
 
     def prepare(self, identity: str, settings: Any, loras: tuple[Lora, ...]) -> None:

@@ -38,7 +38,7 @@ def clip(identity: str, settings, ltx: bool = True) -> ClipRequest:
 def test_three_workflows_of_stills_draw_what_each_draws_alone_in_any_order_and_hold_one_unet():
     settings = {"plain@1#a": STILLS, "euler@1#b": EULER, "tall@1#c": TALL}
     alone = {name: KeyframeModel(name, SD, s).generate([still(name, s)])[1][0] for name, s in settings.items()}
-    shared = Workflows(FAMILIES["stable_diffusion"].model, "sd#1", "plain@1#a", SD, STILLS)
+    shared = Workflows(FAMILIES["stable_diffusion"].model, "plain@1#a", SD, STILLS)
     for name in ("plain@1#a", "euler@1#b", "tall@1#c", "plain@1#a", "tall@1#c", "euler@1#b"):
         (receipt,), (made,) = shared.generate([still(name, settings[name])])
         assert receipt.model == name and np.array_equal(made, alone[name]), name
@@ -50,7 +50,7 @@ def test_a_lora_of_one_workflows_take_is_gone_for_the_next_one(tmp_path):
     kohya(tmp_path / "a.safetensors", {f"{ATTENTION}.to_q": (4, 4.0)})
     lora = (Lora(str(tmp_path / "a.safetensors")),)
     plain = KeyframeModel("x", SD, EULER).generate([still("euler@1#b", EULER)])[1][0]
-    shared = Workflows(FAMILIES["stable_diffusion"].model, "sd#1", "plain@1#a", SD, STILLS)
+    shared = Workflows(FAMILIES["stable_diffusion"].model, "plain@1#a", SD, STILLS)
     (styled,) = shared.generate([still("plain@1#a", STILLS, loras=lora)])[1]
     assert np.array_equal(shared.generate([still("euler@1#b", EULER)])[1][0], plain)
     assert np.array_equal(shared.generate([still("plain@1#a", STILLS, loras=lora)])[1][0], styled)
@@ -62,14 +62,14 @@ def test_two_workflows_of_clips_make_what_each_makes_alone(family):
     model, files = (LtxVideoModel, LTX) if ltx else (AnimateDiffModel, ANIMATE)
     settings = {"a@1#a": SHORT, "b@1#b": ClipSettings(64, 96, 17, 24, 3, 2.0)} if ltx else {"a@1#a": SIXTEEN, "b@1#b": replace(SIXTEEN, scheduler="euler", beta_schedule="linear", num_frames=4)}
     alone = {name: model(name, files, s).generate([clip(name, s, ltx)])[1][0] for name, s in settings.items()}
-    shared = Workflows(FAMILIES[family].model, "k#1", "a@1#a", files, SHORT if ltx else SIXTEEN)
+    shared = Workflows(FAMILIES[family].model, "a@1#a", files, SHORT if ltx else SIXTEEN)
     for name in ("b@1#b", "a@1#a", "b@1#b"):
         (receipt,), (made,) = shared.generate([clip(name, settings[name], ltx)])
         assert receipt.model == name and np.array_equal(made, alone[name]), name
 
 
 def test_settings_that_cannot_work_are_told_when_their_workflow_is_prepared():
-    shared = Workflows(FAMILIES["ltx_video"].model, "ltx#1", "good@1#a", LTX, SHORT)
+    shared = Workflows(FAMILIES["ltx_video"].model, "good@1#a", LTX, SHORT)
     with pytest.raises(ModelError, match="bad@1 cannot make a take: "):
         shared.prepare("bad@1#b", replace(SHORT, scheduler="ddim"), ())
     shared.prepare("good@1#a", SHORT, ())

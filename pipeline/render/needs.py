@@ -64,7 +64,7 @@ class ModelNeeds:
             self.models[identity] = ModelSpec(
                 key,
                 Lazy(SHARED),
-                (flow.kind.model, key, identity, files, flow.settings()),
+                (flow.kind.model, identity, files, flow.settings()),
                 flow.batch_size,
                 stage.stage,
                 self.measured.get(stage.workflow_digest, first_guess(flow, files)),
