@@ -97,6 +97,13 @@ def test_a_clip_that_must_end_in_a_picture_is_judged_against_it(place, tmp_path)
         assert judge_clip(GOOD, "", still(place), CLIP, place, ANY, last).verdict.failures == labels
 
 
+def test_a_clip_that_must_end_as_a_persons_clip_does_is_judged_against_the_last_frame_of_it(place, tmp_path):
+    mine = np.concatenate([np.repeat(ANOTHER[:1], 4, axis=0), np.repeat(GOOD[-1:], 4, axis=0)])
+    write_clip(tmp_path / "mine.mp4", mine, FPS)
+    last = Guide(tmp_path / "mine.mp4", "", FRAMES - 8, 8, 0, 1.0)
+    assert "wrong_last_frame" not in judge_clip(GOOD, "", still(place), CLIP, place, ANY, last).verdict.failures
+
+
 def test_a_clip_is_stored_as_the_file_that_was_judged(place):
     keyframe, began = still(place), time.monotonic()
     judged = judge_clip(GOOD, "", keyframe, CLIP, place, ANY)

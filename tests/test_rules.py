@@ -8,12 +8,16 @@ from typing import Any
 
 import pytest
 
-from gates.rules import Profile, Rule, judge
+from gates.rules import Profile, Rule, judge, no_numbers
 from gates.verdict import LABELS
 
 
 def found(rule: Rule, measures: dict[str, float], *declared: str, gate: Any = "video", **more: Any) -> Any:
     return judge(gate, measures, Profile("p", (rule,), (rule,)), declared, **more)
+
+
+def test_values_that_are_no_numbers_are_told_by_where_they_came_about_and_nothing_is_told_of_numbers():
+    assert no_numbers("") == {} and "in the latents" in no_numbers("latents")["non_finite"]
 
 
 BELOW, ABOVE = Rule("frozen", "reach", below=2.0), Rule("noise", "grain", above=2.0)
