@@ -33,12 +33,12 @@ class Encoded:
     """What an encoder makes of a text.
 
     hidden: (chunks x window, width). pooled: (width,) of the first chunk, where the encoder has a projection. blank: (window, width), a
-    chunk without words. cut: the end of the text that did not fit.
+    chunk without words; None where no weight asks for it and texts take one chunk. cut: the end of the text that did not fit.
     """
 
     hidden: torch.Tensor
     pooled: torch.Tensor | None
-    blank: torch.Tensor
+    blank: torch.Tensor | None
     cut: str | None
 
 
@@ -81,12 +81,13 @@ class ClipText:
         """
         units = [unit for i, piece in enumerate(pieces) for unit in self._units(piece, i)]
         chunks, left = self._chunks(units)
-        blank, _ = self._hidden([])
+        weighted = any(token.weight != 1 for tokens in chunks for token in tokens)
+        blank = self._hidden([])[0] if weighted or self.chunks > 1 else None
         outputs = []
         for tokens in chunks:
             hidden, pooled = self._hidden(tokens)
             weights = torch.tensor([1.0, *(t.weight for t in tokens)], device=hidden.device)
-            if (weights != 1).any():
+            if blank is not None and (weights != 1).any():
                 part = slice(0, len(weights))
                 hidden[part] = blank[part] + weights[:, None] * (hidden[part] - blank[part])
             outputs.append((hidden, pooled))

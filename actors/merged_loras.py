@@ -66,16 +66,20 @@ class MergedLoras:
         """Make exactly these LoRAs active; all are loaded."""
         if loras == self.active:
             return
-        of = [(lora.weight, *self.files[lora.file]) for lora in loras]
-        before = [name for lora in self.active for name in self.files[lora.file][2].values()]
-        for name in dict.fromkeys([*before, *(name for *_, modules in of for name in modules.values())]):
+        changes: dict[str, list[tuple[float, LoraKeys, str, Tensors]]] = {
+            name: [] for lora in self.active for name in self.files[lora.file][2].values()
+        }
+        for lora in loras:
+            keys, tensors, modules = self.files[lora.file]
+            for module, name in modules.items():
+                changes.setdefault(name, []).append((lora.weight, keys, module, tensors))
+        for name, mine in changes.items():
             weight = self.model.get_submodule(name).weight
             plain = self.plain.setdefault(name, weight.detach().cpu().clone()).to(weight.device)
             changed = plain.float()
-            for factor, keys, tensors, modules in of:
-                for module in (m for m, place in modules.items() if place == name):
-                    changed = changed + factor * change(keys, module, tensors, plain)
-            weight.copy_(changed if len(of) else plain)
+            for factor, keys, module, tensors in mine:
+                changed = changed + factor * change(keys, module, tensors, plain)
+            weight.copy_(changed)  # without changes the plain bits: float32 holds all of a narrower type
         self.active = loras
 
 

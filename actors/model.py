@@ -115,8 +115,8 @@ class Model:
     @property
     def text_width(self) -> int:
         """Width of the embeddings that the denoiser attends to."""
-        denoiser = getattr(self.pipe, "unet", None) or self.pipe.transformer
-        return int(denoiser.config.get("cross_attention_dim") if hasattr(self.pipe, "unet") else denoiser.config.caption_channels)
+        told = self.loras.denoiser.config
+        return int(told.get("cross_attention_dim") if hasattr(self.pipe, "unet") else told.caption_channels)
 
     @property
     def pooled_width(self) -> int:
@@ -177,8 +177,7 @@ class Model:
 
     def embeddings(self, arrays: list[np.ndarray]) -> torch.Tensor:
         """Stack embeddings to (n, tokens, width), on the device and in the denoiser's dtype."""
-        denoiser = getattr(self.pipe, "unet", None) or self.pipe.transformer
-        return torch.from_numpy(np.stack(arrays)).to(self.device, denoiser.dtype)
+        return torch.from_numpy(np.stack(arrays)).to(self.device, self.loras.denoiser.dtype)
 
 
 def longest(request: Request) -> int:

@@ -116,16 +116,16 @@ class PromptEncoder:
     def _clips(self, text: str) -> PromptEmbedding:
         """The outputs of all encoders side by side; the pooled one is the last encoder's."""
         encoded = [clip.encode(pieces(text, self.settings.prompt_weights)) for clip in self.clips]
-        embeds, blank = (torch.cat(parts, dim=-1) for parts in ([e.hidden for e in encoded], [e.blank for e in encoded]))
-        pooled = encoded[-1].pooled
+        embeds, pooled = torch.cat([e.hidden for e in encoded], dim=-1), encoded[-1].pooled
+        blank = torch.cat([e.blank for e in encoded], dim=-1) if self.blanks else None  # type: ignore[misc]
         if self.zeros and not text.strip():
-            embeds, blank, pooled = embeds * 0, blank * 0, pooled * 0 if pooled is not None else None
+            embeds, blank, pooled = (None if one is None else one * 0 for one in (embeds, blank, pooled))
         return PromptEmbedding(
             embeds.cpu().numpy(),
             torch.ones(len(embeds), dtype=torch.bool).numpy(),  # Stable Diffusion attends to padding, too
             _cut(encoded),
             pooled.cpu().numpy() if pooled is not None else None,
-            blank.cpu().numpy() if self.blanks else None,
+            blank.cpu().numpy() if blank is not None else None,
         )
 
     def _t5(self, text: str) -> PromptEmbedding:

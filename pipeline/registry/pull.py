@@ -35,7 +35,7 @@ from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import build_hf_headers, logging
 
 # isort: split
-from actors.files import read_json
+from actors.files import in_one_line, read_json
 from actors.folders import parts_of, weight_names
 from actors.values import ModelError
 from pipeline.story.errors import InputError
@@ -153,21 +153,18 @@ def _hub_errors(source: Source) -> Iterator[None]:
     except RevisionNotFoundError as error:
         raise InputError(f"{source.repository} has no revision {source.revision}") from error
     except HFValidationError as error:
-        raise InputError(f"{source.repository!r} is no name of a repository: {_in_one_line(error)}") from error
+        raise InputError(f"{source.repository!r} is no name of a repository: {in_one_line(error)}") from error
     except HfHubHTTPError as error:
-        raise InputError(f"{where} refuses {source}: {_in_one_line(error)}") from error
+        raise InputError(f"{where} refuses {source}: {in_one_line(error)}") from error
     except HTTPError as error:
-        raise InputError(f"{where} cannot be reached: {_in_one_line(error)}; the same command goes on where it was") from error
+        raise InputError(f"{where} cannot be reached: {in_one_line(error)}; the same command goes on where it was") from error
     except ModelError as error:
         raise InputError(f"{source}: {error}") from error
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, None):
             raise
-        raise InputError(f"{source} could not be pulled: {_in_one_line(error)}; the same command goes on") from error
+        raise InputError(f"{source} could not be pulled: {in_one_line(error)}; the same command goes on") from error
 
-
-def _in_one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _pinned(source: Source) -> None:
