@@ -32,6 +32,7 @@ from .commit import (
     write_data,
 )
 from .damage import Checked, Problem, table_problems
+from .media import digest_in
 from .place import Place
 from .schema import TABLES, VERSION
 from .store import Catalog, CatalogError
@@ -50,8 +51,8 @@ def verify(place: Place, checked: Checked, media: bool = True) -> Iterator[Probl
     """
     broken = list(table_problems(place, checked))
     yield from broken
-    if not media or any(p.kind in ("log", "data") and p.path.startswith("takes/") for p in broken):
-        return  # without readable takes, nobody knows which media belong to a row
+    if not media or any(p.kind in ("log", "data") and p.path.startswith(("takes/", "stories/")) for p in broken):
+        return  # without readable rows, nobody knows which media belong to a row
     catalog = Catalog(place, VERSION)
     wanted = _media_of_rows(catalog)
     checked.media = len(wanted)
@@ -63,18 +64,20 @@ def verify(place: Place, checked: Checked, media: bool = True) -> Iterator[Probl
     for info in catalog.media.all():
         if info.path not in wanted:
             known = NAMED.match(info.path)
-            yield Problem("orphan" if known else "unfinished", info.path, f"{info.path} belongs to no take")
+            yield Problem("orphan" if known else "unfinished", info.path, f"{info.path} belongs to no take and no story")
 
 
 def _media_of_rows(catalog: Catalog) -> dict[str, str]:
-    """Path of every media file that a take names, to its digest."""
+    """Path of every media file that a take or a story names, to its digest."""
     table = catalog.dataset("takes").to_table(columns=["media_path", "media"])
     table = table.filter(pc.field("media_path").is_valid() & pc.field("media").is_valid()).group_by(["media_path", "media"]).aggregate([])
-    return dict(zip(table["media_path"].to_pylist(), table["media"].to_pylist(), strict=True))
+    there = "stories" in catalog.place.list("")  # the table came with version 8, and an older catalog can be looked at too
+    stories = [path for row in catalog.rows("stories", columns=["files"]) for path in row["files"].values()] if there else []
+    return dict(zip(table["media_path"].to_pylist(), table["media"].to_pylist(), strict=True)) | {path: digest_in(path) for path in stories}
 
 
 def collect_garbage(catalog: Catalog, older_than: timedelta, dry_run: bool) -> list[tuple[str, int]]:
-    """Delete media that belong to no take. Returns (path, bytes) of each.
+    """Delete media that belong to no take and no story. Returns (path, bytes) of each.
 
     Args:
         older_than: younger files stay, because their rows may not be committed yet.

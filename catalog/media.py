@@ -26,6 +26,11 @@ class MediaDamaged(RuntimeError):
         return " ".join(self.args)
 
 
+def digest_in(path: str) -> str:
+    """The SHA-256 in the name of a media file; "" where there is no file."""
+    return path.rpartition("/")[2].partition(".")[0]
+
+
 @dataclass(frozen=True)
 class Media:
     digest: str

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-VERSION = 7
+VERSION = 8
 
 TEXT, INT, LONG, REAL, FLAG, TIME = pa.string(), pa.int32(), pa.int64(), pa.float64(), pa.bool_(), pa.timestamp("us", tz="UTC")
 TEXTS = pa.list_(TEXT)
@@ -95,6 +95,7 @@ RUNS = Table(
         ),
         Column("allow_experimental", FLAG, "whether workflows that are not proven were allowed", 3),
         Column("workflows", NAMES, "name@version to status, at the start of the run", 3),
+        Column("job", TEXT, "id of the job that the run is part of; null where a person's shell began it", 8),
     ),
 )
 
@@ -151,6 +152,21 @@ TAKES = Table(
     ),
 )
 
+STORIES = Table(
+    "stories",
+    "One row a version of an episode's file, with the files that it names; the latest of an episode is what the desk shows.",
+    (
+        Column("episode", TEXT, "id of the episode", 8),
+        Column("at", TIME, "when it was submitted, or first rendered", 8),
+        Column("by", TEXT, "who", 8),
+        Column("name", TEXT, "of the episode's file", 8),
+        Column("digest", TEXT, "of the file's bytes", 8),
+        Column("title", TEXT, "of the episode", 8),
+        Column("files", NAMES, "path that the episode's file gives (its own name for itself) to path of the bytes, in the catalog", 8),
+    ),
+    since=8,
+)
+
 CONTROLS = Table(
     "controls",
     "One row a word to a running render; the latest of a run holds.",
@@ -188,9 +204,15 @@ REVIEWS = Table(
         Column("take", TEXT, "id"),
         Column("at", TIME, "when"),
         Column("episode", TEXT, "id of the episode"),
-        Column("verdict", TEXT, "approved, retake (the take counts as rejected) or note"),
+        Column("verdict", TEXT, "approved (it stands, whatever comes), picked (before other accepted takes), retake, or note"),
         Column("note", TEXT, "what was said"),
         Column("by", TEXT, "who"),
+        Column("attempts", INT, "retake: attempts of the stage so far, none of which counts any more; null: only this take does not", 8),
+        Column("overrides", TEXT, "retake, JSON: seed, prompt and parameters in place of what the shot says", 8),
+        Column("written", TEXT, "retake: digest of the shot as it was written; the overrides hold as long as it is", 8),
+        Column("first_frame", INT, "of what the note is about, from 0; null: the whole take", 8),
+        Column("last_frame", INT, "of what the note is about, from 0", 8),
+        Column("drawing", TEXT, "JSON: lines over first_frame, each a list of points, in shares of width and height", 8),
     ),
     since=3,
 )
@@ -313,5 +335,5 @@ MEASUREMENTS = Table(
     since=4,
 )
 
-ALL = (MIGRATIONS, RUNS, CONTROLS, TAKES, JUDGEMENTS, REVIEWS, CALIBRATIONS, WORKFLOWS, PROMOTIONS, BENCHMARKS, MEASUREMENTS)
+ALL = (MIGRATIONS, STORIES, RUNS, CONTROLS, TAKES, JUDGEMENTS, REVIEWS, CALIBRATIONS, WORKFLOWS, PROMOTIONS, BENCHMARKS, MEASUREMENTS)
 TABLES = {t.name: t for t in ALL}

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
+from catalog.media import digest_in
 from catalog.standing import Row
 from catalog.store import Catalog
 from catalog.views import READ, VIEWS, view
@@ -45,7 +46,7 @@ class Past(NamedTuple):
     @property
     def media(self) -> str:
         """SHA-256 of the media file, taken from the file's name; "" if the take has no file."""
-        return self.media_path.rpartition("/")[2].partition(".")[0]
+        return digest_in(self.media_path)
 
     @property
     def committed(self) -> float:
