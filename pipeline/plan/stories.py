@@ -93,14 +93,15 @@ def named_files(episode: Episode, file: Path) -> Iterator[tuple[str, Path]]:
     Raises:
         InputError: a file is missing, or lies outside the episode's folder.
     """
-    for where, name in _names(episode):
+    for where, name in names_in(episode):
         path = inside(file.absolute().parent, name, f"{file}: {where}")
         if not path.is_file():
             raise InputError(f"{file}: {where}: file {path} does not exist")
         yield os.path.normpath(name), path
 
 
-def _names(episode: Episode) -> Iterator[tuple[str, str]]:
+def names_in(episode: Episode) -> Iterator[tuple[str, str]]:
+    """Who names a file, and the path as it stands in the episode."""
     if episode.title_font:
         yield "title_font", episode.title_font
     for _, shot in episode.shots:
