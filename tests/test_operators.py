@@ -60,7 +60,7 @@ def test_only_what_a_render_reads_travels_to_a_cluster(tmp_path, monkeypatch):
         (here / file).write_text("SECRET=1")
     monkeypatch.setattr(code, "project", lambda: here)
     monkeypatch.delenv(start.IN_A_JOB, raising=False)
-    with start._code_for_a_cluster() as runtime:
+    with start.code_for_a_cluster() as runtime:
         folder = Path(runtime["working_dir"])
         there = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
     assert not there & set(planted)

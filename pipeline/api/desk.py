@@ -5,17 +5,13 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
-
-from fastapi import Depends, Request
 
 from catalog.store import Catalog
-from pipeline.registry.open_catalog import open_catalog
 from pipeline.registry.workflows import user_memory
-from pipeline.render.local_jobs import Jobs
+from pipeline.render.job import Jobs
 from pipeline.story.settings import Settings
 
-from .services.tables import Kept, Tables
+from .tables import Kept, Tables
 
 
 @dataclass
@@ -44,12 +40,3 @@ def desk_folder(settings: Settings) -> Path:
     if place.is_local:
         return place.folder / "desk"
     return user_memory().parent / f"desk-{hashlib.sha256(place.uri.encode()).hexdigest()[:12]}"
-
-
-def _desk(request: Request) -> Desk:
-    return request.app.state.desk
-
-
-OfDesk = Annotated[Desk, Depends(_desk)]
-
-__all__ = ["Desk", "OfDesk", "desk_folder", "open_catalog"]

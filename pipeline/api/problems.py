@@ -20,10 +20,13 @@ from cluster.start import ClusterError
 from gates.still import Undecodable
 from pipeline.story.errors import InputError, StorageError
 
+from .services.errors import NoSuch
+
 LINE = re.compile(r"^[^\s:]+:([0-9]+): ")
 SHOT = re.compile(r"\bshot (SH[0-9]{4,6})\b")
 MEDIA_TYPE = "application/problem+json"
-STATUS: Mapping[type[Exception], int] = {
+STATUS: Mapping[type[Exception], int] = {  # the first that fits
+    NoSuch: 404,
     InputError: 422,
     MediaDamaged: 410,
     Undecodable: 410,

@@ -27,6 +27,8 @@ class Settings(BaseSettings):
     log_seconds: float = Field(30.0, ge=0, description="without a terminal: seconds between lines; 0 is a line a take")
     dashboard_port: int | None = Field(None, ge=1, le=65535, description="port of Ray's dashboard; unset: Ray chooses")
 
+    desk_token: str = Field("", description="what everybody must show to `tower serve`; needed where it listens off loopback")
+
     @property
     def place(self) -> Place:
         """Where the catalog is.

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from pipeline.api.desk import OfDesk
 from pipeline.api.services.query import ROWS, query
+
+from .asked import OfDesk
 
 router = APIRouter(tags=["catalog"])
 

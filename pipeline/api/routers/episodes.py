@@ -13,12 +13,12 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
-from fastapi.encoders import jsonable_encoder
 from fastapi.responses import FileResponse, Response
+from pydantic_core import to_jsonable_python
 from starlette.datastructures import UploadFile
 
 from catalog.media import digest_in
-from pipeline.api.desk import Desk, OfDesk
+from pipeline.api.desk import Desk
 from pipeline.api.problems import Problem
 from pipeline.api.services import episodes
 from pipeline.api.services.delivery import delivery
@@ -27,7 +27,7 @@ from pipeline.api.services.submit import Submitted, Upload, submit, validate
 from pipeline.plan.plan import as_rows
 from pipeline.render.controls import say
 
-from .ids import EpisodeId, ShotId
+from .asked import EpisodeId, OfDesk, ShotId
 
 router = APIRouter(tags=["episodes"])
 YAML = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml", "text/plain", "application/octet-stream")
@@ -154,7 +154,7 @@ def _board(desk: Desk, live: list[Any], episode: str) -> _Bytes:
     now = next((one for one in live if one.episode == episode), None)
 
     def make() -> _Bytes:
-        body = json.dumps(jsonable_encoder(episodes.board_of(desk, episode, now)), separators=(",", ":"), ensure_ascii=False).encode()
+        body = json.dumps(to_jsonable_python(episodes.board_of(desk, episode, now)), separators=(",", ":"), ensure_ascii=False).encode()
         return _Bytes(body, f'"{episodes.tag(body)}"')
 
     return desk.kept.of(("board", episode, now.at if now else None), episodes.BOARD_NEEDS, make)

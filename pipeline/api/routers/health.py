@@ -10,7 +10,6 @@ from pydantic import BaseModel, Field
 
 from catalog.migrate import tower_version
 from catalog.store import CatalogError
-from pipeline.api.desk import OfDesk
 from pipeline.api.guard import COOKIE, same
 from pipeline.api.problems import Problem
 from pipeline.doctor.doctor import examine
@@ -18,6 +17,8 @@ from pipeline.doctor.model_files import check_models
 from pipeline.registry.workflows import Registry
 from pipeline.render.live import living_now
 from pipeline.story.cluster_profile import cluster_profile
+
+from .asked import OfDesk
 
 router = APIRouter(tags=["health"])
 COOKIE_SECONDS = 30 * 24 * 3600

@@ -9,7 +9,6 @@ from fastapi import APIRouter, Query
 from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.api.desk import OfDesk
 from pipeline.api.problems import Problem
 from pipeline.api.services.episodes import checked_out, plan_of
 from pipeline.plan.plan import select
@@ -18,7 +17,7 @@ from pipeline.render.controls import say
 from pipeline.render.order import Order
 from pipeline.render.render import require_proven
 
-from .ids import JobId
+from .asked import JobId, OfDesk
 
 router = APIRouter(tags=["jobs"])
 Name = Annotated[str, Field(pattern=r"^(SH[0-9]{4,6}|S[0-9]{3,5})$")]

@@ -9,9 +9,10 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from catalog.standing import Row
-from pipeline.api.desk import OfDesk
 from pipeline.api.services.episodes import episode_of
 from pipeline.evidence.review import Said, say
+
+from .asked import OfDesk
 
 router = APIRouter(tags=["reviews"])
 Point = Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=2, max_length=2)]

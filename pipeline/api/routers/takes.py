@@ -8,14 +8,14 @@ from fastapi import APIRouter, Query
 from fastapi.responses import FileResponse, Response
 
 from catalog.standing import Row
-from pipeline.api.desk import Desk, OfDesk
+from pipeline.api.desk import Desk
 from pipeline.api.problems import Problem
 from pipeline.api.services import media
 from pipeline.api.services.episodes import statuses, take_rows
 from pipeline.api.services.shots import drawn, takes_of_shot
 from pipeline.plan.history import rows_of
 
-from .ids import TAKE, EpisodeId, ShotId, StageName, Version
+from .asked import TAKE, EpisodeId, OfDesk, ShotId, StageName, Version
 
 router = APIRouter(tags=["takes"])
 FOR_EVER = {"cache-control": "private, max-age=31536000, immutable"}  # a take is never overwritten

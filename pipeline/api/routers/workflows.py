@@ -6,12 +6,12 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
-from pipeline.api.desk import Desk, OfDesk
+from pipeline.api.desk import Desk
 from pipeline.registry.told import details, differences, explained, listing
 from pipeline.registry.workflows import Registry
 from pipeline.story.workflow import Workflow
 
-from .ids import WorkflowName
+from .asked import OfDesk, WorkflowName
 
 router = APIRouter(tags=["workflows"])
 TABLES = ("workflows", "promotions", "benchmarks")

@@ -15,10 +15,10 @@ from pipeline.registry.told import listing as workflow_rows
 from pipeline.registry.workflows import Registry
 from pipeline.render.live import Live, living_now
 from pipeline.story.episode import Episode, load_episode
-from pipeline.story.errors import InputError
 from pipeline.story.rate import exact
 
 from . import board, shots
+from .errors import NoSuch
 
 Action = Literal["pause", "resume"]
 BOARD_NEEDS = board.NEEDS
@@ -67,10 +67,6 @@ def story_of(desk: Desk, episode: str) -> Story:
     if story is None:
         raise NoSuch(f"there is no episode {episode} here; submit it, or render its file")
     return story
-
-
-class NoSuch(InputError):
-    """There is no such thing."""
 
 
 def checked_out(desk: Desk, episode: str) -> Path:

@@ -14,14 +14,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from fastapi.encoders import jsonable_encoder
+from pydantic_core import to_jsonable_python
 
 from catalog.changes import rows_since
 from catalog.store import Catalog, CatalogError
+from pipeline.api.tables import WATCHED, Tables, Versions
 from pipeline.render.live import living_now
 
 from . import says
-from .tables import WATCHED, Tables, Versions
 
 PING_SECONDS = 15.0  # so that proxies keep a quiet stream open
 KEPT = 2000  # events that slow listeners may be behind
@@ -89,7 +89,7 @@ def _data(name: str, row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _json(data: Any) -> str:
-    return json.dumps(jsonable_encoder(data), separators=(",", ":"), ensure_ascii=False)
+    return json.dumps(to_jsonable_python(data), separators=(",", ":"), ensure_ascii=False)
 
 
 class Hub:

@@ -1,11 +1,19 @@
-"""The ids in routes. Each has a closed pattern, so that no path or query can be hidden in one."""
+"""What many routes ask for: the desk, and ids. Each id has a closed pattern, so that no path or query can be hidden in one."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Path
+from fastapi import Depends, Path, Request
 
+from pipeline.api.desk import Desk
+
+
+def _desk(request: Request) -> Desk:
+    return request.app.state.desk
+
+
+OfDesk = Annotated[Desk, Depends(_desk)]
 EpisodeId = Annotated[str, Path(pattern=r"^E[0-9]{2,4}$", description="id of an episode", examples=["E01"])]
 ShotId = Annotated[str, Path(pattern=r"^SH[0-9]{4,6}$", description="id of a shot", examples=["SH0010"])]
 StageName = Annotated[str, Path(pattern=r"^(keyframe|clip)$", description="stage of a take", examples=["clip"])]
