@@ -68,7 +68,7 @@ def render_episode(order: Order, settings: Settings, console: Console, set_aside
     console.print(f"{episode.id}: {len(plan.shots)} shots, {len(plan.stale)} to render", highlight=False)
     statuses = require_proven(plan, here, order.allow_experimental)
     check_disk_room(plan, here.catalog.place)
-    log = RunLog(here.catalog, plan, order.allow_experimental, statuses)
+    log = RunLog(here.catalog, plan, order.allow_experimental, statuses, job=settings.job)
     try:
         if plan.stale:
             rendered = render_stale(planned, here, log)  # makes the plan again, once it holds the claim

@@ -27,6 +27,7 @@ from pipeline.story.errors import InputError
 BEAT_SECONDS = 60.0  # between heartbeats
 DEAD_AFTER = timedelta(seconds=4 * BEAT_SECONDS)  # without a heartbeat; for drivers on other machines: their processes are not visible
 BOOT = " boot "  # between the PID namespace and the boot's id, in the column `pid_space`
+ALIVE = ["run", "episode", "event", "at", "job", "host", "pid", "pid_space", "process_started"]  # what tells whether a run lives
 OVER = ("finished", "interrupted", "failed", "refused")  # events that end a run
 
 
@@ -40,6 +41,7 @@ class RunLog:
     statuses: dict[str, str]  # name@version of every workflow that renders, to its status
     run: str = field(default_factory=lambda: f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}")
     devices: int | None = None
+    job: str | None = None  # that the run is part of
 
     def claim(self) -> None:
         """Claim the episode by recording that the run started. If two drivers try, the driver whose row was committed first goes on.
@@ -86,6 +88,7 @@ class RunLog:
                 "versions": json.dumps(versions),
                 "allow_experimental": self.allow_experimental,
                 "workflows": self.statuses,
+                "job": self.job,
             }
             | _this_process()
             | more
@@ -96,6 +99,15 @@ def _is_an_interruption(error: BaseException) -> bool:
     """Whether a person or a scheduler ended the run. While Ray starts, its own handler turns SIGTERM into an exit."""
     stopped = isinstance(error, SystemExit) and error.code == signal.SIGTERM
     return stopped or isinstance(error, asyncio.CancelledError | KeyboardInterrupt)
+
+
+def living_runs(catalog: Catalog, episode: str | None = None) -> list[Row]:
+    """The runs that live now, of one episode or of all: a row of each, with the columns ALIVE.
+
+    Raises:
+        CatalogError: the table of runs cannot be read.
+    """
+    return living(catalog.rows("runs", episode, ALIVE))
 
 
 def living(rows: Sequence[Row]) -> list[Row]:
