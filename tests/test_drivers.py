@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from catalog.store import Catalog
-from pipeline.render.run_log import DEAD_AFTER, RunLog, living
+from pipeline.render.process import DEAD_AFTER
+from pipeline.render.run_log import RunLog, living
 from pipeline.story.errors import InputError
 
 from .conftest import EPISODE, refused, takes_of, tower

@@ -26,8 +26,9 @@ from .gate_tasks import warm
 from .keyframe_hashes import KeyframeHashes
 from .live import live_of, shown_live
 from .needs import ModelNeeds, identity_of, text_loras
+from .process import BEAT_SECONDS
 from .progress import RenderProgress
-from .run_log import BEAT_SECONDS, RunLog
+from .run_log import RunLog
 from .shot import ShotOutcome, render_shot
 from .studio import Studio
 from .watcher import Display, Watcher
