@@ -79,7 +79,7 @@ def _measure(workflow: Workflow, suite: Suite, file: Path, fresh: bool, here: Co
     here.console.print(f"{name} on suite {suite.name}: {len(suite.cells())} cells, {len(todo.shots)} to render", highlight=False)
     if todo.shots:
         check_disk_room(todo, here.catalog.place)
-        render_stale(planned, here, RunLog(here.catalog, todo, True, {name: "benchmark"}))
+        render_stale(planned, here, RunLog(here.catalog, todo, True, {name: "benchmark"}, job=here.settings.job))
     rows = _rows(workflow, suite, _plan(workflow, suite, file, here, False), here.catalog)
     here.catalog.append("benchmarks", rows)
     return rows

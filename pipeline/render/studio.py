@@ -90,7 +90,10 @@ class Studio:
         make = self._given if stage.given else makers[stage.stage]
         seed = seed_for(plan.episode, plan.shot.id, stage.stage, plan.shot.variation, variation)
         row = _row(self.run, plan, stage, attempt, variation, start)
-        return await self._recorded(Work(plan, stage, seed, start, row), make)
+        try:
+            return await self._recorded(Work(plan, stage, seed, start, row), make)
+        finally:
+            self.watcher.step(row["take"], "")
 
     # --- one method for each stage ----------------------------------------------------------------------------------
 
@@ -98,14 +101,17 @@ class Studio:
         """Judge a person's picture in place of a rendered keyframe."""
         wanted = work.stage.workflow
         to_judge = work.stage.given, wanted.width, wanted.height, self.catalog.place, work.standard, work.stage.given_frame
+        self.watcher.step(work.row["take"], "gate 1")
         return self._compared(work.plan, work.stage, await self.pool.cpu(judge_given, *to_judge, name="gate 1"))
 
     async def _keyframe(self, work: Work) -> Judged:
         stage, wanted = work.stage, work.stage.workflow
         work.row["seed"] = work.seed
+        self.watcher.step(work.row["take"], "waits")
         request = KeyframeRequest(work.row["take"], work.seed, stage.loras, stage.parameters, identity_of(stage), wanted.settings())
         receipt, work.picture = await self._generate(work, request, {}, together=(request.workflow, stage.loras, stage.parameters))
         to_judge = work.picture, receipt.not_finite, wanted.width, wanted.height, self.catalog.place, work.standard
+        self.watcher.step(work.row["take"], "gate 1")
         return self._compared(work.plan, stage, await self.pool.cpu(judge_keyframe, *to_judge, name="gate 1"))
 
     async def _clip(self, work: Work) -> Judged:
@@ -115,6 +121,7 @@ class Studio:
         fps = exact(wanted.fps)
         expect = Expectation(wanted.num_frames, fps, wanted.width, wanted.height, "h264", "yuv420p")
         work.row.update(seed=work.seed, fps=float(fps))
+        self.watcher.step(work.row["take"], "waits")
         still = start.picture
         if still is None or start.size != (wanted.width, wanted.height):
             start_of = start.media, wanted.width, wanted.height, self.catalog.place
@@ -126,6 +133,7 @@ class Studio:
         receipt, frames = await self._generate(work, request, stored, together=request.take)  # clips share no batch
         last = next((g for g in stage.guides if g.end == wanted.num_frames and g.strength == 1), None)
         to_judge = frames, receipt.not_finite, start.media, expect, self.catalog.place, work.standard, last
+        self.watcher.step(work.row["take"], "gate 2")
         try:
             return await self.pool.cpu(judge_clip, *to_judge, name="gate 2")
         finally:

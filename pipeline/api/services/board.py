@@ -52,7 +52,8 @@ LAST_TAKES = f'{TAKES} ORDER BY verdicts."at" DESC LIMIT {HAPPENED}'
 class Facts:
     """What the catalog says of an episode.
 
-    shots: by shot. words: shot to the latest word on one of its stages. rejections: shot to (label, takes), most first. runs: rows of the table, oldest first.
+    shots: by shot. words: shot to the latest word on one of its stages. rejections: shot to (label, takes), most first.
+    runs: rows of the table, oldest first.
     """
 
     shots: dict[str, Row]
