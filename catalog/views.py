@@ -13,7 +13,8 @@ from .store import Catalog
 # The present outcome of a take: what the latest word on it says, else what the gates say, which `gate_outcome` keeps in any case.
 VIEWS = """
 CREATE VIEW words AS
-SELECT take, verdict, attempts, "at", split_part(take, '/', 1) AS episode, split_part(take, '/', 2) AS shot, split_part(take, '/', 3) AS stage,
+SELECT take, verdict, attempts, "at",
+    split_part(take, '/', 1) AS episode, split_part(take, '/', 2) AS shot, split_part(take, '/', 3) AS stage,
     {'at': "at", 'verdict': verdict, 'note': note, 'by': "by"} AS word
 FROM reviews WHERE verdict IN ('approved', 'picked', 'retake');
 
@@ -48,7 +49,7 @@ LEFT JOIN (SELECT * FROM judgements QUALIFY row_number() OVER (PARTITION BY take
 
 -- The takes that stand before later ones: the latest word on their stage approved or picked them, and sent back no still of theirs since.
 CREATE VIEW preferred AS
-SELECT v.take
+SELECT v.take, v.episode, v.shot, v.stage
 FROM words_on_stages w
 JOIN verdicts v ON v.take = w.take AND v.review IN ('approved', 'picked')
 LEFT JOIN verdicts still ON still.episode = v.episode AND still.shot = v.shot AND still.media = v.keyframe_media
@@ -60,7 +61,7 @@ SELECT episode, sequence, shot,
     arg_max(take, (preferred.take IS NOT NULL, "at")) FILTER (stage = 'clip' AND outcome = 'accepted') AS clip,
     arg_max(media_path, (preferred.take IS NOT NULL, "at")) FILTER (stage = 'clip' AND outcome = 'accepted') AS media_path,
     count(*) FILTER (stage = 'keyframe') AS keyframe_takes, count(*) FILTER (stage = 'clip') AS clip_takes, max("at") AS last
-FROM verdicts LEFT JOIN preferred USING (take) GROUP BY ALL;
+FROM verdicts LEFT JOIN (SELECT take FROM preferred) preferred USING (take) GROUP BY ALL;
 
 CREATE VIEW episodes AS
 SELECT episode, count(*) AS shots, count(clip) AS with_accepted_clip,
@@ -88,6 +89,18 @@ def takes_of(catalog: Catalog, episode: str) -> dict[tuple[str, str], list[dict[
     for row in all_takes(catalog, episode):
         grouped.setdefault((row["shot"], row["stage"]), []).append(row)
     return grouped
+
+
+def clips_that_stand(catalog: Catalog, episode: str) -> dict[str, str]:
+    """Shot to the take of its clip that stands, as far as verdicts and people's words tell it. A shot without one is left out."""
+    rows = view(catalog, "SELECT shot, clip FROM shots WHERE episode = $episode AND clip IS NOT NULL", episode=episode).to_pylist()
+    return {row["shot"]: row["clip"] for row in rows}
+
+
+def preferred_clips(catalog: Catalog, episode: str) -> dict[str, str]:
+    """Shot to the clip that a person approved or picked, where the latest word did."""
+    query = "SELECT shot, take FROM preferred WHERE episode = $episode AND stage = 'clip'"
+    return {row["shot"]: row["take"] for row in view(catalog, query, episode=episode).to_pylist()}
 
 
 def episodes(catalog: Catalog) -> list[dict[str, Any]]:
