@@ -20,8 +20,9 @@ from cluster.choose import Learned
 from cluster.specs import DeviceLost, ModelBroken, ModelSpec, RequestFailed, Stopped, Stored
 from gates.image import keyframe_hash
 from gates.still import read_still
+from pipeline.plan.changes import parameters_json
 from pipeline.plan.plan import ShotPlan
-from pipeline.plan.resolve import StagePlan, inputs_from, parameters_json
+from pipeline.plan.resolve import StagePlan, inputs_from
 from pipeline.registry.open_catalog import open_catalog
 from pipeline.render.needs import ModelNeeds, identity_of
 from pipeline.render.studio import PRIORITY, Studio

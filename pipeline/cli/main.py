@@ -17,9 +17,10 @@ from .gate import gate_app
 from .jobs import cancel, list_jobs, logs, submit
 from .models import models_app
 from .render import plan, render
+from .review import review
 from .serve import serve
 from .table import err
-from .takes import pause, rejudge, resume, review, status, takes
+from .takes import pause, rejudge, resume, status, takes
 from .terminal import MayBeLost
 from .workflows import benchmark, docs, workflows_app
 

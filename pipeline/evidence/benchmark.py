@@ -142,7 +142,8 @@ MEASURED = ("take", "media", "outcome", "labels", "device", "queue_seconds", "de
 def _cell(shot: ShotPlan, cell: tuple[str, int], take: Row | None) -> Row:
     row: Row = {"shot": shot.shot.id, "case": cell[0], "seed": cell[1], "labels": []}
     if take is not None:
-        return row | {k: take[k] for k in (*MEASURED, "peak_memory_bytes")}
+        # Evidence is what the gates say: a person who approves a take makes its workflow no better.
+        return row | {k: take[k] for k in (*MEASURED, "peak_memory_bytes")} | {"outcome": take["gate_outcome"]}
     return row | {"outcome": "no_keyframe" if _no_start(shot) else "error"}
 
 

@@ -80,4 +80,5 @@ def _all_outcomes(rendered: Rendered) -> list[ShotOutcome]:
 
 
 def _accepted(shot: ShotPlan) -> ShotOutcome:
-    return ShotOutcome(shot.shot.id, "accepted", {take.stage: take.take for take in shot.accepted})
+    # The keyframe of an approved clip may have lost its file.
+    return ShotOutcome(shot.shot.id, "accepted", {take.stage: take.take for take in shot.accepted if take.media})

@@ -172,7 +172,8 @@ def _known_keyframes(catalog: Catalog, plan: Plan) -> dict[str, int]:
     """Shot id to the perceptual hash (64 bits) of its accepted keyframe."""
     kept = {s.accepted[0].take: s.shot.id for s in plan.shots if s.accepted}
     rows = rows_of(catalog, list(kept), "take, measures")
-    return {kept[take]: keyframe_hash(row["measures"]) for take, row in rows.items()}
+    # A keyframe that a person approved may have no hash: no gate could read it.
+    return {kept[take]: keyframe_hash(row["measures"]) for take, row in rows.items() if "hash_high" in (row["measures"] or {})}
 
 
 async def _beat(writer: Writer, log: RunLog) -> None:

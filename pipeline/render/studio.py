@@ -18,11 +18,11 @@ from cluster.specs import DeviceLost, ModelBroken, ModelSpec, RequestFailed, Sto
 from gates.image import keyframe_hash, nearest
 from gates.rules import judge
 from gates.video import Expectation
+from pipeline.plan.changes import parameters_json
 from pipeline.plan.plan import ShotPlan
-from pipeline.plan.resolve import StagePlan, inputs_from, parameters_json
+from pipeline.plan.resolve import StagePlan, inputs_from, seed_of
 from pipeline.plan.verdicts import verdict_columns
 from pipeline.story.errors import StorageError
-from pipeline.story.fingerprint import seed_for
 from pipeline.story.rate import exact
 from pipeline.story.stages import STAGES
 
@@ -88,7 +88,7 @@ class Studio:
         """
         makers: dict[str, Callable[[Work], Awaitable[Judged]]] = {"keyframe": self._keyframe, "clip": self._clip}
         make = self._given if stage.given else makers[stage.stage]
-        seed = seed_for(plan.episode, plan.shot.id, stage.stage, plan.shot.variation, variation)
+        seed = seed_of(stage, plan.episode, plan.shot, variation)
         row = _row(self.run, plan, stage, attempt, variation, start)
         try:
             return await self._recorded(Work(plan, stage, seed, start, row), make)
