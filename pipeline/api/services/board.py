@@ -13,7 +13,6 @@ from pipeline.plan.stories import Story
 from pipeline.render.live import Live
 from pipeline.render.run_log import OVER
 from pipeline.story.episode import Episode, Shot
-from pipeline.story.rate import exact
 
 from . import says
 
@@ -104,9 +103,9 @@ def board(story: Story | None, episode: Episode, known: Facts, live: Live | None
         "title": episode.title,
         "width": episode.width,
         "height": episode.height,
-        "fps": float(exact(episode.fps)),
+        "fps": float(episode.fps),
         "frames": episode.total_frames,
-        "seconds": float(episode.total_frames / exact(episode.fps)),
+        "seconds": float(episode.total_frames / episode.fps),
         "story": {"at": story.at, "by": story.by, "name": story.name, "digest": story.digest} if story else None,
         "sequences": [
             {

@@ -15,7 +15,6 @@ from pipeline.registry.told import listing as workflow_rows
 from pipeline.registry.workflows import Registry
 from pipeline.render.live import Live, living_now
 from pipeline.story.episode import Episode, load_episode
-from pipeline.story.rate import exact
 
 from . import board, shots
 from .errors import NoSuch
@@ -44,7 +43,7 @@ def listing(desk: Desk) -> list[dict[str, Any]]:
                 "episode": story.episode,
                 "title": story.title,
                 "shots": len(episode.shots),
-                "seconds": float(episode.total_frames / exact(episode.fps)),
+                "seconds": float(episode.total_frames / episode.fps),
                 "with_accepted_clip": row.get("with_accepted_clip", 0),
                 "approved": row.get("approved", 0),
                 "takes": row.get("takes", 0),
