@@ -34,6 +34,7 @@
 | test_judges.py | learned judges measure, decide nothing, and say when they did not look |
 | test_live.py | what a running render says of itself, to any process |
 | test_loading.py | published layouts in miniature: loaded right, or refused in a sentence before anything renders |
+| test_local_jobs.py | renders as processes of their own: they outlive who started them, and tell how they ended |
 | test_lora_kinds.py | LoHa, LoKr, DoRA and others change a weight as their formula says, and go without a trace |
 | test_ltx.py | LTX-Video as people hold it: files, noise, memory, keyframes |
 | test_metrics.py | what Prometheus sees is right, and every chart has its series |

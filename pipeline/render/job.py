@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,6 +16,9 @@ from .live import Live, living_now
 from .order import Order
 
 State = Literal["queued", "running", "paused", "succeeded", "failed", "stopped"]
+# Exit codes of `tower render`; any other is a failure. A shell says 143 where SIGTERM came before the render could catch it.
+ENDS: dict[int, State] = {0: "succeeded", 3: "succeeded", 130: "stopped", 143: "stopped"}
+LOG_BYTES = 256 * 2**10  # most of a log that is read at once
 OF_RUNS = ["run", "event", "at", "job", "stale", "accepted", "exhausted", "error"]
 
 
@@ -59,7 +63,7 @@ class Jobs(Protocol):
         """
         ...
 
-    def list(self, episode: str | None = None) -> list[Job]:
+    def list(self, episode: str | None = None) -> Sequence[Job]:
         """The jobs of one episode or of all, newest first."""
         ...
 
@@ -106,6 +110,16 @@ class Facts:
             eta_seconds=live.eta_seconds if live else None,
             cancellable=end is None,
         )
+
+
+def log_part(data: bytes, offset: int) -> tuple[str, int]:
+    """The text of a part of a log that begins at an offset in bytes, and the offset of what follows.
+
+    A letter whose last bytes are not there yet is left for the next part.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    text = decoder.decode(data)
+    return text, offset + len(data) - len(decoder.getstate()[0])
 
 
 def reason(lines: Sequence[str], first: bool = False) -> str:
