@@ -24,6 +24,7 @@
 | test_faults.py | the whole path killed, interrupted, misled |
 | test_figures.py | a figure in a page stands beside the command that measured it, or is the code's |
 | test_forks.py | `make mutants` asks the changed module, and not an older one |
+| test_frames.py | single frames of a video, by their numbers, are those that a player shows |
 | test_fuzz.py | no episode file, whatever is in it, gives a traceback |
 | test_gate_files.py | `tower gate` on hostile and odd files |
 | test_gate_tasks.py | what a gate's task stores and answers, without Ray |
