@@ -9,6 +9,7 @@ from rich.console import Console
 
 from catalog.media import MediaDamaged
 from pipeline.plan.plan import Plan, ShotPlan, make_plan, select
+from pipeline.plan.stories import record_story
 from pipeline.registry.open_catalog import open_catalog
 from pipeline.render.context import Context
 from pipeline.render.render import Rendered, check_disk_room, record_judgements, render_stale, require_proven, writable
@@ -68,6 +69,7 @@ def render_episode(order: Order, settings: Settings, console: Console, set_aside
     console.print(f"{episode.id}: {len(plan.shots)} shots, {len(plan.stale)} to render", highlight=False)
     statuses = require_proven(plan, here, order.allow_experimental)
     check_disk_room(plan, here.catalog.place)
+    record_story(here.catalog, episode, order.file)
     log = RunLog(here.catalog, plan, order.allow_experimental, statuses)
     try:
         if plan.stale:

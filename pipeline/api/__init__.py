@@ -1,0 +1,1 @@
+"""The desk: the web service of Tower, and the page that it serves."""
