@@ -106,11 +106,16 @@ def living_runs(catalog: Catalog, episode: str | None = None) -> list[Row]:
 
 def living(rows: Sequence[Row]) -> list[Row]:
     """The latest row of every run that has not ended and whose driver may still be running."""
+    return [row for row in unended(rows) if may_be_running(row)]
+
+
+def unended(rows: Sequence[Row]) -> list[Row]:
+    """The latest row of every run that has not recorded its end."""
     latest: dict[str, Row] = {}
     for row in rows:
         latest[row["run"]] = row
     over = {row["run"] for row in rows if row["event"] in OVER}
-    return [row for run, row in latest.items() if run not in over and may_be_running(row)]
+    return [row for run, row in latest.items() if run not in over]
 
 
 def taken(episode: str, row: Row) -> str:
