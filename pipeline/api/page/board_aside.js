@@ -18,8 +18,8 @@ export function Aside({ board, plan, delivery, open, submit }) {
   </aside>`;
 }
 
-export function Now({ live }) {
-  return html`<section class="now"><h2>Now</h2>
+export function Now({ live, title = "Now" }) {
+  return html`<section class="now">${title && html`<h2>${title}</h2>`}
     ${live.devices.map((device) => html`<${Device} key=${`${device.node} ${device.device}`} device=${device} />`)}
     ${Object.entries(live.stages).map(([stage, told]) => html`<${Stage} key=${stage} stage=${stage} told=${told} />`)}
     ${live.paused && html`<p class="quiet">Paused: takes that are being made are finished, no new one begins.</p>`}

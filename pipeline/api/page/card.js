@@ -11,11 +11,12 @@ export function Card({ card, step, scale, height, episode, aspect }) {
   const [plays, play] = useState(false);
   const width = Math.max(0, card.frames * scale - GAP);
   const cell = height * aspect;
+  const cells = cellsOf(width / cell);
   const rendering = card.status === "rendering";
   return html`<a class="card ${STATES[card.status]?.[1] ?? ""}" href="#/${episode}/${card.shot}" style=${{ width: `${width}px` }}
       onMouseEnter=${() => play(true)} onMouseLeave=${() => play(false)} onFocus=${() => play(true)} onBlur=${() => play(false)}>
-    <span class="pic ${card.clip ? "" : "none"}" style=${{ height: `${height}px`, "--cell": `${cell}px` }}>
-      <${Strip} ...${{ card, width, height, cell }} />
+    <span class="pic ${card.clip ? "" : "none"}" style=${{ height: `${height}px`, "--cell": cells.many === 1 ? "100vw" : `${cells.fill ? width / cells.many : cell}px` }}>
+      <${Strip} ...${{ card, cells, height, cell }} />
       ${plays && card.clip && html`<${Playing} card=${card} aspect=${aspect} />`}
       <span class="len">${card.frames} f</span>
     </span>
@@ -32,13 +33,19 @@ function whyOf(card, step) {
   return [card.takes ? count(card.takes, "take") : "", card.action].filter(Boolean).join(" · ");
 }
 
-// As many frames as fit, evenly spaced; the card cuts off what is too wide. A shot that has only its keyframe yet shows that one.
-function Strip({ card, width, height, cell }) {
-  const many = width > cell * 1.15;
+// How many frames a card has room for. A last one of less than a fifth is left out; the others then fill the card.
+function cellsOf(room) {
+  const whole = Math.floor(room);
+  const fill = whole === 0 || room - whole < 0.2;
+  return { many: fill ? Math.max(1, whole) : whole + 1, fill };
+}
+
+// Frames of the clip, evenly spaced; of a shot that has only its keyframe yet, that one.
+function Strip({ card, cells, height, cell }) {
   const high = Math.round(height * DENSITY);
-  const frames = many && card.clip ? Math.min(12, card.clip_frames, Math.ceil(width / cell)) : 1;
-  const source = card.clip ? `/takes/${card.clip}/filmstrip.jpg?frames=${frames}&height=${high}` : card.keyframe && `/takes/${card.keyframe}/frames/0.jpg?width=${Math.round(cell * DENSITY)}`;
-  return source && html`<img class=${many ? "film" : "still"} loading="lazy" decoding="async" alt="" src=${source} />`;
+  if (card.clip) return html`<img class=${cells.fill ? "fill" : "film"} loading="lazy" decoding="async" alt="" src="/takes/${card.clip}/filmstrip.jpg?frames=${Math.min(cells.many, 12)}&height=${high}" />`;
+  if (card.keyframe) return html`<img class=${cells.many === 1 ? "fill" : "film"} loading="lazy" decoding="async" alt="" src="/takes/${card.keyframe}/frames/0.jpg?width=${Math.round(cell * DENSITY)}" />`;
+  return null;
 }
 
 // The clip plays over the strip's first frame; the line below the picture runs as the shot does.

@@ -30,7 +30,7 @@ export function Cluster() {
     <header class="head"><div class="title"><h1>Cluster</h1>${runs.data && html`<span class="sub">${runs.data.length ? `${count(devices.filter((device) => device.up).length, "device")} at work for ${count(runs.data.length, "render")}` : "nothing renders"}</span>`}</div></header>
     <div class="body">
       <${ProblemBox} problem=${runs.problem ?? act.problem} />
-      ${runs.data?.length > 0 && html`<section class="block"><h2>Renders</h2><div class="lives">${runs.data.map((run) => html`<div class="live" key=${run.run}><p><a href="#/${run.episode}"><b>${run.episode}</b></a> <span class="quiet">${run.paused ? "paused" : run.eta_seconds ? `done about ${doneAbout(run)}` : ""}</span></p><${Now} live=${run} /></div>`)}</div></section>`}
+      ${runs.data?.length > 0 && html`<section class="block"><h2>Renders</h2><div class="lives">${runs.data.map((run) => html`<div class="live" key=${run.run}><p><a href="#/${run.episode}"><b>${run.episode}</b></a> <span class="quiet">${run.paused ? "paused" : run.eta_seconds ? `done about ${doneAbout(run)}` : ""}</span></p><${Now} live=${run} title="" /></div>`)}</div></section>`}
       <section class="block"><h2>Jobs</h2><${ProblemBox} problem=${jobs.problem} />
         ${jobs.data?.length === 0 && html`<p class="quiet">None yet. A render that is started from the board is a job.</p>`}
         ${jobs.data?.length > 0 && html`<table class="rows"><thead><tr><th>job</th><th>state</th><th>done</th><th>started</th><th>says</th><th><span class="hidden">actions</span></th></tr></thead>

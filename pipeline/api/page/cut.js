@@ -42,7 +42,7 @@ export function CutDialog({ board, close }) {
     </div>
     <div class="ruler" aria-hidden="true">${shots.map((each, k) => html`<button type="button" tabindex="-1" key=${each.shot} class=${k === at ? "on" : each.clip ? "" : "none"} style=${{ flexGrow: each.frames }} onClick=${() => jump(k)}></button>`)}<i ref=${line} data-start=${card.start / total} data-share=${card.frames / total}></i></div>
     <div class="caption"><span class="id">${card.shot}</span><${State} state=${card.status} /><span class="quiet">${seconds((card.start || 0) / board.fps)} of ${seconds(board.seconds)}${card.why ? ` · ${card.why}` : ""}</span><span class="gap"></span>
-      <button type="button" class="btn" onClick=${toggle}>${plays ? "Pause" : "Play"}<kbd aria-hidden="true">${glyphOf("cut", "play")}</kbd></button>
+      <button type="button" class="btn" autofocus onClick=${toggle}>${plays ? "Pause" : "Play"}<kbd aria-hidden="true">${glyphOf("cut", "play")}</kbd></button>
       <button type="button" class="btn" onClick=${() => leave(board, card)}>Open ${card.shot}<kbd aria-hidden="true">${glyphOf("cut", "open")}</kbd></button>
       <button type="button" class="btn" onClick=${() => dialog.current.close()}>Board<kbd aria-hidden="true">esc</kbd></button></div>
   </dialog>`;

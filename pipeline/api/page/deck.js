@@ -89,6 +89,13 @@ export class Deck {
     this.changed();
   }
 
+  // Show this frame of one side, which may have another rate than the leading one.
+  show(name, frame) {
+    const { take } = this.sides[name];
+    this.stop();
+    this.seek(take.fps ? Math.floor(((frame + 0.5) / take.fps) * this.fps) : frame);
+  }
+
   step(by) {
     this.stop();
     this.seek(this.frame + by);

@@ -10,7 +10,7 @@ export function Drawing({ lines }) {
   return html`<svg class="drawing" viewBox="0 0 1 1" preserveAspectRatio="none" aria-hidden="true">${lines.map((line) => html`<path class="under" d=${pathOf(line)} /><path d=${pathOf(line)} />`)}</svg>`;
 }
 
-export function Pen({ strokes, draw }) {
+export function Pen({ lines, draw }) {
   const line = useRef(null);
   const point = (event) => {
     const box = event.currentTarget.getBoundingClientRect();
@@ -20,7 +20,7 @@ export function Pen({ strokes, draw }) {
   const begin = (event) => {
     event.currentTarget.setPointerCapture(event.pointerId);
     line.current = [point(event)];
-    draw([...strokes, line.current]);
+    draw([...lines, line.current]);
   };
   const move = (event) => {
     if (!line.current) return;
@@ -28,8 +28,8 @@ export function Pen({ strokes, draw }) {
     const [lastX, lastY] = line.current.at(-1);
     if (Math.hypot(x - lastX, y - lastY) < NEAR) return;
     line.current = [...line.current, [x, y]];
-    draw([...strokes.slice(0, -1), line.current]);
+    draw([...lines.slice(0, -1), line.current]);
   };
   const end = () => (line.current = null);
-  return html`<div class="pen" onPointerDown=${begin} onPointerMove=${move} onPointerUp=${end} onPointerCancel=${end}><${Drawing} lines=${strokes} /></div>`;
+  return html`<div class="pen" onPointerDown=${begin} onPointerMove=${move} onPointerUp=${end} onPointerCancel=${end}><${Drawing} lines=${lines} /></div>`;
 }

@@ -1,6 +1,6 @@
 // One table of keys. A person may change any of them; the page remembers that in this browser.
 
-import { useEffect, useRef } from "./vendor/preact.js";
+import { useLayoutEffect, useRef } from "./vendor/preact.js";
 
 const STORE = "tower.keys";
 
@@ -89,7 +89,7 @@ const layers = []; // the newest view last
 export function useKeys(room, handlers, { idle = false, modal = false } = {}) {
   const latest = useRef(handlers);
   latest.current = handlers;
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (idle) return;
     const layer = { room, modal, call: (action, event) => latest.current[action]?.(event) };
     layers.push(layer);

@@ -1,6 +1,6 @@
 // All keys of the page, and what changes them.
 
-import { html, useEffect, useState } from "./vendor/preact.js";
+import { html, useLayoutEffect, useState } from "./vendor/preact.js";
 import { TABLE, forgetKeys, glyph, keyOf, nameOf, setKey, takenBy } from "./keys.js";
 import { Dialog } from "./ui.js";
 
@@ -10,7 +10,7 @@ const MODIFIERS = ["Shift", "Alt", "Control", "Meta", "AltGraph"];
 export function KeysDialog({ close }) {
   const [waits, wait] = useState(null); // the row whose new key is awaited
   const [says, say] = useState("");
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (!waits) return;
     const listen = (event) => {
       if (MODIFIERS.includes(event.key)) return;

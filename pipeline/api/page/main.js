@@ -70,7 +70,7 @@ function Bar({ at, help, theme }) {
     document.title = [at.shot, at.episode ?? (at.view === "episodes" ? "" : at.view), "Tower"].filter(Boolean).join(" · ");
   }, [at]);
   return html`<nav class="bar" aria-label="Tower">
-    <a class="brand" href="#/" aria-current=${here("episodes")}><i aria-hidden="true"></i>Tower</a>
+    <a class="brand" href="#/" aria-label="Tower: all episodes" aria-current=${here("episodes")}><i aria-hidden="true"></i><span class="word">Tower</span></a>
     ${at.episode && html`<span class="crumb" aria-hidden="true">/</span><a href="#/${at.episode}" aria-current=${here("board")}>${at.episode}</a>`}
     ${at.shot && html`<span class="crumb" aria-hidden="true">/</span><a href="#/${at.episode}/${at.shot}" aria-current="page">${at.shot}</a>`}
     <span class="gap"></span>
@@ -78,7 +78,7 @@ function Bar({ at, help, theme }) {
     <a href="#/workflows" aria-current=${here("workflows")}>Workflows</a>
     <a href="#/cluster" aria-current=${here("cluster")}>Cluster</a>
     <button type="button" onClick=${theme}>${isLight() ? "Dark" : "Light"}</button>
-    <button type="button" onClick=${help}>Keys<kbd aria-hidden="true">?</kbd></button>
+    <button type="button" class="keys-button" onClick=${help}>Keys<kbd aria-hidden="true">?</kbd></button>
   </nav>`;
 }
 

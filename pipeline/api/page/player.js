@@ -16,7 +16,7 @@ export function useDeck() {
 }
 
 // `mode`: side, wipe or difference. `wipe`: share of the width that shows A.
-export function Stage({ deck, takes, side, choose, mode, onion, wipe, moveWipe, pen, strokes, draw, drawings }) {
+export function Stage({ deck, takes, side, choose, mode, onion, wipe, moveWipe, pen, draw, drawings }) {
   const both = takes.A && takes.B;
   const stage = useRef();
   const shape = takes.A ?? takes.B;
@@ -28,10 +28,11 @@ export function Stage({ deck, takes, side, choose, mode, onion, wipe, moveWipe, 
   };
   return html`<div class="stage ${kind}" ref=${stage} style=${{ "--ratio": shape ? shape.width / shape.height : 1.5, "--wipe": `${wipe * 100}%` }} onPointerDown=${drag} onPointerMove=${drag}>
     ${["A", "B"].map((name) => takes[name] && html`<${Side} key=${name} ...${{ deck, name, take: takes[name], chosen: both && side === name, choose, onion: onion && !deck.plays && name === (both ? side : name) }}>
-      ${side === name && pen && html`<${Pen} strokes=${strokes} draw=${draw} />`}
+      ${side === name && pen && html`<${Pen} lines=${pen.lines} draw=${draw} />`}
       ${!deck.plays && drawings[name].map((lines) => html`<${Drawing} lines=${lines} />`)}
     </${Side}>`)}
     ${kind === "wipe" && html`<i class="edge" aria-hidden="true"></i>`}
+    ${kind === "difference" && html`<i class="gain" aria-hidden="true"></i>`}
   </div>`;
 }
 

@@ -35,20 +35,20 @@ export function NameDialog({ named, close }) {
   </form></${Dialog}>`;
 }
 
-export function NoteDialog({ take, frames, range, strokes, said, close }) {
+export function NoteDialog({ take, range, lines, said, close }) {
   const [note, write] = useState("");
   const [name, set] = useState(myName);
   const [from, begin] = useState(shown(range[0]));
   const [until, end] = useState(shown(range[1]));
   const say = useSay(said);
   const send = submitted(() =>
-    say.run({ take: take.take, verdict: "note", note: note.trim(), by: name.trim(), first_frame: meant(Number(from)), last_frame: meant(Math.max(Number(from), Number(until))), drawing: strokes.length ? strokes : null }),
+    say.run({ take: take.take, verdict: "note", note: note.trim(), by: name.trim(), first_frame: meant(Number(from)), last_frame: meant(Math.max(Number(from), Number(until))), drawing: lines.length ? lines : null }),
   );
   return html`<${Dialog} title="Note on ${takeName(take.take)}" close=${close}><form onSubmit=${send}>
-    <label class="field">What you see<textarea rows="3" maxlength="2000" autofocus required=${!strokes.length} value=${note} onInput=${(event) => write(event.target.value)}></textarea></label>
-    ${frames > 1 && html`<div class="pair"><label class="field">From frame<input type="number" required min="1" max=${frames} value=${from} onInput=${(event) => begin(event.target.value)} /></label>
-      <label class="field">to frame<input type="number" required min=${from} max=${frames} value=${until} onInput=${(event) => end(event.target.value)} /></label></div>`}
-    ${strokes.length > 0 && html`<p class="quiet">With what you drew on frame ${from}.</p>`}
+    <label class="field">What you see<textarea rows="3" maxlength="2000" autofocus required=${!lines.length} value=${note} onInput=${(event) => write(event.target.value)}></textarea></label>
+    ${take.frames > 1 && html`<div class="pair"><label class="field">From frame<input type="number" required min="1" max=${take.frames} value=${from} onInput=${(event) => begin(event.target.value)} /></label>
+      <label class="field">to frame<input type="number" required min=${from} max=${take.frames} value=${until} onInput=${(event) => end(event.target.value)} /></label></div>`}
+    ${lines.length > 0 && html`<p class="quiet">With what you drew on frame ${from}.</p>`}
     <${Name} name=${name} set=${set} />
     <${ProblemBox} problem=${say.problem} />
     <div class="actions"><button class="btn main" disabled=${say.busy || !name.trim()}>Keep the note</button></div>

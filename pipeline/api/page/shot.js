@@ -38,7 +38,7 @@ function Desk({ page, idle, reload, to, back }) {
   const [onion, setOnion] = useState(false);
   const [wipe, moveWipe] = useState(0.5);
   const [range, mark] = useState(null);
-  const [strokes, draw] = useState(null); // null: no pen
+  const [pen, hold] = useState(null); // {take, frame, lines}: what is drawn on that frame of that take
   const [dialog, open] = useState(null);
   const deck = useDeck();
   const laid = useMemo(() => ({ A: takes.find((t) => t.take === sides.A) ?? null, B: takes.find((t) => t.take === sides.B) ?? null }), [takes, sides]);
@@ -68,14 +68,23 @@ function Desk({ page, idle, reload, to, back }) {
     mark(end === 0 ? [deck.frame, Math.max(deck.frame, other[1])] : [Math.min(other[0], deck.frame), deck.frame]);
   };
   const faults = faultsOf(take, curves.data);
-  const pen = () => {
+  const frame = frameIn(deck, laid[side] ? side : "A");
+  const draw = (lines) => hold({ take: take.take, frame, lines });
+  const takePen = () => {
     deck.stop();
-    draw(strokes ? null : []);
+    if (pen) hold(null);
+    else draw([]);
+  };
+  const drawn = pen?.lines.length ? pen : null;
+  const penHere = pen && (!drawn || (drawn.take === take.take && drawn.frame === frame));
+  const writeNote = () => {
+    deck.stop();
+    open({ kind: "note", take: takes.find((other) => other.take === drawn?.take) ?? take, range: rangeOf(drawn?.frame ?? frame, drawn, range) });
   };
   useKeys(
     "shot",
     {
-      play: () => (draw(null), deck.toggle()),
+      play: () => deck.toggle(),
       next: () => deck.step(1),
       previous: () => deck.step(-1),
       first: () => deck.step(-deck.frames),
@@ -95,18 +104,18 @@ function Desk({ page, idle, reload, to, back }) {
       approve: () => decide("approved"),
       use: () => usable(take) && decide("picked"),
       retake: () => take && open({ kind: "retake" }),
-      note: () => take && (deck.stop(), open({ kind: "note" })),
+      note: () => take && writeNote(),
       from: () => ends(0),
       until: () => ends(1),
-      draw: pen,
-      leave: () => (strokes ? draw(null) : range ? mark(null) : back()),
+      draw: () => take && takePen(),
+      leave: () => (pen ? hold(null) : range ? mark(null) : back()),
       ...Object.fromEntries(Array.from({ length: 9 }, (_, k) => [`take${k + 1}`, () => into(k)])),
     },
     { idle },
   );
   const said = () => {
     open(null);
-    draw(null);
+    hold(null);
     mark(null);
     return reload();
   };
@@ -126,21 +135,25 @@ function Desk({ page, idle, reload, to, back }) {
       <div class="table">
         <${ProblemBox} problem=${say.problem} />
         ${take ? html`
-          <${Stage} ...${{ deck, takes: laid, side, choose, mode, onion, wipe, moveWipe, pen: strokes !== null, strokes: strokes ?? [], draw, drawings }} />
-          <${Transport} ...${{ deck, both, mode, toggle, onion, setOnion, wipe, moveWipe, strokes, draw, pen, range, mark, open, side, choose }} />
-          <${Timeline} ...${{ deck, take, curves: curves.data, range, notes: reviews }} />`
+          <${Stage} ...${{ deck, takes: laid, side, choose, mode, onion, wipe, moveWipe, pen: penHere ? pen : null, draw, drawings }} />
+          <${Transport} ...${{ deck, both, mode, toggle, onion, setOnion, wipe, moveWipe, pen, takePen, draw, drawn: !penHere && drawn, range, mark, writeNote, side, choose }} />
+          <${Timeline} ...${{ deck, side: laid[side] ? side : "A", curves: curves.data, range, notes: reviews }} />`
         : html`<p class="nothing quiet">${card.status === "rendering" ? `Its first take is being made: ${card.step}.` : "No take yet. It comes with the next render."}</p>`}
         <${Takes} ...${{ takes, sides, side, into, card }} />
       </div>
-      <${ShotAside} ...${{ page, take, side: both && side, deck, lay: (name) => lay({ ...sides, [side]: name }) }} />
+      <${ShotAside} ...${{ page, take, side: both && side, show: (frame) => deck.show(laid[side] ? side : "A", frame), lay: (name) => lay({ ...sides, [side]: name }) }} />
     </div>
-    ${dialog?.kind === "note" && html`<${NoteDialog} ...${{ take, frames: take.frames, range: range ?? [frameIn(deck, side), frameIn(deck, side)], strokes: strokes ?? [], said, close: () => open(null) }} />`}
+    ${dialog?.kind === "note" && html`<${NoteDialog} ...${{ take: dialog.take, range: dialog.range, lines: drawn?.lines ?? [], said, close: () => open(null) }} />`}
     ${dialog?.kind === "retake" && html`<${RetakeDialog} ...${{ page, take, said, close: () => open(null) }} />`}
     ${dialog?.kind === "name" && html`<${NameDialog} named=${() => (open(null), say.run(dialog.then))} close=${() => open(null)} />`}
   </main>`;
 }
 
 const frameIn = (deck, side) => (deck.sides[side] ? deck.frameOf(deck.sides[side]) : 0);
+
+// A drawing lies over the first frame of its note.
+const rangeOf = (frame, drawn, range) => (drawn ? [frame, Math.max(frame, range?.[1] ?? frame)] : (range ?? [frame, frame]));
+
 const usable = (take) => take && !take.stands && wordOf(take) === "accepted";
 
 function approveWords(take, side) {
@@ -157,7 +170,7 @@ function faultsOf(take, curves) {
   return [...new Set([...named, ...curved])].sort((a, b) => a - b);
 }
 
-function Transport({ deck, both, mode, toggle, onion, setOnion, wipe, moveWipe, strokes, draw, pen, range, mark, open, side, choose }) {
+function Transport({ deck, both, mode, toggle, onion, setOnion, wipe, moveWipe, pen, takePen, draw, drawn, range, mark, writeNote, side, choose }) {
   const moves = deck.frames > 1;
   return html`<div class="transport">
     ${moves && html`<${Button} room="shot" action="play" press=${() => deck.toggle()}>${deck.plays ? "Pause" : "Play"}</${Button}>
@@ -168,12 +181,12 @@ function Transport({ deck, both, mode, toggle, onion, setOnion, wipe, moveWipe, 
       <${Button} room="shot" action="wipe" on=${mode === "wipe"} press=${() => toggle("wipe")}>Wipe</${Button}>
       <${Button} room="shot" action="difference" on=${mode === "difference"} press=${() => toggle("difference")}>Difference</${Button}>`}
     ${moves && html`<${Button} room="shot" action="onion" on=${onion} press=${() => setOnion(!onion)}>Onion</${Button}>`}
-    <${Button} room="shot" action="draw" on=${strokes !== null} press=${pen}>Draw</${Button}>
-    <${Button} room="shot" action="note" press=${() => (deck.stop(), open({ kind: "note" }))}>Note…</${Button}>
+    <${Button} room="shot" action="draw" on=${pen !== null} press=${takePen}>Draw</${Button}>
+    <${Button} room="shot" action="note" press=${writeNote}>Note…</${Button}>
     ${mode === "wipe" && both && html`<label class="slide">A<input type="range" min="0" max="100" value=${Math.round(wipe * 100)} aria-label="How much of the width shows A, in percent" onInput=${(event) => moveWipe(event.target.value / 100)} />B</label>`}
-    ${strokes !== null && html`<p class="hint" role="status">Draw on side ${side}, then <button type="button" class="link" onClick=${() => open({ kind: "note" })}>say what it shows</button>${strokes.length > 0 && html` or <button type="button" class="link" onClick=${() => draw(strokes.slice(0, -1))}>take the last line away</button>`}.</p>`}
-    ${range && html`<p class="hint">Frames ${shown(range[0])} to ${shown(range[1])} are marked. <button type="button" class="link" onClick=${() => open({ kind: "note" })}>Say what is there</button> or <button type="button" class="link" onClick=${() => mark(null)}>unmark them</button>.</p>`}
-    ${onion && moves && html`<p class="hint quiet">${deck.plays ? "The onion skin shows while paused." : "Red: the frame before. Blue: the frame after."}</p>`}
+    ${pen && html`<p class="hint" role="status">${drawn ? `Your drawing is on frame ${shown(drawn.frame)} of ${takeName(drawn.take)}; ` : `Draw on side ${side}, then `}<button type="button" class="link" onClick=${writeNote}>say what it shows</button>${!drawn && pen.lines.length > 0 && html` or <button type="button" class="link" onClick=${() => draw(pen.lines.slice(0, -1))}>take the last line away</button>`}.</p>`}
+    ${range && html`<p class="hint">Frames ${shown(range[0])} to ${shown(range[1])} are marked. <button type="button" class="link" onClick=${writeNote}>Say what is there</button> or <button type="button" class="link" onClick=${() => mark(null)}>unmark them</button>.</p>`}
+    ${onion && moves && html`<p class="hint quiet">${deck.plays ? "The onion skin shows while paused." : "The frames before and after lie over this one."}</p>`}
     ${mode === "difference" && both && html`<p class="hint quiet">A minus B, four times as bright: black where they are the same.</p>`}
   </div>`;
 }

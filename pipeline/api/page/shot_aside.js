@@ -5,10 +5,10 @@ import { wordOf } from "./player.js";
 import { State } from "./ui.js";
 import { bytes, figure, frames, plain, seconds, takeName, threshold, when } from "./words.js";
 
-export function ShotAside({ page, take, side, deck, lay }) {
+export function ShotAside({ page, take, side, show, lay }) {
   return html`<aside class="aside" aria-label="About the take">
-    ${take && html`<${Verdict} take=${take} side=${side} /><${Findings} take=${take} deck=${deck} /><${Made} ...${{ page, take, lay }} />`}
-    <${Said} ...${{ page, deck, lay }} />
+    ${take && html`<${Verdict} take=${take} side=${side} /><${Findings} take=${take} show=${show} /><${Made} ...${{ page, take, lay }} />`}
+    <${Said} ...${{ page, show, lay }} />
   </aside>`;
 }
 
@@ -23,12 +23,12 @@ function Verdict({ take, side }) {
   </section>`;
 }
 
-function Findings({ take, deck }) {
+function Findings({ take, show }) {
   const faults = take.findings.filter((finding) => finding.outcome !== "pass");
   const passed = take.findings.filter((finding) => finding.outcome === "pass");
   const measured = Object.entries(take.measures ?? {}).filter(([name]) => !take.findings.some((finding) => finding.measure === name) && !/_(at|until)$/.test(name));
   if (!take.findings.length && !measured.length) return null;
-  const row = (finding) => html`<${Finding} key=${finding.label + finding.measure} ...${{ finding, deck }} />`;
+  const row = (finding) => html`<${Finding} key=${finding.label + finding.measure} ...${{ finding, show }} />`;
   return html`<section><h2>What the gate says</h2>
     <dl>${faults.map(row)}</dl>
     ${!faults.length && html`<p class="state ok">${take.gate === "accepted" ? "no fault found" : (take.gate ?? "not judged")}</p>`}
@@ -36,16 +36,12 @@ function Findings({ take, deck }) {
   </section>`;
 }
 
-function Finding({ finding, deck }) {
+function Finding({ finding, show }) {
   const tone = { fail: "bad", warn: "warn", pass: "" }[finding.outcome];
-  const go = () => {
-    deck.stop();
-    deck.seek(finding.frames[0]);
-  };
   const name = tone ? html`<span class="state ${tone}">${plain(finding.label)}</span>` : plain(finding.measure);
   return html`<dt title=${finding.says}>${name}</dt>
     <dd class="num">${tone && plain(finding.label) !== plain(finding.measure) ? `${plain(finding.measure)} ` : ""}${figure(finding.value)}${finding.threshold === null ? "" : html`<span class="quiet">, ${threshold(finding)}</span>`}
-      ${finding.frames.length > 0 && html` <button type="button" class="link" onClick=${go}>at ${frames(finding.frames[0], finding.frames.at(-1))}</button>`}
+      ${finding.frames.length > 0 && html` <button type="button" class="link" onClick=${() => show(finding.frames[0])}>at ${frames(finding.frames[0], finding.frames.at(-1))}</button>`}
       ${finding.text && html`<br /><span class="quiet">${finding.text}</span>`}${finding.outcome === "warn" && html` <span class="quiet">warns only</span>`}</dd>`;
 }
 
@@ -72,19 +68,19 @@ function Made({ page, take, lay }) {
 
 const VERBS = { approved: "approved", picked: "chose", retake: "asked for a retake of", note: "on" };
 
-function Said({ page, deck, lay }) {
-  const [all, show] = useState(false);
+function Said({ page, show, lay }) {
+  const [all, unfold] = useState(false);
   const { reviews, overrides } = page;
   const changes = overrides && [overrides.seed !== undefined && overrides.seed !== null && `seed ${overrides.seed}`, overrides.prompt && `prompt “${overrides.prompt}”`, ...Object.entries(overrides.parameters ?? {}).map(([name, value]) => `${plain(name)} ${value}`)].filter(Boolean);
   const go = (review) => {
     lay(review.take);
-    setTimeout(() => (deck.stop(), deck.seek(review.first_frame)));
+    setTimeout(() => show(review.first_frame)); // after the take is laid
   };
   return html`<section><h2>Said about it</h2>
     ${changes?.length > 0 && html`<p class="state lamp">from the next take on: ${changes.join(", ")}</p>`}
     ${!reviews.length && html`<p class="quiet">Nothing yet.</p>`}
     <ol class="happened">${(all ? reviews : reviews.slice(0, 8)).map((review) => html`<li key=${review.at}><time datetime=${review.at}>${when(review.at)}</time><span>
       <b>${review.by || "somebody"}</b> ${VERBS[review.verdict]} ${takeName(review.take)}${review.first_frame !== null ? html`, <button type="button" class="link" onClick=${() => go(review)}>${review.last_frame > review.first_frame ? "frames" : "frame"} ${frames(review.first_frame, review.last_frame)}${review.drawing?.length ? ", drawn" : ""}</button>` : ""}${review.note ? html`: <q>${review.note}</q>` : ""}</span></li>`)}</ol>
-    ${reviews.length > 8 && html`<button type="button" class="link" onClick=${() => show(!all)}>${all ? "Fewer" : `${reviews.length - 8} earlier`}</button>`}
+    ${reviews.length > 8 && html`<button type="button" class="link" onClick=${() => unfold(!all)}>${all ? "Fewer" : `${reviews.length - 8} earlier`}</button>`}
   </section>`;
 }

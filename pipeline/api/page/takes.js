@@ -9,10 +9,9 @@ export function Takes({ takes, sides, side, into }) {
   if (!takes.length) return null;
   return html`<section class="takes" aria-label="Takes"><ol>${takes.map((take, k) => {
     const on = ["A", "B"].filter((name) => sides[name] === take.take).join(" ");
-    return html`<li key=${take.take}><button type="button" class="take ${on ? "laid" : ""} ${sides[side] === take.take ? "chosen" : ""}" disabled=${!take.media} onClick=${() => into(k)}
-        aria-label="${takeName(take.take)}, ${wordOf(take)}${take.stands ? ", stands" : ""}${on ? `, on side ${on}` : ""}">
-      <span class="pic">${take.media && html`<img src="/takes/${take.take}/frames/0.jpg?width=320" alt="" loading="lazy" />`}${on && html`<b class="on">${on}</b>`}${take.stands && html`<span class="stands">stands</span>`}</span>
-      <span class="row"><span>${k < 9 && html`<kbd>${k + 1}</kbd>`} ${takeName(take.take)}</span></span>
+    return html`<li key=${take.take}><button type="button" class="take ${on ? "laid" : ""} ${sides[side] === take.take ? "chosen" : ""}" disabled=${!take.media} onClick=${() => into(k)}>
+      <span class="pic">${take.media && html`<img src="/takes/${take.take}/frames/0.jpg?width=320" alt="" loading="lazy" />`}${on && html`<b class="on"><span class="hidden">on side </span>${on}</b>`}${take.stands && html`<span class="stands">stands</span>`}</span>
+      <span class="row"><span>${k < 9 && html`<kbd aria-hidden="true">${k + 1}</kbd>`} ${takeName(take.take)}</span></span>
       <${State} state=${wordOf(take)} />
       <span class="why">${whyOf(take)}</span>
     </button></li>`;

@@ -3,7 +3,7 @@
 import { html, useState } from "./vendor/preact.js";
 import { figure, frames as frameText, plain, shown } from "./words.js";
 
-export function Timeline({ deck, take, curves, range, notes }) {
+export function Timeline({ deck, side, curves, range, notes }) {
   const all = deck.frames;
   const share = (frame) => `${all > 1 ? (frame / (all - 1)) * 100 : 0}%`;
   const [more, show] = useState(false);
@@ -23,9 +23,8 @@ export function Timeline({ deck, take, curves, range, notes }) {
         deck.seek(Number(event.target.value));
       }} />
     </div>
-    ${drawn.map((curve) => html`<${Curve} key=${curve.measure} ...${{ curve, all: curves.frames, frame: Math.min(deck.frame, curves.frames - 1), tall: first.includes(curve), go: (frame) => (deck.stop(), deck.seek(frame)) }} />`)}
+    ${drawn.map((curve) => html`<${Curve} key=${curve.measure} ...${{ curve, all: curves.frames, frame: deck.sides[side] ? deck.frameOf(deck.sides[side]) : 0, tall: first.includes(curve), go: (frame) => deck.show(side, frame) }} />`)}
     ${list.length > first.length && html`<button type="button" class="link more" aria-expanded=${String(more)} onClick=${() => show(!more)}>${more ? "Fewer curves" : `${list.length - first.length} more curves`}</button>`}
-    ${take && !curves && html`<p class="quiet loading">…</p>`}
   </section>`;
 }
 
