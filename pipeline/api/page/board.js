@@ -25,9 +25,8 @@ export function Board({ episode }) {
   const [given, submit] = useState(null);
   const over = useDrop(submit);
   useEvents(episode, (name, told) => {
-    if (name === "live" && told?.stages) return board.change((was) => ({ ...was, live: told }));
+    if (name === "live" && told) return board.change((was) => ({ ...was, live: told }));
     board.reload();
-    if (name === "live") return;
     plan.reload();
     if (name !== "take") delivery.reload();
   });
@@ -36,8 +35,9 @@ export function Board({ episode }) {
     announce(action === "pause" ? "The render pauses: takes that are being made are finished, no new one begins." : "The render goes on.");
     board.reload();
   });
-  const { data } = board;
+  const data = useMemo(() => board.data && now(board.data), [board.data]);
   const live = data?.live;
+  const stale = !live && plan.data?.stale;
   const pause = () => live && control.run(live.paused ? "resume" : "pause");
   const [words, search] = useState("");
   const [chosen, choose] = useState(null);
@@ -45,7 +45,7 @@ export function Board({ episode }) {
   useKeys("board", {
     search: () => field.current?.focus(),
     cut: () => data && open("cut"),
-    render: () => data && open("render"),
+    render: () => (stale ? open("render") : announce(live ? "The episode is being rendered." : "Nothing is stale.")),
     sheet: () => delivery.data?.contact_sheet?.length && open("sheet"),
     pause,
     leave: () => (location.hash = "#/"),
@@ -55,7 +55,6 @@ export function Board({ episode }) {
     up: () => climb(-1),
   });
   if (!data) return html`<main class="page"><div class="body"><${ProblemBox} problem=${board.problem} /></div></main>`;
-  const stale = plan.data?.stale;
   return html`<main class="page board ${over ? "over" : ""}">
     <header class="head">
       <div class="title"><h1>${data.title || episode}</h1><span class="sub">${episode} · ${count(shotsOf(data), "shot")} · ${seconds(data.seconds)}</span></div>
@@ -64,7 +63,7 @@ export function Board({ episode }) {
         <${Button} room="board" action="cut" press=${() => open("cut")}>Play the cut</${Button}>
         ${live && html`<${Button} room="board" action="pause" disabled=${control.busy} press=${pause}>${live.paused ? "Resume" : "Pause"}</${Button}>`}
         ${live && data.run?.job && html`<${Button} press=${() => open("cancel")}>Cancel…</${Button}>`}
-        ${!live && html`<${Button} room="board" action="render" main disabled=${stale === 0} press=${() => open("render")}>${renderWords(plan)}</${Button}>`}
+        ${!live && html`<${Button} room="board" action="render" main disabled=${!stale} press=${() => open("render")}>${renderWords(plan)}</${Button}>`}
       </div>
     </header>
     <div class="body columns">
@@ -80,6 +79,16 @@ export function Board({ episode }) {
     ${dialog === "sheet" && html`<${ContactSheet} pages=${delivery.data.contact_sheet} close=${() => open(null)} />`}
     ${given && html`<${SubmitDialog} given=${given} close=${() => (submit(null), board.reload(), plan.reload())} />`}
   </main>`;
+}
+
+// The board as it is this second: what the render does now goes before what the catalog said last.
+function now(board) {
+  const steps = board.live?.shots ?? {};
+  const counts = Object.fromEntries(ORDER.map((state) => [state, 0]));
+  const live = (card) => (steps[card.shot] ? { ...card, status: "rendering", step: steps[card.shot] } : card);
+  const sequences = board.sequences.map((sequence) => ({ ...sequence, shots: sequence.shots.map(live) }));
+  for (const { shots } of sequences) for (const card of shots) counts[card.status] += 1;
+  return { ...board, sequences, counts };
 }
 
 const shotsOf = (board) => board.sequences.reduce((sum, { shots }) => sum + shots.length, 0);
@@ -151,9 +160,8 @@ function Sequence({ sequence, board, scale, size }) {
 
 // Three hundred cards are drawn anew only where one of them changed: an equal text gives the same element, which Preact skips.
 function Placed({ card, board, scale, size }) {
-  const step = board.live?.shots?.[card.shot] ?? card.step;
-  const same = JSON.stringify([card, step, scale, size]);
-  return useMemo(() => html`<${Card} ...${{ card, step, scale, height: HEIGHTS[size], episode: board.episode, aspect: board.width / board.height }} />`, [same]);
+  const same = JSON.stringify([card, scale, size]);
+  return useMemo(() => html`<${Card} ...${{ card, scale, height: HEIGHTS[size], episode: board.episode, aspect: board.width / board.height }} />`, [same]);
 }
 
 const cards = () => [...document.querySelectorAll(".card")];

@@ -57,7 +57,9 @@ function Next({ plan, run }) {
 }
 
 function Happened({ row, episode }) {
-  return html`<li class="${row.tone}"><time datetime=${row.at}>${when(row.at)}</time><span>${row.shot && html`<a href="#/${episode}/${row.shot}">${row.shot}</a> `}${row.text}</span></li>`;
+  // The shot's name in the sentence is the way to it.
+  const [before, ...after] = row.shot ? row.text.split(row.shot) : [row.text];
+  return html`<li class=${row.tone}><time datetime=${row.at}>${when(row.at)}</time><span>${before}${after.length > 0 && html`<a href="#/${episode}/${row.shot}">${row.shot}</a>${after.join(row.shot)}`}</span></li>`;
 }
 
 function Delivery({ delivery, board, open }) {

@@ -7,12 +7,11 @@ import { STATES, count } from "./words.js";
 const GAP = 8; // px between cards: part of a card's width, so that widths stay in proportion
 const DENSITY = Math.min(2, devicePixelRatio);
 
-export function Card({ card, step, scale, height, episode, aspect }) {
+export function Card({ card, scale, height, episode, aspect }) {
   const [plays, play] = useState(false);
   const width = Math.max(0, card.frames * scale - GAP);
   const cell = height * aspect;
   const cells = cellsOf(width / cell);
-  const rendering = card.status === "rendering";
   return html`<a class="card ${STATES[card.status]?.[1] ?? ""}" href="#/${episode}/${card.shot}" style=${{ width: `${width}px` }}
       onMouseEnter=${() => play(true)} onMouseLeave=${() => play(false)} onFocus=${() => play(true)} onBlur=${() => play(false)}>
     <span class="pic ${card.clip ? "" : "none"}" style=${{ height: `${height}px`, "--cell": cells.many === 1 ? "100vw" : `${cells.fill ? width / cells.many : cell}px` }}>
@@ -21,15 +20,14 @@ export function Card({ card, step, scale, height, episode, aspect }) {
       <span class="len">${card.frames} f</span>
     </span>
     <span class="foot">
-      <span class="row"><span class="id">${card.shot}</span><${State} state=${card.status} step=${rendering ? step : ""} /></span>
-      <span class="why">${whyOf(card, step)}</span>
+      <span class="row"><span class="id">${card.shot}</span><${State} state=${card.status} step=${card.step} /></span>
+      <span class="why">${whyOf(card)}</span>
     </span>
   </a>`;
 }
 
-function whyOf(card, step) {
+function whyOf(card) {
   if (card.why) return card.why;
-  if (card.status !== "rendering" && step) return step;
   return [card.takes ? count(card.takes, "take") : "", card.action].filter(Boolean).join(" · ");
 }
 

@@ -1,6 +1,7 @@
 // Plays up to two takes as one: one frame number, one speed, and while paused exactly that frame.
 
 const CONFIRM = 150; // ms that a <video> may take, after a seek, to say which frame it shows
+const GIVE_UP = 600; // ms that the seek itself may take, before the frame's picture is laid over the video
 const SPEEDS = [-4, -2, -1, -0.5, 0.5, 1, 2, 4];
 const APART = 1.5; // frames by which the second video may differ before it is set right
 
@@ -141,9 +142,9 @@ export class Deck {
   }
 
   #to(side) {
-    clearTimeout(side.timer);
     side.seekedTo = side.wanted;
     side.video.currentTime = (side.wanted + 0.5) / side.take.fps;
+    this.#expect(side, GIVE_UP);
   }
 
   #shown(side, frame) {
@@ -160,9 +161,12 @@ export class Deck {
 
   #confirm(side) {
     if (side.seekedTo !== side.wanted && !(this.plays && this.speed > 0)) return this.#to(side);
-    if (this.plays) return;
+    this.#expect(side, CONFIRM);
+  }
+
+  #expect(side, within) {
     clearTimeout(side.timer);
-    side.timer = setTimeout(() => !this.plays && side.shows !== side.wanted && this.#cover(side, side.wanted), CONFIRM);
+    side.timer = setTimeout(() => !this.plays && side.shows !== side.wanted && this.#cover(side, side.wanted), within);
   }
 
   #cover(side, frame) {

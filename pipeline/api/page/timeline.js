@@ -43,7 +43,7 @@ function Curve({ curve, all, frame, tall, go }) {
   const now = figure(values[Math.min(values.length - 1, frame)]);
   return html`<div class="curve ${tall ? "tall" : ""} ${tone}">
     <p><span><b>${plain(curve.measure)}</b> <span class="state ${tone}">${outcome}</span> <span class="quiet says">${curve.says}</span></span>
-      <span class="num">${now}${curve.unit && curve.unit !== "share" ? ` ${curve.unit}` : ""}${threshold === null ? "" : html` <span class="quiet">limit ${figure(threshold)}</span>`}</span></p>
+      <span class="num">${now}${curve.unit && curve.unit !== "share" ? ` ${curve.unit}` : ""}${threshold !== null && html` <span class="quiet">limit ${figure(threshold)}</span>`}</span></p>
     <div class="plot" onPointerDown=${pointed} onPointerMove=${pointed}>
       <svg viewBox="0 0 100 100" preserveAspectRatio="none" role="img" aria-label="${plain(curve.measure)} over the frames, ${outcome}${at.length ? `, at ${at.map(([a, b]) => frameText(a, b)).join(", ")}` : ""}">
         ${at.map(([from, until]) => html`<rect class="at" x=${x(Math.max(0, from - 0.5))} width=${Math.max(0.6, x(until + 0.5) - x(Math.max(0, from - 0.5)))} y="0" height="100" />`)}
