@@ -61,7 +61,8 @@ function Desk({ page, idle, reload, to, back }) {
   const into = (k) => {
     if (!takes[k]?.media) return;
     const name = laid.B || side === "A" || sides.A === takes[k].take ? side : "B";
-    lay({ ...sides, [name]: takes[k].take });
+    const other = name === "A" ? "B" : "A";
+    lay({ [name]: takes[k].take, [other]: sides[other] === takes[k].take ? sides[name] : sides[other] });
   };
   const ends = (end) => {
     const other = range ?? [deck.frame, deck.frame];

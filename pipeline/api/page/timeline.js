@@ -42,7 +42,7 @@ function Curve({ curve, all, frame, tall, go }) {
   const tone = outcome === "fail" ? "bad" : outcome === "warn" ? "warn" : "ok";
   const now = figure(values[Math.min(values.length - 1, frame)]);
   return html`<div class="curve ${tall ? "tall" : ""} ${tone}">
-    <p><span><b>${plain(curve.measure)}</b> <span class="state ${tone}">${outcome}</span> <span class="quiet says">${curve.says}</span></span>
+    <p><span><b>${plain(curve.measure)}</b> <span class="state ${tone}">${outcome}</span> ${at.map(([from, until]) => html`<button type="button" class="link" onClick=${() => go(from)}>at ${frameText(from, until)}</button> `)}<span class="quiet says">${curve.says}</span></span>
       <span class="num">${now}${curve.unit && curve.unit !== "share" ? ` ${curve.unit}` : ""}${threshold !== null && html` <span class="quiet">limit ${figure(threshold)}</span>`}</span></p>
     <div class="plot" onPointerDown=${pointed} onPointerMove=${pointed}>
       <svg viewBox="0 0 100 100" preserveAspectRatio="none" role="img" aria-label="${plain(curve.measure)} over the frames, ${outcome}${at.length ? `, at ${at.map(([a, b]) => frameText(a, b)).join(", ")}` : ""}">
@@ -52,6 +52,5 @@ function Curve({ curve, all, frame, tall, go }) {
       </svg>
       <i class="needle" style=${{ left: `${x(frame)}%` }} aria-hidden="true"></i>
     </div>
-    ${at.length > 0 && html`<p class="links">${at.map(([from, until]) => html`<button type="button" class="link" onClick=${() => go(from)}>at ${frameText(from, until)}</button>`)}</p>`}
   </div>`;
 }
