@@ -84,6 +84,24 @@ class Place:
         Args:
             path: relative to the catalog.
         """
+        self._put(path, data, flushed=True)
+        if self.is_local:
+            _flush((self.folder / path).parent)
+
+    def show(self, path: str, data: bytes) -> None:
+        """Write a file that is no record: readers see it whole, but a machine that loses its power may lose it.
+
+        Args:
+            path: relative to the catalog.
+        """
+        self._put(path, data, flushed=False)
+
+    def remove(self, path: str) -> None:
+        """Remove a file; one that is not there is no error."""
+        if self.files.get_file_info(path).type == pafs.FileType.File:
+            self.files.delete_file(path)
+
+    def _put(self, path: str, data: bytes, flushed: bool) -> None:
         if not self.is_local:
             with self.files.open_output_stream(path) as out:  # object storage shows an object only when it is complete
                 out.write(data)
@@ -94,13 +112,13 @@ class Place:
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+                if flushed:
+                    file.flush()
+                    os.fsync(file.fileno())
             os.replace(part, target)
         except BaseException:
             Path(part).unlink(missing_ok=True)
             raise
-        _flush(target.parent)
 
     def flush(self, path: str) -> None:
         """Flush a file or a folder of a local catalog, and the folder that holds it, to the disk (fsync)."""

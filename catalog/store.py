@@ -118,15 +118,18 @@ class Catalog:
             self.written[name] = table, commits + 1
         return version
 
-    def append_later(self, name: str, rows: list[dict[str, Any]]) -> int:
-        """`append`, with times that are later than those of all rows in the table. Whoever reads them takes the later word.
+    def append_later(self, name: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """`append`, with times that are later than those of all rows in the table. Returns the rows with their times.
 
-        A clock that is behind would date a word before one that it answers, and nobody would hear it. So the time is this
-        machine's, or the newest time in the table and a microsecond, whichever is later (as Lamport's clocks do it).
+        Whoever reads them takes the later word. A clock that is behind would date a word before one that it answers, and
+        nobody would hear it. So the time is this machine's, or the newest time in the table and a microsecond, whichever is
+        later (as Lamport's clocks do it).
         """
         newest = max((row["at"] for row in self.rows(name, columns=["at"])), default=datetime.min.replace(tzinfo=UTC))
         at = max(datetime.now(UTC), newest + timedelta(microseconds=1)) if rows else newest
-        return self.append(name, [row | {"at": at} for row in rows])
+        dated = [row | {"at": at} for row in rows]
+        self.append(name, dated)
+        return dated
 
     def rows(
         self, name: str, episode: str | None = None, columns: list[str] | None = None, version: int | None = None

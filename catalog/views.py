@@ -9,26 +9,59 @@ import pyarrow as pa
 
 from .store import Catalog
 
-# The present verdict of a take: "rejected" if a person's latest review asks for a retake, else the latest judgement, else its own.
+# A word is what a person decided; a note decides nothing. A retake is a word on its take and on every attempt that the stage had then.
+# The present outcome of a take: what the latest word on it says, else what the gates say, which `gate_outcome` keeps in any case.
 VIEWS = """
+CREATE VIEW words AS
+SELECT take, verdict, attempts, "at",
+    split_part(take, '/', 1) AS episode, split_part(take, '/', 2) AS shot, split_part(take, '/', 3) AS stage,
+    {'at': "at", 'verdict': verdict, 'note': note, 'by': "by"} AS word
+FROM reviews WHERE verdict IN ('approved', 'picked', 'retake');
+
+CREATE VIEW words_on_takes AS
+SELECT * FROM words QUALIFY row_number() OVER (PARTITION BY take ORDER BY "at" DESC) = 1;
+
+CREATE VIEW words_on_stages AS
+SELECT * FROM words QUALIFY row_number() OVER (PARTITION BY episode, shot, stage ORDER BY "at" DESC) = 1;
+
+CREATE VIEW retakes AS
+SELECT * FROM words WHERE verdict = 'retake' AND attempts IS NOT NULL
+QUALIFY row_number() OVER (PARTITION BY episode, shot, stage ORDER BY "at" DESC) = 1;
+
+CREATE VIEW reviewed AS
+SELECT t.*, greatest(own.word, CASE WHEN t.attempt <= retake.attempts THEN retake.word END) AS said
+FROM takes t
+LEFT JOIN words_on_takes own ON own.take = t.take
+LEFT JOIN retakes retake ON retake.episode = t.episode AND retake.shot = t.shot AND retake.stage = t.stage;
+
 CREATE VIEW verdicts AS
-SELECT t.* REPLACE (
-    CASE WHEN r.verdict = 'retake' AND t.outcome != 'error' THEN 'rejected' ELSE coalesce(j.outcome, t.outcome) END AS outcome,
+SELECT t.* EXCLUDE (said) REPLACE (
+    CASE WHEN t.outcome = 'error' THEN 'error'
+        WHEN said.verdict = 'approved' THEN 'accepted'
+        WHEN said.verdict = 'retake' THEN 'rejected'
+        ELSE coalesce(j.outcome, t.outcome) END AS outcome,
     coalesce(j.profile, t.profile) AS profile, coalesce(j.declared, t.declared) AS declared,
     coalesce(j.labels, t.labels) AS labels, coalesce(j.warnings, t.warnings) AS warnings, coalesce(j.findings, t.findings) AS findings
-), r.verdict AS review, r.note AS review_note
-FROM takes t
-LEFT JOIN (SELECT * FROM judgements QUALIFY row_number() OVER (PARTITION BY take ORDER BY "at" DESC) = 1) j USING (take)
-LEFT JOIN (
-    SELECT * FROM reviews WHERE verdict != 'note' QUALIFY row_number() OVER (PARTITION BY take ORDER BY "at" DESC) = 1
-) r USING (take);
+), said.verdict AS review, said.note AS review_note, said."by" AS review_by, said."at" AS review_at,
+    coalesce(j.outcome, t.outcome) AS gate_outcome
+FROM reviewed t
+LEFT JOIN (SELECT * FROM judgements QUALIFY row_number() OVER (PARTITION BY take ORDER BY "at" DESC) = 1) j USING (take);
+
+-- The takes that stand before later ones: the latest word on their stage approved or picked them, and sent back no still of theirs since.
+CREATE VIEW preferred AS
+SELECT v.take, v.episode, v.shot, v.stage
+FROM words_on_stages w
+JOIN verdicts v ON v.take = w.take AND v.review IN ('approved', 'picked')
+LEFT JOIN verdicts still ON still.episode = v.episode AND still.shot = v.shot AND still.media = v.keyframe_media
+    AND still.take = coalesce(v.upstream, still.take) AND still.review = 'retake' AND still.review_at > w."at"
+WHERE still.take IS NULL;
 
 CREATE VIEW shots AS
 SELECT episode, sequence, shot,
-    arg_max(take, "at") FILTER (stage = 'clip' AND outcome = 'accepted') AS clip,
-    arg_max(media_path, "at") FILTER (stage = 'clip' AND outcome = 'accepted') AS media_path,
+    arg_max(take, (preferred.take IS NOT NULL, "at")) FILTER (stage = 'clip' AND outcome = 'accepted') AS clip,
+    arg_max(media_path, (preferred.take IS NOT NULL, "at")) FILTER (stage = 'clip' AND outcome = 'accepted') AS media_path,
     count(*) FILTER (stage = 'keyframe') AS keyframe_takes, count(*) FILTER (stage = 'clip') AS clip_takes, max("at") AS last
-FROM verdicts GROUP BY ALL;
+FROM verdicts LEFT JOIN (SELECT take FROM preferred) preferred USING (take) GROUP BY ALL;
 
 CREATE VIEW episodes AS
 SELECT episode, count(*) AS shots, count(clip) AS with_accepted_clip,
@@ -56,6 +89,18 @@ def takes_of(catalog: Catalog, episode: str) -> dict[tuple[str, str], list[dict[
     for row in all_takes(catalog, episode):
         grouped.setdefault((row["shot"], row["stage"]), []).append(row)
     return grouped
+
+
+def clips_that_stand(catalog: Catalog, episode: str) -> dict[str, str]:
+    """Shot to the take of its clip that stands, as far as verdicts and people's words tell it. A shot without one is left out."""
+    rows = view(catalog, "SELECT shot, clip FROM shots WHERE episode = $episode AND clip IS NOT NULL", episode=episode).to_pylist()
+    return {row["shot"]: row["clip"] for row in rows}
+
+
+def preferred_clips(catalog: Catalog, episode: str) -> dict[str, str]:
+    """Shot to the clip that a person approved or picked, where the latest word did."""
+    query = "SELECT shot, take FROM preferred WHERE episode = $episode AND stage = 'clip'"
+    return {row["shot"]: row["take"] for row in view(catalog, query, episode=episode).to_pylist()}
 
 
 def episodes(catalog: Catalog) -> list[dict[str, Any]]:

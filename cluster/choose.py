@@ -50,6 +50,16 @@ class Request:
     moved: int = 0
     waits: bool = False
 
+    @property
+    def title(self) -> str:
+        """Name of the call in Ray's dashboard; requests of one batch share it."""
+        return self.spec.title if self.calls is None else f"load {self.spec.title}"
+
+    @property
+    def take(self) -> str:
+        """Id of the take that the request is for; "" for a text and for loading a model."""
+        return getattr(self.work, "take", "")
+
     def __lt__(self, other: Request) -> bool:
         return self.order < other.order
 

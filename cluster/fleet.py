@@ -16,7 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from .choose import Request, Seat
 from .device import Device
 from .nodes import Node, nodes
-from .specs import PoolOptions
+from .specs import DeviceStats, PoolOptions
 
 START_SECONDS = 120  # limit for a new actor to answer; one that takes longer waits for a GPU that somebody else uses
 WATCH_SECONDS = 2.0  # seconds between two looks at the cluster's nodes
@@ -107,6 +107,20 @@ class Fleet:
         now, up = time.monotonic(), [p for p in self.posts if p.up]
         busy = sum(now - p.busy_since for p in up if p.batches)
         return self.busy_seconds + busy, self.up_seconds + sum(now - p.up_since for p in up)
+
+    def stats(self) -> tuple[DeviceStats, ...]:
+        """What each device does now."""
+        now = time.monotonic()
+        return tuple(
+            DeviceStats(
+                p.name,
+                p.node.name,
+                p.up,
+                tuple((r.title, r.take) for r in p.batches[0]) if p.batches else (),
+                now - p.busy_since if p.batches else None,
+            )
+            for p in self.posts
+        )
 
     def replace(self, post: Post) -> None:
         """Start a new actor in place of a dead or unhealthy one."""

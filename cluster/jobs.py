@@ -92,7 +92,7 @@ def _no_proxy_on_loopback(address: str) -> None:
 
 
 def submit(
-    client: JobSubmissionClient, wanted: str, command: str, folder: Path, env: dict[str, str], metadata: dict[str, str]
+    client: JobSubmissionClient, wanted: str, command: str, folder: Path, env: dict[str, str], metadata: dict[str, str], id_in: str = ""
 ) -> tuple[Job, bool]:
     """Run a command on the cluster's head node. Returns its job, and whether the job is new.
 
@@ -102,17 +102,19 @@ def submit(
     Args:
         wanted: id of the job. folder: Ray copies it to every node, and the command runs in it.
         env: environment variables of the command. metadata: stored with the job.
+        id_in: environment variable of the command that holds the job's id; "" for none.
 
     Raises:
         ClusterError: the cluster refuses the job, or other submitters took every id that was tried.
     """
-    runtime = {"working_dir": str(folder), "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)} | env}
+    variables = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)} | env
     for _ in range(ATTEMPTS):
         earlier = {number: job for job in jobs(client) if (number := _number(job.id, wanted))}
         for job in earlier.values():
             if not job.over:
                 return job, False
         name = f"{wanted}-{max(earlier) + 1}" if earlier else wanted
+        runtime = {"working_dir": str(folder), "env_vars": variables | ({id_in: name} if id_in else {})}
         try:
             with _one_sentence(client.get_address()):
                 client.submit_job(entrypoint=command, submission_id=name, runtime_env=runtime, metadata=metadata)

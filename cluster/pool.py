@@ -166,6 +166,7 @@ class Pool:
             switches=self.switches,
             switch_seconds=self.switch_seconds,
             paused=self.paused,
+            each=self.fleet.stats(),
         )
 
     # --- from a request to its device ------------------------------------------------------------------------------
@@ -321,12 +322,12 @@ class Pool:
     async def _call(self, post: Post, batch: list[Request], evict: list[str]) -> tuple[Answer, Any]:
         spec, first = batch[0].spec, batch[0]
         if first.calls is not None:
-            answer = post.actor.prepare._remote(args=(spec.key, spec.written, evict, first.calls), name=f"load {spec.title}")
+            answer = post.actor.prepare._remote(args=(spec.key, spec.written, evict, first.calls), name=first.title)
             return unpack(await answer)[0], None
         slots = [(i, name, part.index) for i, r in enumerate(batch) for name, part in r.parts.items()]
         refs = [part.ref for r in batch for part in r.parts.values()]
         packed = pack(spec.key, spec.written, evict, [r.work for r in batch], slots)
-        answer, results = post.actor.run._remote(args=(packed, *refs), name=spec.title, num_returns=2)
+        answer, results = post.actor.run._remote(args=(packed, *refs), name=first.title, num_returns=2)
         return unpack(await answer)[0], results
 
     def _settle(self, post: Post, batch: list[Request], answer: Answer, results: Any, switched: bool) -> bool:

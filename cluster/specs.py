@@ -131,6 +131,22 @@ class PoolOptions:
 
 
 @dataclass(frozen=True)
+class DeviceStats:
+    """What one device does now.
+
+    device, node: names for people. up: its actor answers.
+    doing: (title, take) of each request that executes: the title as in Ray's dashboard, the take's id or "" where it is for none.
+    seconds: for how long they have been executing; None where nothing executes.
+    """
+
+    device: str
+    node: str
+    up: bool
+    doing: tuple[tuple[str, str], ...]
+    seconds: float | None
+
+
+@dataclass(frozen=True)
 class PoolStats:
     """The pool's present state. Fields that only grow are totals since the pool began."""
 
@@ -145,3 +161,4 @@ class PoolStats:
     switches: int  # models that were evicted for another, only grows
     switch_seconds: float  # of loading models for which another was evicted, only grows
     paused: bool
+    each: tuple[DeviceStats, ...] = ()

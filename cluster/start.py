@@ -70,7 +70,7 @@ def cluster(
     logical = False
     try:
         if address:
-            with _code_for_a_cluster() as runtime_env:
+            with code_for_a_cluster() as runtime_env:
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=runtime_env)
         else:
             gpus, devices = local_devices(devices)
@@ -107,7 +107,7 @@ IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray's job supervisor sets it for the
 
 
 @contextmanager
-def _code_for_a_cluster() -> Iterator[dict[str, str]]:
+def code_for_a_cluster() -> Iterator[dict[str, str]]:
     """The runtime environment that brings the code to a cluster, for the time in which Ray uploads it.
 
     A Ray job has its code on the cluster already, and Ray allows no second working directory.

@@ -32,6 +32,7 @@
 | test_input.py | bad input is one sentence with its place |
 | test_jobs.py | renders as jobs on a Ray cluster: submitted once, resumed, stopped |
 | test_judges.py | learned judges measure, decide nothing, and say when they did not look |
+| test_live.py | what a running render says of itself, to any process |
 | test_loading.py | published layouts in miniature: loaded right, or refused in a sentence before anything renders |
 | test_lora_kinds.py | LoHa, LoKr, DoRA and others change a weight as their formula says, and go without a trace |
 | test_ltx.py | LTX-Video as people hold it: files, noise, memory, keyframes |

@@ -22,8 +22,8 @@ from ray.scripts import scripts as ray_cli
 from ray.util import accelerators
 
 from cluster.code import FOLDERS
-from pipeline.cli.jobs import PREFIX
 from pipeline.cli.main import app
+from pipeline.render.submission import PREFIX
 from pipeline.story.settings import Settings
 
 from .conftest import PROJECT

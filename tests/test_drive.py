@@ -26,6 +26,7 @@ from pipeline.render import controls
 from pipeline.render import drive as module
 from pipeline.render.context import Context
 from pipeline.render.drive import LIVE_IN_TURNS, LIVE_PER_DEVICE, WARM_GATES, drive, live_limit, studio_for, warm_gates
+from pipeline.render.live import living_now
 from pipeline.render.needs import ModelNeeds
 from pipeline.render.run_log import RunLog
 from pipeline.render.shot import ShotOutcome
@@ -380,6 +381,19 @@ def test_an_open_studio_has_its_models_and_is_followed(desk, run):
             await asyncio.sleep(0.01)
 
     assert "paused by Mika" in run(rack, scene)
+
+
+def test_an_open_studio_is_told_of_in_a_file_that_ends_with_it(desk, run):
+    async def scene(studio: Studio, log: RunLog) -> None:
+        log.claim()
+        studio.watcher.step("E90/SH0010/clip/v002", "waits")
+        while not (told := living_now(desk.catalog)) or not told[0].shots:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        (live,) = told
+        assert (live.run, live.episode, live.shots, live.stages["clip"].total) == (log.run, "E90", {"SH0010": "clip v002 waits"}, 3)
+
+    run(Rack(), scene)
+    assert desk.catalog.place.list("live") == []
 
 
 def test_an_open_studio_knows_the_keyframes_of_earlier_runs(desk, run):

@@ -12,12 +12,14 @@ from typing import Any
 
 import psutil
 import pytest
+from PIL import Image
 
 from catalog.store import Catalog
-from pipeline.render.run_log import DEAD_AFTER, RunLog, living
+from pipeline.render.process import DEAD_AFTER
+from pipeline.render.run_log import RunLog, living
 from pipeline.story.errors import InputError
 
-from .conftest import refused, takes_of, tower
+from .conftest import EPISODE, refused, takes_of, tower
 from .test_faults import read_until, start
 
 
@@ -47,6 +49,18 @@ def test_a_claim_holds_until_it_is_ended_or_its_process_is_dead(tmp_path):
     log(catalog, "E91").claim()
     catalog.append("runs", [first.row("finished")])
     log(catalog).claim()
+
+
+def test_a_run_names_the_job_that_it_is_part_of(episode):
+    grey = Image.new("RGB", (300, 200), (120, 120, 120))
+    grey.save(episode.parent / "grey.png")
+    episode.write_text(EPISODE.replace("title: A test}", "keyframe: grey.png}"))
+    for job in ({}, {"TOWER_JOB": "tower-E90-1"}):
+        assert tower("render", episode, "--only", "SH0010", "--fresh", cwd=episode.parent, **job).code == 3
+    rows = Catalog.open(episode.parent / "catalog-data").rows("runs")
+    assert [(row["event"], row["job"]) for row in rows] == [
+        ("started", None), ("finished", None), ("started", "tower-E90-1"), ("finished", "tower-E90-1"),
+    ]  # fmt: skip
 
 
 def test_a_killed_drivers_claim_is_void_at_once_on_its_machine_and_after_a_while_elsewhere(tmp_path):

@@ -27,7 +27,7 @@ import yaml
 
 from cluster.code import copy_code
 from gates.rules import Rule
-from pipeline.render.run_log import BEAT_SECONDS, DEAD_AFTER
+from pipeline.render.process import BEAT_SECONDS, DEAD_AFTER
 from pipeline.story.gate_profile import load_profile
 from pipeline.story.settings import Settings
 

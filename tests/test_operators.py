@@ -22,8 +22,9 @@ from cluster import code, cores, gpus, start
 from cluster.address import AddressError, cluster_address
 from cluster.device import Device
 from cluster.specs import ModelSpec, pack, unpack
-from pipeline.evidence.review import add_review
+from pipeline.evidence.review import Said, say
 from pipeline.render.run_log import living
+from pipeline.story.settings import load_settings
 
 from .conftest import EPISODE, environment, refused, tower
 from .test_catalog import row
@@ -60,7 +61,7 @@ def test_only_what_a_render_reads_travels_to_a_cluster(tmp_path, monkeypatch):
         (here / file).write_text("SECRET=1")
     monkeypatch.setattr(code, "project", lambda: here)
     monkeypatch.delenv(start.IN_A_JOB, raising=False)
-    with start._code_for_a_cluster() as runtime:
+    with start.code_for_a_cluster() as runtime:
         folder = Path(runtime["working_dir"])
         there = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
     assert not there & set(planted)
@@ -91,7 +92,8 @@ def test_a_clock_that_is_set_does_not_end_a_claim(tmp_path, monkeypatch):
 
 def test_the_later_word_holds_whatever_the_clocks_say(tmp_path):
     catalog = Catalog.open(tmp_path)
-    take = row(1) | {"outcome": "accepted"}
+    media = catalog.media.put(b"frames", ".mp4")
+    take = row(1, outcome="accepted", media=media.digest, media_path=media.path, media_bytes=media.bytes)
     catalog.append("takes", [take])
 
     def said() -> str:
@@ -101,9 +103,9 @@ def test_the_later_word_holds_whatever_the_clocks_say(tmp_path):
     word = {"take": take["take"], "at": ahead, "episode": take["episode"], "verdict": "retake", "by": "a machine that is ahead"}
     catalog.append("reviews", [word])
     assert said() == "retake"
-    add_review(catalog, take["episode"], take["shot"], take["stage"], False, True, "", "a machine that is behind")
+    say(catalog, load_settings(), Said(take["take"], "approved", by="a machine that is behind"))
     assert said() == "approved"
-    add_review(catalog, take["episode"], take["shot"], take["stage"], True, False, "", "again")
+    say(catalog, load_settings(), Said(take["take"], "retake", by="again"))
     assert said() == "retake"
     assert [r["by"] for r in catalog.rows("reviews")][1:] == ["a machine that is behind", "again"]
 
@@ -132,7 +134,7 @@ def test_a_read_only_catalog_is_told_before_a_commit_and_without_a_panic(tmp_pat
     access = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: access(path, mode) and mode != os.W_OK)  # root may write anywhere but on such a mount
     with pytest.raises(CatalogError, match="is read-only here"):
-        add_review(catalog, row(1)["episode"], row(1)["shot"], row(1)["stage"], True, False, "", "me")
+        say(catalog, load_settings(), Said(row(1)["take"], "retake", by="me"))
     for work in (lambda: compact(catalog, ["takes"]), lambda: vacuum(catalog, timedelta(0), dry_run=False)):
         with pytest.raises(CatalogError, match="read-only here"):
             work()

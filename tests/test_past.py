@@ -223,9 +223,9 @@ def test_a_persons_retake_holds_until_it_is_taken_back(desk):
     clip = desk.past("SH0020", "clip")[0].take
     desk.review(clip, "retake", "her hair flickers")
     assert desk.why() == {"SH0020": [("clip", "retake")]}
-    assert desk.plan().shots[1].why == "a retake of the clip was asked for: her hair flickers"
+    assert desk.plan().shots[1].why == "a retake of the clip was asked for by Mika: her hair flickers"
     desk.review(clip, "retake")
-    assert desk.plan().shots[1].why == "a retake of the clip was asked for"
+    assert desk.plan().shots[1].why == "a retake of the clip was asked for by Mika"
     desk.review(clip, "approved")
     assert desk.why() == {}
 

@@ -96,6 +96,18 @@ def test_a_folder_is_made_with_those_above_it_and_a_bucket_has_none(tmp_path, bu
     assert sorted(os.listdir(tmp_path)) == ["a", "bucket"]
 
 
+@pytest.mark.parametrize("where", ["folder", "bucket"])
+def test_a_file_that_is_no_record_is_whole_too_and_a_missing_one_is_removed_already(tmp_path, request, where):
+    place = Place.of(tmp_path / "catalog") if where == "folder" else request.getfixturevalue("bucket")
+    place.files.create_dir("live")  # a bucket needs none
+    place.show("live/file", b"x" * 3_000_000)
+    place.show("live/file", b"other")
+    assert place.read("live/file") == b"other" and place.list("live") == ["file"]
+    place.remove("live/file")
+    place.remove("live/file")
+    assert place.list("live") == []
+
+
 def test_a_damaged_file_is_set_aside_and_a_missing_one_stays_missing(tmp_path):
     place = Place.of(tmp_path)
     place.write("a/b/file", b"data")

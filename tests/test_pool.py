@@ -116,6 +116,29 @@ def test_stills_are_batched_and_only_with_their_like(info):
     assert {r["batch"] for r in receipts} == {4}
 
 
+def test_each_device_tells_what_it_executes_and_for_which_takes(info):
+    @dataclass(frozen=True)
+    class Made(Ask):
+        take: str = ""
+
+    model = ModelSpec("m", Model, ("m",), stage="clip", name="mine@1")
+
+    async def story(pool: Pool):
+        await all_up(pool)
+        before = pool.stats().each
+        asked = asyncio.gather(pool.submit(model, Made(1, sleep=1.0, take="E90/SH0010/clip/v001")), pool.submit(STILLS, Ask(2, sleep=1.0)))
+        while pool.stats().busy < 2:  # noqa: ASYNC110 - the pool has no event for it
+            await asyncio.sleep(0.01)
+        during = pool.stats().each
+        await asked
+        return before, during, pool.stats().each
+
+    before, during, after = run(info, story)
+    assert [(d.up, d.doing, d.seconds) for d in (*before, *after)] == [(True, (), None)] * 4
+    assert sorted(d.doing for d in during) == [(("clip mine@1", "E90/SH0010/clip/v001"),), (("stills", ""),)]
+    assert all(d.up and d.seconds is not None and d.device.endswith(d.node) for d in during)
+
+
 def test_later_stages_go_first(info):
     async def story(pool: Pool):
         await all_up(pool)

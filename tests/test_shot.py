@@ -13,9 +13,10 @@ import pytest
 from actors.values import ModelFiles
 from catalog.media import Media
 from gates.image import judge_image, keyframe_hash
+from pipeline.plan.changes import changes, parameters_json
 from pipeline.plan.history import Past
 from pipeline.plan.plan import ShotPlan
-from pipeline.plan.resolve import StagePlan, changes, inputs_from, parameters_json
+from pipeline.plan.resolve import StagePlan, inputs_from
 from pipeline.registry.workflows import Ready
 from pipeline.render.gate_tasks import Judged
 from pipeline.render.keyframe_hashes import KeyframeHashes

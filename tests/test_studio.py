@@ -20,12 +20,14 @@ from cluster.choose import Learned
 from cluster.specs import DeviceLost, ModelBroken, ModelSpec, RequestFailed, Stopped, Stored
 from gates.image import keyframe_hash
 from gates.still import read_still
+from pipeline.plan.changes import parameters_json
 from pipeline.plan.plan import ShotPlan
-from pipeline.plan.resolve import StagePlan, inputs_from, parameters_json
+from pipeline.plan.resolve import StagePlan, inputs_from
 from pipeline.registry.open_catalog import open_catalog
 from pipeline.render.needs import ModelNeeds, identity_of
 from pipeline.render.studio import PRIORITY, Studio
 from pipeline.render.take import Start, Take
+from pipeline.render.watcher import Watcher
 from pipeline.story.cluster_profile import ClusterProfile
 from pipeline.story.errors import StorageError
 from pipeline.story.fingerprint import seed_for
@@ -341,3 +343,38 @@ def test_a_keyframe_is_compared_with_those_of_other_shots_that_were_accepted(sta
 
     one, two = stage.act(scene)
     assert (one.row["warnings"], two.row["warnings"]) == ([], ["duplicate"])
+
+
+class Followed(Watcher):
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps: list[tuple[str, str]] = []
+
+    def step(self, take: str, step: str) -> None:
+        self.steps.append((take, step))
+
+    def take(self, take: Take) -> None:
+        self.steps.append((take.id, "recorded"))
+
+
+def test_a_watcher_is_told_each_step_of_a_take_and_that_it_is_over_whatever_became_of_it(stage):
+    plan, followed = stage.shot(), Followed()
+
+    async def scene(studio: Studio) -> None:
+        studio.watcher = followed
+        await keyframe(plan)(studio)
+        await clip(plan, accepted(stage, plan))(studio)
+        stage.pool.spoil = lambda request, receipt: RequestFailed("ValueError", "no")
+        await keyframe(plan, 2)(studio)
+        stage.pool.spoil = lambda request, receipt: Stopped("stop")
+        await keyframe(plan, 3)(studio)
+
+    with pytest.raises(Stopped):
+        stage.act(scene)
+    still, moving, failed, stopped = (f"E90/SH0010/{name}" for name in ("keyframe/v001", "clip/v001", "keyframe/v002", "keyframe/v003"))
+    assert followed.steps == [
+        *((still, step) for step in ("waits", "gate 1", "recorded", "")),
+        *((moving, step) for step in ("waits", "gate 2", "recorded", "")),
+        *((failed, step) for step in ("waits", "recorded", "")),
+        *((stopped, step) for step in ("waits", "")),
+    ]

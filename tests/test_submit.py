@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from cluster import code, jobs
-from pipeline.cli import jobs as cli_jobs
+from pipeline.render import submission
 from pipeline.story.episode import load_episode
 from pipeline.story.errors import InputError
 
@@ -46,6 +46,7 @@ def test_the_address_is_what_was_given_then_rays_variables_then_this_machine(mon
     [
         (EPISODE.replace("fps: 24", "fps: none"), [], ["episode.yaml:5", "'fps'"]),
         (EPISODE.replace("title: A test}", "keyframe: art/still.png}"), [], ["SH0010", "still.png", "does not exist"]),
+        (EPISODE.replace("title: A test}", "keyframes: [{file: art/end.png, frame: -1}]}"), [], ["SH0010: keyframes", "end.png", "does not exist"]),
         (EPISODE.replace("title: A test}", "title: 𒀀}"), [], ["SH0010", "title_font"]),
         (EPISODE, ["--only", "SH0990"], ["SH0990", "SH0010"]),
     ],
@@ -69,10 +70,12 @@ def with_picture(folder: Path, name: str) -> Path:
 
 def test_a_job_takes_along_all_that_a_render_reads(tmp_path):
     (tmp_path / "art").mkdir()
-    Image.new("RGB", (192, 128), (90, 140, 200)).save(tmp_path / "art" / "still.png")
+    for name, colour in (("still", (90, 140, 200)), ("end", (200, 140, 90))):
+        Image.new("RGB", (192, 128), colour).save(tmp_path / "art" / f"{name}.png")
     file = with_picture(tmp_path, "art/../art/still.png")
+    file.write_text(file.read_text().replace("camera pans left,", "camera pans left, keyframes: [{file: art/end.png, frame: -1}],"))
     folder = tmp_path / "staged"
-    cli_jobs.stage(folder, file, cli_jobs.named_files(load_episode(file), file))
+    submission.stage(folder, file, submission.named_files(load_episode(file), file))
     env = environment(tmp_path, PYTHONPATH=str(folder))
     planned = subprocess.run(
         [sys.executable, "-m", "pipeline.cli", "plan", "episode/episode.yaml", "--json"],
@@ -81,6 +84,7 @@ def test_a_job_takes_along_all_that_a_render_reads(tmp_path):
     assert planned.returncode == 0, planned.stderr
     first = json.loads(planned.stdout)[0]
     assert (first["shot"], first["keyframe"]) == ("SH0010", "given")
+    assert (folder / "episode" / "art" / "end.png").read_bytes() == (tmp_path / "art" / "end.png").read_bytes(), "a further keyframe"
     assert not [path for path in folder.rglob("*") if path.name in (".git", ".venv", "tests", "out", "catalog-data")]
 
 
@@ -89,18 +93,20 @@ def test_a_cluster_profile_of_ones_own_travels_and_a_bad_one_is_told_here(here, 
 
     (episode.parent / "mine.yaml").write_text("name: mine\nwait_minutes: 5\n")
     monkeypatch.setenv("TOWER_CLUSTER_PROFILE", "mine.yaml")
-    assert cli_jobs._profile_file(load_settings()) == Path("mine.yaml")
+    assert submission.profile_file(load_settings()) == Path("mine.yaml")
     (episode.parent / "mine.yaml").write_text("name: mine\nwait_minuts: 5\n")
     refused(here("submit", episode, "--address", "http://127.0.0.1:1"), "mine.yaml:2", "'wait_minuts'")
     monkeypatch.setenv("TOWER_CLUSTER_PROFILE", "card-12gb")
-    assert cli_jobs._profile_file(load_settings()) is None
+    assert submission.profile_file(load_settings()) is None
 
 
-def test_a_picture_with_an_absolute_path_cannot_travel(tmp_path):
+@pytest.mark.parametrize("written", ["keyframe: {0}", "keyframes: [{{file: {0}, frame: -1}}]"], ids=["keyframe", "further keyframe"])
+def test_a_picture_with_an_absolute_path_cannot_travel(tmp_path, written):
     Image.new("RGB", (192, 128)).save(tmp_path / "still.png")
-    file = with_picture(tmp_path, str(tmp_path / "still.png"))
-    with pytest.raises(InputError, match=r"SH0010: keyframe: .* is an absolute path"):
-        cli_jobs.named_files(load_episode(file), file)
+    file = tmp_path / "episode.yaml"
+    file.write_text(EPISODE.replace("title: A test}", written.format(tmp_path / "still.png") + "}"))
+    with pytest.raises(InputError, match=r"SH0010: keyframes?: .* is an absolute path"):
+        submission.named_files(load_episode(file), file)
 
 
 def test_the_id_is_the_same_for_the_same_wish_and_another_for_any_other(tmp_path):
@@ -110,7 +116,7 @@ def test_the_id_is_the_same_for_the_same_wish_and_another_for_any_other(tmp_path
     shutil.copy(file, tmp_path / "elsewhere.yaml")
 
     def name(episode: Path = file, named: tuple[str, ...] = ("still.png",), asked: tuple[str, ...] = ("/out", "s3://b/c")) -> str:
-        return cli_jobs.job_id("E90", episode, {n: picture for n in named}, list(asked))
+        return submission.job_id("E90", episode, {n: picture for n in named}, list(asked))
 
     was = name()
     assert name() == was == name(tmp_path / "elsewhere.yaml")
@@ -124,10 +130,10 @@ def test_the_id_is_the_same_for_the_same_wish_and_another_for_any_other(tmp_path
 
 def test_relative_folders_are_made_here_and_the_job_wants_to_see_them(tmp_path):
     gone = tmp_path / "it's gone"
-    command = cli_jobs._command(Path("my episode.yaml"), ["--out", str(gone)], [str(gone)])
+    command = submission.command(Path("my episode.yaml"), ["--out", str(gone)], [gone])
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 2 and f"error: folder {gone} is not on the machine" in done.stdout
-    assert cli_jobs._command(Path("e.yaml"), ["--out", "/shared"], []) == "python -m pipeline.cli render episode/e.yaml --out /shared"
+    assert submission.command(Path("e.yaml"), ["--out", "/shared"], []) == "python -m pipeline.cli render episode/e.yaml --out /shared"
 
 
 def test_a_submitters_settings_travel_and_its_keys_do_not(tmp_path, monkeypatch):
@@ -139,13 +145,13 @@ def test_a_submitters_settings_travel_and_its_keys_do_not(tmp_path, monkeypatch)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://storage:9000")
     (tmp_path / ".env").write_text("TOWER_DEVICES=3\nTOWER_MODELS_DIR=weights\n")
-    env = cli_jobs.job_env(load_settings(), None)
+    env = submission.job_env(load_settings(), None)
     env.pop("PATH", None)
     assert env == {
         "TOWER_DEVICES": "3", "TOWER_MODELS_DIR": str(tmp_path / "weights"), "TOWER_CATALOG_URI": str(tmp_path / "catalog-data"),
     }  # fmt: skip
     monkeypatch.setenv("TOWER_CATALOG_URI", "s3://bucket/catalog")
-    env = cli_jobs.job_env(load_settings(), Path("mine.yaml"))
+    env = submission.job_env(load_settings(), Path("mine.yaml"))
     assert env["TOWER_CLUSTER_PROFILE"] == "episode/.tower-profile.yaml"
     assert (env["TOWER_CATALOG_URI"], env["AWS_ENDPOINT_URL"]) == ("s3://bucket/catalog", "http://storage:9000")
     assert "secret" not in env.values()

@@ -24,7 +24,8 @@ def render(
 ) -> None:
     """Render what is stale, then assemble DIR/<episode id>/episode.mp4."""
     from pipeline.post.deliver import movie_removed
-    from pipeline.post.episode import Order, render_episode
+    from pipeline.post.episode import render_episode
+    from pipeline.render.order import Order
     from pipeline.story.settings import load_settings
 
     order = Order(episode, out_dir, shots_named(only), fresh=fresh, new_seeds=new_seeds, allow_experimental=allow_experimental)

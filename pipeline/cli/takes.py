@@ -1,4 +1,4 @@
-"""`tower status`, `takes`, `review`, `rejudge`, `pause`, `resume`: show, review and judge takes; pause and resume a render."""
+"""`tower status`, `takes`, `rejudge`, `pause`, `resume`: show takes and judge them again; pause and resume a render."""
 
 from __future__ import annotations
 
@@ -18,15 +18,18 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """What the catalog says: shots, takes and outcomes."""
-    from catalog.views import episodes, takes_of
+    from catalog.views import clips_that_stand, episodes, takes_of
 
     catalog = catalog_if_any()
     if episode is None:
         rows = episodes(catalog) if catalog else []
     else:
-        rows = _shot_status(takes_of(catalog, episode_id(episode))) if catalog else []
+        name = episode_id(episode)
+        rows = _shot_status(takes_of(catalog, name), clips_that_stand(catalog, name)) if catalog else []
         if not rows:
-            raise InputError(f"the catalog has no takes of episode {episode_id(episode)}")
+            raise InputError(f"the catalog has no takes of episode {name}")
+    if not as_json and episode is not None:
+        rows = [{key: value for key, value in (row | {"outcome": row["told"]}).items() if key != "told"} for row in rows]
     show(rows, as_json)
 
 
@@ -41,28 +44,9 @@ def takes(episode: EpisodeId, shot: Annotated[str | None, typer.Argument(metavar
     if not rows:
         raise InputError(f"the catalog has no takes of episode {name}" + (f", shot {shot}" if shot else ""))
     if not as_json:
-        keys = ("take", "outcome", "labels", "warnings", "review", "workflow", "seed", "device_seconds", "media_path")
-        rows = [{k: r[k] for k in keys} for r in rows]
+        keys = ("take", "outcome", "labels", "warnings", "review_note", "workflow", "seed", "device_seconds", "media_path")
+        rows = [{k: r[k] for k in keys} | {"outcome": _told(r)} for r in rows]
     show(rows, as_json)
-
-
-def review(
-    episode: EpisodeId,
-    shot: Annotated[str, typer.Argument(metavar="SHOT")],
-    retake: Annotated[bool, typer.Option("--retake", help="the accepted take counts as rejected: the next render makes another")] = False,
-    approve: Annotated[bool, typer.Option("--approve", help="the take is as wanted; takes a retake back")] = False,
-    stage: Annotated[str, typer.Option(metavar="STAGE", help="clip or keyframe")] = "clip",
-    note: Annotated[str, typer.Option(metavar="TEXT", help="what to say of it")] = "",
-    by: Annotated[str, typer.Option(metavar="WHO", help="who says so; you, if not given")] = "",
-) -> None:
-    """A person's word on a shot's latest take."""
-    from pipeline.evidence.review import add_review
-
-    catalog = catalog_if_any()
-    if catalog is None:
-        raise InputError("there is no catalog yet")
-    row = add_review(catalog, episode_id(episode), shot, stage, retake, approve, note, by)
-    out.print(f"{row['take']}: {row['verdict']}", highlight=False)
 
 
 def pause(episode: EpisodeId) -> None:
@@ -117,20 +101,33 @@ def rejudge(
     err.print(sentence, highlight=False, soft_wrap=True)
 
 
-def _shot_status(history: dict[tuple[str, str], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+def _shot_status(history: dict[tuple[str, str], list[dict[str, Any]]], clips: dict[str, str]) -> list[dict[str, Any]]:
+    """One row a shot. clips: shot to the take of its clip that stands."""
     rows = []
     for shot in sorted({shot for shot, _ in history}):
         stages = {stage: history.get((shot, stage), []) for stage in STAGES}
         latest = [t for stage in STAGES for t in stages[stage]][-1]
-        done = any(t["outcome"] == "accepted" for t in stages[STAGES[-1]])
+        shown = next((t for t in stages[STAGES[-1]] if t["take"] == clips.get(shot)), latest)
         rows.append(
             {
                 "shot": shot,
                 "sequence": latest["sequence"],
-                "outcome": "accepted" if done else latest["outcome"],
+                "outcome": shown["outcome"],
+                "told": _told(shown),
+                "clip": clips.get(shot),
                 **{f"{stage}_takes": len(stages[stage]) for stage in STAGES},
                 "rejected_for": sorted({label for takes in stages.values() for t in takes for label in t["labels"]}),
                 "last": latest["at"],
             }
         )
     return rows
+
+
+def _told(take: dict[str, Any]) -> str:
+    """The outcome as text for people: "accepted (approved by Mika; the gate: rejected for flicker)"."""
+    if take["review"] is None or take["outcome"] == "error":
+        return take["outcome"]
+    gate = f"rejected for {', '.join(take['labels'] or ())}" if take["gate_outcome"] == "rejected" else take["gate_outcome"]
+    word = "retake asked for" if take["review"] == "retake" else take["review"]
+    beaten = f"; the gate: {gate}" if take["gate_outcome"] != take["outcome"] else ""
+    return f"{take['outcome']} ({word} by {take['review_by'] or 'a person'}{beaten})"

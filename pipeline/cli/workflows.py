@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,7 +15,6 @@ from .table import out, show
 
 if TYPE_CHECKING:
     from pipeline.registry.workflows import Registry
-    from pipeline.story.workflow import Workflow
 
 workflows_app = typer.Typer(help="The registry: versions that never change, and a status that evidence gives.", no_args_is_help=True)
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
@@ -28,38 +27,22 @@ Evidence = Annotated[str, typer.Option(metavar="BENCHMARK", help="id of a benchm
 @workflows_app.command("list")
 def list_all(as_json: AsJson = False) -> None:
     """Every registered version: the status that holds here and now, what it makes, and whether its files are here."""
-    from pipeline.registry.fit import state_of_files
+    from pipeline.registry.told import listing
 
-    registry = _registry()
-    other = {target: name for name, target in registry.aliases.items()}
-    rows = []
-    for workflow in registry.all():
-        standing = registry.standing(workflow)
-        name = workflow.title
-        rows.append(
-            {
-                "workflow": name,
-                "status": standing.status,
-                "makes": workflow.makes,
-                "files": state_of_files(workflow, registry.settings),
-                "alias": other.get(name) or other.get(workflow.name) or "",
-                "why": standing.why,
-            }
-        )
-    show(rows, as_json)
-    registry.digests.save()
+    show(listing(_registry()), as_json)
 
 
 @workflows_app.command("show")
 def show_one(ref: Ref, as_json: AsJson = False) -> None:
     """Everything that a version is: settings, files, libraries, digests, status."""
+    from pipeline.registry.told import details
+
     registry = _registry()
-    workflow = registry.resolve(in_ascii(ref, "workflow"), "tower workflows show")
-    details = _details(registry, workflow)
+    told = details(registry, registry.resolve(in_ascii(ref, "workflow"), "tower workflows show"))
     if as_json:
-        print(json.dumps(details, indent=2, default=str, ensure_ascii=False))
+        print(json.dumps(told, indent=2, default=str, ensure_ascii=False))
         return
-    flat = {k: v for k, v in details.items() if k != "settings"} | details["settings"]
+    flat = {k: v for k, v in told.items() if k != "settings"} | told["settings"]
     show([{"what": k, "is": json.dumps(v, ensure_ascii=False) if isinstance(v, dict) else v} for k, v in flat.items()], False)
 
 
@@ -79,36 +62,31 @@ def register_file(file: Annotated[Path, typer.Argument(metavar="FILE")], by: By 
 @workflows_app.command()
 def diff(a: Ref, b: Ref, as_json: AsJson = False) -> None:
     """What differs between two versions: settings, model files, libraries."""
+    from pipeline.registry.told import differences
+
     registry = _registry()
-    one, two = (_details(registry, registry.resolve(in_ascii(ref, "workflow"), "tower workflows diff")) for ref in (a, b))
-    rows = []
-    for part in ("settings", "models", "libraries"):
-        before, after = one[part], two[part]
-        rows += [
-            {"what": f"{part}.{key}", a: before.get(key), b: after.get(key)} for key in before | after if before.get(key) != after.get(key)
-        ]
-    show(rows, as_json, "nothing differs")
+    one, two = (registry.resolve(in_ascii(ref, "workflow"), "tower workflows diff") for ref in (a, b))
+    show(differences(registry, one, two, (a, b)), as_json, "nothing differs")
 
 
 @workflows_app.command()
 def explain(ref: Ref, as_json: AsJson = False) -> None:
     """The status, and the rows that it is derived from."""
+    from pipeline.registry.told import explained
+
     registry = _registry()
     workflow = registry.resolve(in_ascii(ref, "workflow"), "tower workflows explain")
-    standing = registry.standing(workflow)
-    cells = [row for name in standing.evidence for row in registry.cells.get(name, [])]
-    ledger = [r for r in registry.ledger if (r["workflow"], r["version"]) == (workflow.name, workflow.version) and r["action"] != "alias"]
+    told = explained(registry, workflow)
     if as_json:
-        explained = {"status": standing.status, "why": standing.why, "ledger": ledger, "cells": cells}
-        print(json.dumps(explained, indent=2, default=str, ensure_ascii=False))
+        print(json.dumps(told, indent=2, default=str, ensure_ascii=False))
         return
-    out.print(f"{workflow.title} is {standing.status}: {standing.why}", highlight=False, soft_wrap=True)
-    for row in ledger:
+    out.print(f"{workflow.title} is {told['status']}: {told['why']}", highlight=False, soft_wrap=True)
+    for row in told["ledger"]:
         decision = f"{row['at']:%Y-%m-%d} {row['action']} by {row['by']}"
-        said = [row["evidence"], row["why"] if row["why"] != standing.why else ""]  # the first line has told that reason
+        said = [row["evidence"], row["why"] if row["why"] != told["why"] else ""]  # the first line has told that reason
         out.print(": ".join(filter(None, (f"  ledger: {decision}", ", ".join(filter(None, said))))), highlight=False, soft_wrap=True)
     keys = ("benchmark", "case", "seed", "outcome", "labels", "device_seconds", "take", "device")
-    show([{k: row[k] for k in keys} for row in cells], False, "no benchmark rows")
+    show([{k: row[k] for k in keys} for row in told["cells"]], False, "no benchmark rows")
 
 
 @workflows_app.command()
@@ -178,23 +156,6 @@ def _retire(action: str, ref: str, why: str, by: str, evidence: str) -> None:
 
     row = promotions.retire(_registry(), action, in_ascii(ref, "workflow"), why, by, evidence)
     out.print(f"{name_of(row)} is {action}d: {row['why']}", highlight=False, soft_wrap=True)
-
-
-def _details(registry: Registry, workflow: Workflow) -> dict[str, Any]:
-    row, standing = registry.versions[workflow.name][workflow.version], registry.standing(workflow)
-    return {
-        "workflow": workflow.title,
-        "status": standing.status,
-        "why": standing.why,
-        "registered": row["at"],
-        "by": row["by"],
-        "source": row["source"],
-        "settings_digest": row["settings_digest"],
-        "digest": row["digest"],
-        "models": row["models"],
-        "libraries": row["libraries"],
-        "settings": json.loads(row["settings"]),
-    }
 
 
 def _registry() -> Registry:

@@ -79,7 +79,7 @@ def _measure(workflow: Workflow, suite: Suite, file: Path, fresh: bool, here: Co
     here.console.print(f"{name} on suite {suite.name}: {len(suite.cells())} cells, {len(todo.shots)} to render", highlight=False)
     if todo.shots:
         check_disk_room(todo, here.catalog.place)
-        render_stale(planned, here, RunLog(here.catalog, todo, True, {name: "benchmark"}))
+        render_stale(planned, here, RunLog(here.catalog, todo, True, {name: "benchmark"}, job=here.settings.job))
     rows = _rows(workflow, suite, _plan(workflow, suite, file, here, False), here.catalog)
     here.catalog.append("benchmarks", rows)
     return rows
@@ -142,7 +142,8 @@ MEASURED = ("take", "media", "outcome", "labels", "device", "queue_seconds", "de
 def _cell(shot: ShotPlan, cell: tuple[str, int], take: Row | None) -> Row:
     row: Row = {"shot": shot.shot.id, "case": cell[0], "seed": cell[1], "labels": []}
     if take is not None:
-        return row | {k: take[k] for k in (*MEASURED, "peak_memory_bytes")}
+        # Evidence is what the gates say: a person who approves a take makes its workflow no better.
+        return row | {k: take[k] for k in (*MEASURED, "peak_memory_bytes")} | {"outcome": take["gate_outcome"]}
     return row | {"outcome": "no_keyframe" if _no_start(shot) else "error"}
 
 

@@ -14,9 +14,9 @@ from pipeline.plan.verdicts import judge_again
 
 @dataclass(frozen=True)
 class Change:
-    """A take whose verdict changes.
+    """A take whose verdict changes. Where a person approved it, it stands all the same.
 
-    was, now: outcomes. labels_were, labels_are: labels and warnings. row: the new judgement's row for the catalog.
+    was, now: outcomes, as the gates say them. labels_were, labels_are: labels and warnings. row: the new judgement's row for the catalog.
     """
 
     take: str
@@ -63,10 +63,10 @@ def apply(catalog: Catalog, changes: list[Change]) -> None:
 
 def _change(row: dict[str, Any], profile: Profile | None) -> Change | None:
     now = judge_again(row, profile)
-    if all(list(row[k] or ()) == now[k] for k in ("labels", "warnings")) and row["outcome"] == now["outcome"]:
+    if all(list(row[k] or ()) == now[k] for k in ("labels", "warnings")) and row["gate_outcome"] == now["outcome"]:
         return None
     shown_was, shown_now = _shown(row["labels"] or (), row["warnings"] or ()), _shown(now["labels"], now["warnings"])
-    return Change(row["take"], row["outcome"], now["outcome"], shown_was, shown_now, now)
+    return Change(row["take"], row["gate_outcome"], now["outcome"], shown_was, shown_now, now)
 
 
 def _shown(labels: Any, warnings: Any) -> tuple[str, ...]:

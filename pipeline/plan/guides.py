@@ -75,10 +75,20 @@ def first_of(guides: tuple[Guide, ...]) -> Guide | None:
     return guides[0] if guides and guides[0].frame == 0 else None
 
 
-def _guide(file: Path, written: Keyframe, where: str, flow: Workflow, ratio: int) -> Guide:
+def guide_file(file: Path, written: Keyframe, where: str) -> Path:
+    """Path of the picture or clip that is written.
+
+    Raises:
+        InputError: it is missing, or lies outside the episode's folder.
+    """
     path = inside(file.absolute().parent, written.file, where)
     if not path.is_file():
         raise InputError(f"{where}: file {path} does not exist")
+    return path
+
+
+def _guide(file: Path, written: Keyframe, where: str, flow: Workflow, ratio: int) -> Guide:
+    path = guide_file(file, written, where)
     assert flow.num_frames
     whole, where = _frames(path, path.stat().st_mtime_ns, where), f"{where}: {written.file}"
     if whole is None and (written.start or written.frames):

@@ -41,7 +41,9 @@ class Past(NamedTuple):
     declared: str = ""  # joined by commas
     review: str | None = None
     note: str | None = None
-    labels: str = ""  # why it was rejected, joined by commas
+    labels: str = ""  # why the gates rejected it, joined by commas
+    by: str | None = None  # who said the review
+    said: int = 0  # when, as `at`
 
     @property
     def media(self) -> str:
@@ -57,12 +59,12 @@ class Past(NamedTuple):
 PAST = """
 SELECT take, shot, stage, attempt, variation, inputs, outcome, coalesce(media_path, '') AS media_path, media_bytes, epoch_us("at") AS "at",
     profile, coalesce(array_to_string(declared, ','), '') AS declared, review, review_note AS note,
-    coalesce(array_to_string(labels, ','), '') AS labels
+    coalesce(array_to_string(labels, ','), '') AS labels, review_by AS by, coalesce(epoch_us(review_at), 0) AS said
 FROM verdicts WHERE episode = $episode ORDER BY verdicts."at"
 """
 
 
-REPEATED = ("shot", "stage", "outcome", "profile", "declared", "labels")
+REPEATED = ("shot", "stage", "outcome", "profile", "declared", "labels", "by")
 
 
 def past_takes(catalog: Catalog, episode: str) -> dict[tuple[str, str], list[Past]]:
@@ -93,9 +95,19 @@ def rows_of(catalog: Catalog, takes: Sequence[str], columns: str = "*") -> dict[
 
 
 MADE_FROM = """take, workflow, workflow_version, workflow_digest, prompt, negative_prompt, reference_files, parameters,
-    shot_variation, keyframe_media"""
+    shot_variation, keyframe_media, upstream, variation, seed, frames, fps"""
 
 
 def latest_of_others(catalog: Catalog, takes: Sequence[str]) -> dict[str, Row]:
     """The columns that say what each of these takes was made from, by take id."""
     return rows_of(catalog, takes, MADE_FROM)
+
+
+def chains_of(catalog: Catalog, takes: Sequence[str]) -> dict[str, Row]:
+    """`latest_of_others`, of these takes and of the takes that they started from."""
+    rows: dict[str, Row] = {}
+    while takes:
+        found = latest_of_others(catalog, takes)
+        rows |= found
+        takes = [row["upstream"] for row in found.values() if row["upstream"] and row["upstream"] not in rows]
+    return rows

@@ -19,10 +19,13 @@ from pipeline.story.errors import InputError
 from pipeline.story.fingerprint import file_digest
 from pipeline.story.settings import Settings
 
+from .changes import changes
 from .costs import Costs
+from .held import Held, Holder
 from .history import Past, Reason, latest_of_others, past_takes
-from .resolve import Resolver, StagePlan, changes, inputs_from
+from .resolve import Resolver, StagePlan, inputs_from
 from .verdicts import Verdicts
+from .words import Words, written
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,8 @@ class ShotPlan:
         stages: in order. A benchmark of keyframes has only the keyframe.
         history: stage to its earlier takes, oldest first.
         accepted: one valid take for each of the first stages, up to the first stage that must be rendered.
-        reasons: why that stage must be rendered, or why the verdict of an accepted take changed.
+        held: for how many of them a person's word is the reason: no retry policy gives them up.
+        reasons: why that stage must be rendered, why the verdict of an accepted take changed, or what became of a person's words.
         fresh: the outcomes of earlier takes are ignored. The same seeds are used again, and give the same pictures.
         new_seeds: no seed of an earlier take is used again, so that other pictures are made. Only together with `fresh`.
     """
@@ -44,6 +48,7 @@ class ShotPlan:
     stages: tuple[StagePlan, ...]
     history: dict[str, Sequence[Past]]
     accepted: tuple[Past, ...] = ()
+    held: int = 0
     reasons: tuple[Reason, ...] = ()
     fresh: bool = False
     new_seeds: bool = False
@@ -94,24 +99,44 @@ def make_plan(episode: Episode, file: Path, settings: Settings, catalog: Catalog
 
     Args:
         file: the episode's file. Relative paths in the episode start from its folder.
-        fresh: treat no earlier take as accepted. new_seeds: as `fresh`, with seeds that no take has had.
+        fresh: treat no earlier take as accepted, but those that a person approved. new_seeds: as `fresh`, with seeds that no take has had.
 
     Raises:
         InputError: a workflow, checkpoint, LoRA or picture is missing or does not fit.
     """
     registry = Registry(catalog, settings)
     resolver = Resolver(episode, file, settings, registry)
-    resolved = [(sequence, shot, resolver.stages(sequence, shot)) for sequence, shot in episode.shots]
+    words = Words.of(catalog, episode.id)
+    dropped: dict[str, list[Reason]] = {}
+    resolved = [(sequence, shot, _stages(resolver, words, sequence, shot, dropped)) for sequence, shot in episode.shots]
     registry.digests.save()
     past = past_takes(catalog, episode.id)
     declared = {shot.id: shot.declares for _, shot in episode.shots}
     verdicts = Verdicts(catalog, episode.id, declared)
     verdicts.look(past, _wanted(resolved))
-    shots = [_shot_plan(catalog, episode.id, past, verdicts, *parts, fresh=fresh or new_seeds) for parts in resolved]
+    holder = Holder(catalog, episode, words)
+    shots = [_shot_plan(holder, past, verdicts, *parts, fresh=fresh or new_seeds) for parts in resolved]
     if new_seeds:
         shots = [replace(shot, new_seeds=True) for shot in shots]
-    shots = _explained(catalog, shots, verdicts)
+    shots = _explained(catalog, shots, verdicts, dropped)
     return Plan(episode, file, file_digest(file), shots, verdicts.judgements, Costs.of(catalog, registry))
+
+
+def _stages(
+    resolver: Resolver, words: Words, sequence: EpisodeSequence, shot: Shot, dropped: dict[str, list[Reason]]
+) -> tuple[StagePlan, ...]:
+    """The shot's stages, with what retakes changed. What no longer applies, or no longer fits, is added to `dropped`."""
+    overrides, outdated = words.overrides(shot.id, lambda: written(resolver.episode, sequence, shot))
+    if outdated:
+        dropped[shot.id] = outdated
+    if not overrides:
+        return resolver.stages(sequence, shot)
+    try:
+        return resolver.stages(sequence, shot, overrides)
+    except InputError as error:  # it fitted when it was said: a workflow has changed since
+        stages = resolver.stages(sequence, shot)
+        dropped[shot.id] = [one.misfit(str(error)) for one in words.changed[shot.id]]
+        return stages
 
 
 def _wanted(resolved: list[tuple[EpisodeSequence, Shot, tuple[StagePlan, ...]]]) -> dict[tuple[str, str], str | None]:
@@ -124,8 +149,7 @@ def _wanted(resolved: list[tuple[EpisodeSequence, Shot, tuple[StagePlan, ...]]])
 
 
 def _shot_plan(
-    catalog: Catalog,
-    episode: str,
+    holder: Holder,
     past: dict[tuple[str, str], list[Past]],
     verdicts: Verdicts,
     sequence: EpisodeSequence,
@@ -135,15 +159,14 @@ def _shot_plan(
     fresh: bool,
 ) -> ShotPlan:
     history: dict[str, Sequence[Past]] = {stage.stage: verdicts.now(past.get((shot.id, stage.stage), ())) for stage in stages}
-    accepted: list[Past] = []
-    start: str | None = None  # digest of the media that the stage starts from
-    for stage in () if fresh else stages:
-        take = accepted_take(catalog, history[stage.stage], inputs_from(stage, start))
+    held = holder.held(shot, stages, history, fresh) if holder.rows else Held()
+    accepted = list(held.takes)
+    for stage in () if fresh else stages[len(accepted) :]:
+        take = accepted_take(holder.catalog, history[stage.stage], inputs_from(stage, accepted[-1].media if accepted else None))
         if take is None:
             break
         accepted.append(take)
-        start = take.media
-    return ShotPlan(episode, sequence, shot, stages, history, tuple(accepted), fresh=fresh)
+    return ShotPlan(holder.episode.id, sequence, shot, stages, history, tuple(accepted), len(held.takes), held.reasons, fresh)
 
 
 def accepted_take(catalog: Catalog, takes: Sequence[Past], inputs: str) -> Past | None:
@@ -155,19 +178,24 @@ def accepted_take(catalog: Catalog, takes: Sequence[Past], inputs: str) -> Past 
     return None
 
 
-def _explained(catalog: Catalog, shots: list[ShotPlan], verdicts: Verdicts) -> list[ShotPlan]:
-    """The same shots with their reasons. Only the latest takes of stale shots are read again, to find what changed."""
+def _explained(catalog: Catalog, shots: list[ShotPlan], verdicts: Verdicts, dropped: dict[str, list[Reason]]) -> list[ShotPlan]:
+    """The same shots with all their reasons. Only the latest takes of stale shots are read again, to find what changed.
+
+    Args:
+        dropped: shot to what of its retakes no longer applies. It is told where it is why a shot, or an approved take, is not as today.
+    """
     stale = [s for s in shots if s.stale]
     rows = latest_of_others(catalog, [takes[-1].take for s in stale for takes in s.history.values() if takes])
     explained = []
     for shot in shots:
-        reasons = _reasons(shot, rows, verdicts) if shot.stale else [r for take in shot.accepted for r in verdicts.told(take)]
-        explained.append(replace(shot, reasons=tuple(reasons)) if reasons else shot)
+        outdated = dropped.get(shot.shot.id, []) if shot.stale or any(r.code == "approved" for r in shot.reasons) else []
+        found = _reasons(shot, rows, verdicts, bool(outdated)) if shot.stale else [r for take in shot.accepted for r in verdicts.told(take)]
+        explained.append(replace(shot, reasons=(*shot.reasons, *outdated, *found)) if outdated or found else shot)
     return explained
 
 
-def _reasons(shot: ShotPlan, rows: dict[str, Row], verdicts: Verdicts) -> list[Reason]:
-    """Why the first stage without a valid take must be rendered."""
+def _reasons(shot: ShotPlan, rows: dict[str, Row], verdicts: Verdicts, explained: bool) -> list[Reason]:
+    """Why the first stage without a valid take must be rendered. explained: something else says it already."""
     missing = shot.todo[0]
     stage, takes, start = missing.stage, shot.history[missing.stage], shot.accepted[-1].media if shot.accepted else None
     if shot.fresh:
@@ -176,6 +204,7 @@ def _reasons(shot: ShotPlan, rows: dict[str, Row], verdicts: Verdicts) -> list[R
         return [Reason(stage, "new", f"no {stage} yet")]
     inputs = inputs_from(missing, start)
     same = [p for p in takes if p.inputs == inputs]
+    asked = _asked((same or takes)[-1])
     if not same:
         row = rows[takes[-1].take]
         found = changes(row, missing, shot.shot.variation)
@@ -183,15 +212,21 @@ def _reasons(shot: ShotPlan, rows: dict[str, Row], verdicts: Verdicts) -> list[R
             found.append(("upstream_changed", f"its {shot.stages[len(shot.accepted) - 1].stage} changed"))
         # Rows tell no LoRA's weight: where a shot has LoRAs and all that rows tell is the same, it is the likely cause.
         such_as = ", such as the weight of a LoRA" if missing.loras else ""
-        found = found or [("inputs_changed", f"what the {stage} is made from changed{such_as}")]
-        return [Reason(stage, code, text) for code, text in found]
+        if not found and not asked and not explained:
+            found = [("inputs_changed", f"what the {stage} is made from changed{such_as}")]
+        return asked + [Reason(stage, code, text) for code, text in found]
     if any(p.outcome == "accepted" for p in same):
         return [Reason(stage, "media_gone", f"the {stage}'s file is gone or damaged")]
-    last = same[-1]
-    if last.review == "retake":
-        return [Reason(stage, "retake", f"a retake of the {stage} was asked for" + (f": {last.note}" if last.note else ""))]
     flipped = [r for p in same for r in verdicts.told(p)]
-    return flipped[-1:] or [Reason(stage, "none_accepted", f"no {stage} was accepted yet ({len(same)} takes)")]
+    return asked or flipped[-1:] or [Reason(stage, "none_accepted", f"no {stage} was accepted yet ({len(same)} takes)")]
+
+
+def _asked(take: Past) -> list[Reason]:
+    """The reason, if a person asked for a retake of this take; else an empty list."""
+    if take.review != "retake":
+        return []
+    who, note = f" by {take.by}" if take.by else "", f": {take.note}" if take.note else ""
+    return [Reason(take.stage, "retake", f"a retake of the {take.stage} was asked for{who}{note}")]
 
 
 def select(plan: Plan, only: Iterable[str]) -> Plan:
@@ -227,4 +262,5 @@ def as_rows(plan: Plan, shots: Iterable[ShotPlan]) -> list[dict[str, Any]]:
 
 
 def _state(shot: ShotPlan) -> str:
-    return "stale" if shot.stale else "rejudge" if shot.reasons else "clean"
+    judged = any(r.code in ("profile_changed", "declares_changed") for r in shot.reasons)
+    return "stale" if shot.stale else "rejudge" if judged else "clean"

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import re
-from dataclasses import MISSING, asdict, dataclass, fields, replace
-from functools import cache, lru_cache
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from actors.prompt_text import Weights, pieces
-from actors.values import ClipSettings, KeyframeSettings, Lora, ModelError, ModelFiles
-from catalog.standing import Row, name_of
+from actors.values import Lora, ModelError, ModelFiles
 from gates.rules import Profile
 from pipeline.registry.files import inside
 from pipeline.registry.fit import lora_of, misfit
 from pipeline.registry.workflows import Ready, Registry
 from pipeline.story.episode import Episode, Sequence, Shot
 from pipeline.story.errors import InputError
-from pipeline.story.fingerprint import FileDigests, canonical, digest, file_digest, text_digest
+from pipeline.story.fingerprint import SEEDS, FileDigests, digest, file_digest, seed_for, text_digest
 from pipeline.story.letters import face
 from pipeline.story.prompt import compose, compose_negative
 from pipeline.story.rate import exact, played_at
@@ -28,6 +29,9 @@ from pipeline.story.title import check_title
 from pipeline.story.workflow import Workflow
 
 from .guides import Guide, first_of, guides_of
+from .words import Overrides
+
+AS_WRITTEN, NOTHING = Overrides(), MappingProxyType[StageName, Overrides]({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +41,8 @@ class StagePlan:
     parameters: values that the shot sets in place of the workflow's. reference_files: path and SHA-256 of the files that the shot itself
     brings: its characters' LoRAs, further keyframes, or the given picture. inputs: digest of all of this. It lacks the take that the
     stage starts from, which `inputs_from` adds. given: a person's picture, which is judged in place of a rendered keyframe. given_frame:
-    of a clip that stands there instead, the frame. guides: a person's pictures and clips that the clip passes through.
+    of a clip that stands there instead, the frame. guides: a person's pictures and clips that the clip passes through. seed: what a
+    retake asked for; None where the seed derives from names.
     """
 
     stage: StageName
@@ -51,6 +56,7 @@ class StagePlan:
     given: Path | None = None
     given_frame: int | None = None
     guides: tuple[Guide, ...] = ()
+    seed: int | None = None
 
     @property
     def attempts(self) -> int:
@@ -83,6 +89,18 @@ def inputs_from(stage: StagePlan, media: str | None) -> str:
     return stage.inputs if media is None else text_digest(f"{stage.inputs}/{media}")
 
 
+def seed_of(stage: StagePlan, episode: str, shot: Shot, variation: int) -> int:
+    """The seed of a take, 0 to SEEDS - 1. Where a retake asked for a seed, variation 0 has that one, and each further one adds 1."""
+    if stage.seed is None:
+        return seed_for(episode, shot.id, stage.stage, shot.variation, variation)
+    return (stage.seed + variation) % SEEDS
+
+
+def reach(frames: int, fps: float, episode: Episode) -> Fraction:
+    """How many of the episode's frames a clip fills. fps: as a workflow or a take says it."""
+    return Fraction(frames) / played_at(exact(fps), episode.fps) * episode.fps
+
+
 class Resolver:
     """Resolves the shots of one episode. Each workflow and each model file is read once."""
 
@@ -96,8 +114,11 @@ class Resolver:
         self.words = cache(check_words)
         self.font = font_of(episode, file)
 
-    def stages(self, sequence: Sequence, shot: Shot) -> tuple[StagePlan, ...]:
+    def stages(self, sequence: Sequence, shot: Shot, overrides: Mapping[StageName, Overrides] = NOTHING) -> tuple[StagePlan, ...]:
         """The shot's stages, in the order of the chain.
+
+        Args:
+            overrides: what stages are made with in place of what the shot says.
 
         Raises:
             InputError: a workflow, file or parameter does not fit, or the shot is longer than its clip.
@@ -108,7 +129,10 @@ class Resolver:
         if not prompt:
             raise InputError(f"{where}: the prompt is empty; give the shot an action, characters or a location")
         given = given_keyframe(self.file, shot.keyframe, where) if shot.keyframe else None
-        stages = tuple(self._stage(name, where, shot, prompt, loras, given if i == 0 else None) for i, name in enumerate(STAGES))
+        stages = tuple(
+            self._stage(name, where, shot, prompt, loras, given if i == 0 else None, overrides.get(name, AS_WRITTEN))
+            for i, name in enumerate(STAGES)
+        )
         for lora in loras:
             if not any(lora in stage.loras for stage in stages):
                 raise InputError(f"{where}: LoRA {lora.file} {misfit(lora.file, stages[0].workflow.kind)}")
@@ -119,11 +143,14 @@ class Resolver:
             check_title(shot.title, self.font, where, (self.episode.width, self.episode.height))
         return stages
 
-    def _stage(self, stage: StageName, where: str, shot: Shot, prompt: str, loras: tuple[Lora, ...], given: Path | None) -> StagePlan:
+    def _stage(
+        self, stage: StageName, where: str, shot: Shot, prompt: str, loras: tuple[Lora, ...], given: Path | None, overrides: Overrides
+    ) -> StagePlan:
         ref = self.episode.workflow_of(shot, stage)
         ready = self.ready(ref, stage, where if ref not in self.everybodys else self.name)
         flow = ready.workflow
-        wanted = shot.parameters_of(stage)
+        prompt = prompt if overrides.prompt is None else overrides.prompt
+        wanted = {**shot.parameters_of(stage), **overrides.parameters}
         parameters = tuple(flow.with_parameters(wanted, f"{where}: {stage}_parameters").items()) if wanted else ()
         used = tuple(x for x in loras if not misfit(x.file, flow.kind)) if flow.kind.shots_loras else ()
         negative = self.negative(flow.negative_prompt)
@@ -137,7 +164,9 @@ class Resolver:
         weights = tuple(x.weight for x in used)
         fixed = self.fixed(stage, negative, ready.digest, references, weights, parameters)
         inputs = text_digest(f"{fixed}/{shot.variation}/{prompt}")
-        return StagePlan(stage, ready, prompt, negative, used, parameters, references, inputs)
+        if overrides.seed is not None:
+            inputs = digest([inputs, overrides.seed])
+        return StagePlan(stage, ready, prompt, negative, used, parameters, references, inputs, seed=overrides.seed)
 
     def _guided(self, where: str, shot: Shot, stages: tuple[StagePlan, ...]) -> tuple[StagePlan, ...]:
         """The stages, the last of which passes through the shot's further keyframes; the first is given where a clip is the start."""
@@ -175,7 +204,7 @@ class Resolver:
 
     def _check_length(self, where: str, shot: Shot, workflow: Workflow) -> None:
         assert workflow.num_frames and workflow.fps
-        have = workflow.num_frames / played_at(exact(workflow.fps), self.episode.fps) * self.episode.fps
+        have = reach(workflow.num_frames, workflow.fps, self.episode)
         if shot.fit == "trim" and shot.frames > have:
             raise InputError(
                 f"{where}: frames {shot.frames} are more than the {int(have)} that workflow {workflow.name} makes; "
@@ -233,60 +262,3 @@ def font_of(episode: Episode, file: Path) -> Path | None:
     except InputError as error:
         raise InputError(f"{file}: {error}") from error
     return path
-
-
-def changes(row: Row, stage: StagePlan, variation: int) -> list[tuple[str, str]]:
-    """What an earlier take was made from and is different now, as (code, text for people).
-
-    Args:
-        row: the take's columns, as `latest_of_others` gives them. variation: the shot's variation now.
-    """
-    found = []
-    flow = stage.workflow
-    same = (row["workflow"], row["workflow_version"]) == (flow.name, flow.version)
-    if not same:
-        was = name_of(row)
-        found.append(("workflow_changed", f"workflow changed: {was} → {stage.ready.name}"))
-    elif row["workflow_digest"] != stage.workflow_digest:
-        found.append(("workflow_changed", f"model files or libraries of {stage.ready.name} changed"))
-    if row["prompt"] != stage.prompt:
-        found.append(("prompt_changed", f"prompt changed: {_word_difference(row['prompt'] or '', stage.prompt)}"))
-    if row["negative_prompt"] != stage.negative_prompt:
-        words = _word_difference(row["negative_prompt"] or "", stage.negative_prompt)
-        found.append(("prompt_changed", f"negative prompt changed: {words}"))
-    if row["reference_files"] is not None and dict(row["reference_files"]) != dict(stage.reference_files):
-        old, new = dict(row["reference_files"]), dict(stage.reference_files)
-        names = sorted(name for name in old | new if old.get(name) != new.get(name))
-        found.append(("reference_changed", f"reference changed: {', '.join(Path(n).name for n in names)}"))
-    if same and row["parameters"] is not None and _parameters_changed(row["parameters"], stage):
-        found.append(("parameters_changed", "parameters changed"))
-    if row["shot_variation"] is not None and row["shot_variation"] != variation:
-        found.append(("variation_changed", f"variation changed: {row['shot_variation']} → {variation}"))
-    return found
-
-
-def parameters_json(stage: StagePlan) -> str:
-    """The settings that a take of this stage uses, with the shot's parameters, as JSON."""
-    return _settings_json(stage.workflow.settings(), stage.parameters)
-
-
-def _parameters_changed(before: str, stage: StagePlan) -> bool:
-    """Settings that came after the row was written had their defaults; the retry policy may have compressed its keyframe further."""
-    settings = stage.workflow.settings()
-    defaults = json.loads(canonical({f.name: f.default for f in fields(settings) if f.default is not MISSING}))
-    old, new = defaults | json.loads(before), json.loads(parameters_json(stage))
-    if "more_compression" in stage.workflow.retry.on.values():
-        old.pop("keyframe_crf", None), new.pop("keyframe_crf", None)
-    return old != new
-
-
-@lru_cache(maxsize=4096)
-def _settings_json(settings: KeyframeSettings | ClipSettings, parameters: tuple[tuple[str, Any], ...]) -> str:
-    return canonical(asdict(replace(settings, **dict(parameters))))
-
-
-def _word_difference(before: str, after: str) -> str:
-    old, new = before.replace(",", "").split(), after.replace(",", "").split()
-    removed, added = [w for w in old if w not in new], [w for w in new if w not in old]
-    parts = [f"{sign}{' '.join(words)[:60]!r}" for sign, words in (("-", removed), ("+", added)) if words]
-    return " ".join(parts) or "order of words"

@@ -18,6 +18,8 @@ from pipeline.story.stages import GATES
 
 from .history import Past, Reason, rows_of
 
+DECIDED = ("approved", "retake")  # by a person, whatever the gates say
+
 
 class Verdicts:
     """An episode's verdicts by today's gate profiles and declarations.
@@ -47,7 +49,7 @@ class Verdicts:
             take
             for key, inputs in wanted.items()
             for take in past.get(key, ())
-            if (inputs is None or take.inputs == inputs) and take.outcome != "error" and not take.review and self._is_outdated(take)
+            if (inputs is None or take.inputs == inputs) and self._is_outdated(take)
         ]
         rows = rows_of(self.catalog, [t.take for t in outdated])
         for take in outdated:
@@ -75,7 +77,7 @@ class Verdicts:
         return [Reason(take.stage, code, f"{what}{flip} (judged again, nothing rendered)")]
 
     def _is_outdated(self, take: Past) -> bool:
-        if take.profile is None:
+        if take.profile is None or take.outcome == "error" or take.review in DECIDED:
             return False
         return take.profile != self._own(take.profile) or take.declared != ",".join(self.declared[take.shot])
 

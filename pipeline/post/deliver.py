@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from catalog.standing import Row
 from catalog.store import Catalog
-from catalog.views import take_counts
+from catalog.views import preferred_clips, take_counts
 from pipeline.plan.history import rows_of
 from pipeline.plan.resolve import font_of
 from pipeline.render.render import Rendered
@@ -65,7 +66,7 @@ def deliver(
     made = Movie(digest(episode.model_dump(mode="json", exclude=NOT_SEEN)), file_digest(font) if font else None, {})
     if partial or any(o.outcome != "accepted" for o in results):
         old = _movie_of(before)
-        why = _outdated(old, made, results, catalog) if partial else _missing(results)
+        why = _outdated(old, made, results, catalog, episode.id) if partial else _missing(results)
         if target.is_file() and old and why is None:
             made, movie = old, target
         elif target.is_file():
@@ -105,11 +106,11 @@ def _movie_of(summary: dict[str, Any]) -> Movie | None:
         return None
 
 
-def _outdated(old: Movie | None, now: Movie, results: list[Result], catalog: Catalog) -> str | None:
+def _outdated(old: Movie | None, now: Movie, results: list[Result], catalog: Catalog, episode: str) -> str | None:
     """Why a movie of an earlier run is not the one that would be made today; None if it is.
 
     Args:
-        results: of the shots that this run looked at. Of the others, only the verdicts on the takes in the movie are asked for.
+        results: of the shots that this run looked at. Of the others, only verdicts and people's words are asked for.
     """
     if old is None:
         return "nothing says what it was made from"
@@ -120,9 +121,20 @@ def _outdated(old: Movie | None, now: Movie, results: list[Result], catalog: Cat
     other = [o.shot for o in results if o.takes[STAGES[-1]]["take"] != old.clips.get(o.shot)]
     if other:
         return f"{_listed(other)} {'has' if len(other) == 1 else 'have'} another clip now"
-    rows = rows_of(catalog, list(old.clips.values()), "take, outcome")
+    chosen = preferred_clips(catalog, episode)
+    rows = rows_of(catalog, [*old.clips.values(), *chosen.values()], "take, outcome, inputs, review")
+    other = [shot for shot, take in old.clips.items() if shot in chosen and _goes_before(rows.get(chosen[shot]), rows.get(take))]
+    if other:
+        return f"{_listed(other)} {'has' if len(other) == 1 else 'have'} another clip now, which a person chose"
     refused = [shot for shot, take in old.clips.items() if take not in rows or rows[take]["outcome"] != "accepted"]
     return f"the clip in it of {_listed(refused)} is not accepted now" if refused else None
+
+
+def _goes_before(chosen: Row | None, shown: Row | None) -> bool:
+    """Whether the take that a person chose stands in place of the one in the movie."""
+    if chosen is None or shown is None or chosen["take"] == shown["take"] or chosen["outcome"] != "accepted":
+        return False
+    return chosen["review"] == "approved" or chosen["inputs"] == shown["inputs"]
 
 
 def _missing(results: list[Result]) -> str | None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 from rich.console import Console
 
 from catalog.media import MediaDamaged
 from pipeline.plan.plan import Plan, ShotPlan, make_plan, select
+from pipeline.plan.stories import record_story
 from pipeline.registry.open_catalog import open_catalog
 from pipeline.render.context import Context
+from pipeline.render.order import Order
 from pipeline.render.render import Rendered, check_disk_room, record_judgements, render_stale, require_proven, writable
 from pipeline.render.run_log import RunLog
 from pipeline.render.shot import ShotOutcome
@@ -20,23 +21,6 @@ from pipeline.story.settings import Settings
 
 from .deliver import deliver
 from .result import Summary
-
-
-@dataclass(frozen=True)
-class Order:
-    """What to render.
-
-    file: the episode. allow_experimental: also render with workflows that are not proven.
-    out: the folder that gets the episode's folder. only: ids of shots or sequences; empty for all. fresh: render accepted shots
-    too, with the same seeds. new_seeds: as fresh, with seeds that no take has had.
-    """
-
-    file: Path
-    out: Path
-    only: tuple[str, ...] = ()
-    fresh: bool = False
-    new_seeds: bool = False
-    allow_experimental: bool = False
 
 
 def render_episode(order: Order, settings: Settings, console: Console, set_aside: tuple[str, ...] = ()) -> Summary:
@@ -68,7 +52,8 @@ def render_episode(order: Order, settings: Settings, console: Console, set_aside
     console.print(f"{episode.id}: {len(plan.shots)} shots, {len(plan.stale)} to render", highlight=False)
     statuses = require_proven(plan, here, order.allow_experimental)
     check_disk_room(plan, here.catalog.place)
-    log = RunLog(here.catalog, plan, order.allow_experimental, statuses)
+    record_story(here.catalog, episode, order.file)
+    log = RunLog(here.catalog, plan, order.allow_experimental, statuses, job=settings.job)
     try:
         if plan.stale:
             rendered = render_stale(planned, here, log)  # makes the plan again, once it holds the claim
@@ -95,4 +80,5 @@ def _all_outcomes(rendered: Rendered) -> list[ShotOutcome]:
 
 
 def _accepted(shot: ShotPlan) -> ShotOutcome:
-    return ShotOutcome(shot.shot.id, "accepted", {take.stage: take.take for take in shot.accepted})
+    # The keyframe of an approved clip may have lost its file.
+    return ShotOutcome(shot.shot.id, "accepted", {take.stage: take.take for take in shot.accepted if take.media})

@@ -13,7 +13,7 @@ from catalog.store import Catalog, CatalogError
 from cluster.pool import Pool
 from pipeline.story.errors import InputError
 
-from .run_log import living
+from .run_log import living_runs
 
 POLL_SECONDS = 2.0
 
@@ -50,7 +50,7 @@ def say(catalog: Catalog, episode: str, action: Literal["pause", "resume"], by: 
     Raises:
         InputError: no driver renders the episode now.
     """
-    runs = living(catalog.rows("runs", episode))
+    runs = living_runs(catalog, episode)
     if not runs:
         raise InputError(f"nobody renders episode {episode} now; `tower render` begins, and goes on where it was")
     row = {"at": datetime.now(UTC), "run": runs[-1]["run"], "episode": episode, "action": action, "by": by or getuser()}

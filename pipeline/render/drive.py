@@ -24,9 +24,11 @@ from .context import Context
 from .controls import Controls
 from .gate_tasks import warm
 from .keyframe_hashes import KeyframeHashes
+from .live import live_of, shown_live
 from .needs import ModelNeeds, identity_of, text_loras
+from .process import BEAT_SECONDS
 from .progress import RenderProgress
-from .run_log import BEAT_SECONDS, RunLog
+from .run_log import RunLog
 from .shot import ShotOutcome, render_shot
 from .studio import Studio
 from .watcher import Display, Watcher
@@ -85,10 +87,12 @@ async def studio_for(plan: Plan, here: Context, log: RunLog, pool: Pool, needs: 
         await _load(pool, needs, plan)
         with _progress(here, plan) as progress:
             display = Display(progress, Metrics())
-            with _beside(_beat(writer, log), _look(pool, display), Controls(here.catalog, log.run).follow(pool, progress.line)):
-                _stop_politely_on(signal.SIGINT, pool, progress)
-                hashes = KeyframeHashes(_known_keyframes(here.catalog, plan))
-                yield Studio(log.run, pool, here.catalog, writer, needs, display, hashes)
+            beside = _beat(writer, log), _look(pool, display), Controls(here.catalog, log.run).follow(pool, progress.line)
+            async with shown_live(here.catalog.place, log.run, lambda: live_of(log, display)):
+                with _beside(*beside):
+                    _stop_politely_on(signal.SIGINT, pool, progress)
+                    hashes = KeyframeHashes(_known_keyframes(here.catalog, plan))
+                    yield Studio(log.run, pool, here.catalog, writer, needs, display, hashes)
 
 
 def live_limit(pool: Pool, needs: ModelNeeds, profile: ClusterProfile) -> int:
@@ -168,7 +172,8 @@ def _known_keyframes(catalog: Catalog, plan: Plan) -> dict[str, int]:
     """Shot id to the perceptual hash (64 bits) of its accepted keyframe."""
     kept = {s.accepted[0].take: s.shot.id for s in plan.shots if s.accepted}
     rows = rows_of(catalog, list(kept), "take, measures")
-    return {kept[take]: keyframe_hash(row["measures"]) for take, row in rows.items()}
+    # A keyframe that a person approved may have no hash: no gate could read it.
+    return {kept[take]: keyframe_hash(row["measures"]) for take, row in rows.items() if "hash_high" in (row["measures"] or {})}
 
 
 async def _beat(writer: Writer, log: RunLog) -> None:

@@ -8,7 +8,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -161,6 +161,10 @@ class RenderProgress:
         if not self.display and self.log_seconds and now - self.spoke >= self.log_seconds:
             self._log()
 
+    def requests(self, what: Literal["running", "waiting"], stage: str) -> int:
+        """How many requests of a stage run or wait now; the stage of a text is `prompt`."""
+        return getattr(self.stats, what).get(stage, 0) if self.stats else 0
+
     def line(self, text: str) -> None:
         """Print a line; above the table, if there is one."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
@@ -190,19 +194,16 @@ class RenderProgress:
         self.spoke, self.told, self.untold = self.clock(), 0, 0
 
     def _stage(self, stage: str) -> str:
-        counts = {"running": self._of("running", stage), "rejected": self.rejected[stage], "failed": self.failed[stage]}
+        counts = {"running": self.requests("running", stage), "rejected": self.rejected[stage], "failed": self.failed[stage]}
         text = ", ".join(f"{n} {what}" for what, n in counts.items() if n or what != "failed")
         return f"{self.done[stage]}/{self.totals[stage]} {stage}s ({text})"
-
-    def _of(self, what: str, stage: str) -> int:
-        return getattr(self.stats, what).get(stage, 0) if self.stats else 0
 
     def _devices(self) -> str:
         s = self.stats
         if s is None:
             return "no device yet"
         share = f", {100 * s.busy_seconds / s.device_seconds:.0f} % of the time" if s.device_seconds else ""
-        prompts = self._of("running", "prompt") + self._of("waiting", "prompt")
+        prompts = self.requests("running", "prompt") + self.requests("waiting", "prompt")
         more = (f"; {s.restarts} replaced" if s.restarts else "") + (f"; {prompts} prompts to encode" if prompts else "")
         return f"{s.busy} of {s.devices} devices busy{share}{more}"
 
@@ -222,7 +223,7 @@ class RenderProgress:
         for stage in STAGES:
             done, total = self.done[stage], self.totals[stage]
             bar = ProgressBar(max(1, total), done if total else 1, complete_style="green", finished_style="green", style="bright_black")
-            counts = f"{done}/{total}", self._of("running", stage), self._of("waiting", stage)
+            counts = f"{done}/{total}", self.requests("running", stage), self.requests("waiting", stage)
             rejected = Text(str(self.rejected[stage]), "red" if self.rejected[stage] else "")
             if self.failed[stage]:
                 rejected.append(f" + {self.failed[stage]} failed", "red")

@@ -4,29 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import platform
 import signal
-import socket
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
-
-import psutil
 
 from catalog.standing import Row
 from catalog.store import Catalog
 from pipeline.plan.plan import Plan
 from pipeline.story.errors import InputError
 
-BEAT_SECONDS = 60.0  # between heartbeats
-DEAD_AFTER = timedelta(seconds=4 * BEAT_SECONDS)  # without a heartbeat; for drivers on other machines: their processes are not visible
-BOOT = " boot "  # between the PID namespace and the boot's id, in the column `pid_space`
+from .process import may_be_running, process_columns
+
+ALIVE = ["run", "episode", "event", "at", "job", "host", "pid", "pid_space", "process_started"]  # what tells whether a run lives
 OVER = ("finished", "interrupted", "failed", "refused")  # events that end a run
 
 
@@ -40,6 +35,7 @@ class RunLog:
     statuses: dict[str, str]  # name@version of every workflow that renders, to its status
     run: str = field(default_factory=lambda: f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}")
     devices: int | None = None
+    job: str | None = None  # that the run is part of
 
     def claim(self) -> None:
         """Claim the episode by recording that the run started. If two drivers try, the driver whose row was committed first goes on.
@@ -51,7 +47,7 @@ class RunLog:
         others = living(self.catalog.rows("runs", self.plan.episode.id, version=committed - 1))
         if others:
             self.catalog.append("runs", [self.row("refused")])
-            raise InputError(_taken(self.plan.episode.id, others[0]))
+            raise InputError(taken(self.plan.episode.id, others[0]))
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
@@ -86,8 +82,9 @@ class RunLog:
                 "versions": json.dumps(versions),
                 "allow_experimental": self.allow_experimental,
                 "workflows": self.statuses,
+                "job": self.job,
             }
-            | _this_process()
+            | process_columns()
             | more
         )
 
@@ -98,68 +95,26 @@ def _is_an_interruption(error: BaseException) -> bool:
     return stopped or isinstance(error, asyncio.CancelledError | KeyboardInterrupt)
 
 
+def living_runs(catalog: Catalog, episode: str | None = None) -> list[Row]:
+    """The runs that live now, of one episode or of all: a row of each, with the columns ALIVE.
+
+    Raises:
+        CatalogError: the table of runs cannot be read.
+    """
+    return living(catalog.rows("runs", episode, ALIVE))
+
+
 def living(rows: Sequence[Row]) -> list[Row]:
     """The latest row of every run that has not ended and whose driver may still be running."""
     latest: dict[str, Row] = {}
     for row in rows:
         latest[row["run"]] = row
     over = {row["run"] for row in rows if row["event"] in OVER}
-    return [row for run, row in latest.items() if run not in over and _may_be_running(row)]
+    return [row for run, row in latest.items() if run not in over and may_be_running(row)]
 
 
-def _may_be_running(row: Row) -> bool:
-    me = _this_process()
-    if row["pid"] is None:  # rows of old versions do not name their process
-        return False
-    space, _, boot = row["pid_space"].partition(BOOT)
-    my_space, _, my_boot = me["pid_space"].partition(BOOT)
-    if (row["host"], space) != (me["host"], my_space) or not boot:
-        return datetime.now(UTC) - row["at"] < DEAD_AFTER
-    if boot != my_boot:
-        return False  # the machine was started anew since
-    try:
-        process = psutil.Process(row["pid"])
-        gone = process.status() == psutil.STATUS_ZOMBIE  # it has ended, but its parent has not read its exit code
-        return not gone and _started(row["pid"]) == row["process_started"]  # else another process has got the same pid since
-    except (psutil.Error, OSError):
-        return False
-
-
-def _taken(episode: str, row: Row) -> str:
+def taken(episode: str, row: Row) -> str:
+    """The sentence for whoever would render the episode too. row: of the run that renders it."""
     since = f"{row['at']:%H:%M:%S} UTC"
     where = f"process {row['pid']} on {row['host']}"
     return f"episode {episode} is being rendered by run {row['run']} ({where}, last sign of life {since}); wait for it, or stop it"
-
-
-def _this_process() -> dict[str, Any]:
-    """Columns that identify this process, also among other machines, containers and boots."""
-    pid = os.getpid()
-    return {"host": socket.gethostname(), "pid": pid, "pid_space": f"{_pid_space()}{BOOT}{_boot()}", "process_started": _started(pid)}
-
-
-def _started(pid: int) -> float:
-    """When the process began: seconds since the machine's boot, which no setting of the clock changes.
-
-    psutil computes a time of day from it and the clock, so that a living process seems to be another one once the clock is set.
-    """
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
-        return psutil.Process(pid).create_time()  # no Linux, or no such process
-    return int(stat.rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
-
-
-def _boot() -> str:
-    """Changes with every boot of the machine."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return str(round(psutil.boot_time()))
-
-
-def _pid_space() -> str:
-    """The PID namespace: in different containers, one pid means different processes. "" where there are no namespaces."""
-    try:
-        return os.readlink("/proc/self/ns/pid")
-    except OSError:
-        return ""

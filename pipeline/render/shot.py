@@ -83,7 +83,7 @@ async def render_shot(plan: ShotPlan, studio: Takes) -> ShotOutcome:
             action = stage.workflow.retry.action(take.labels)
             if action == "give_up":
                 return ended("exhausted", f"{stage.stage} rejected for {why}, which another seed cannot mend")
-            if action == "new_keyframe" and not plan.stages[0].given:  # a person's picture stays: then the clip gets another seed
+            if action == "new_keyframe" and not (plan.stages[0].given or plan.held):  # what a person gave or chose stays: then a new seed
                 done.clear()  # the clip's spent attempts stay spent, so this ends
                 numbers.give_up(plan.stages[0].inputs)
         else:

@@ -18,11 +18,11 @@ from cluster.specs import DeviceLost, ModelBroken, ModelSpec, RequestFailed, Sto
 from gates.image import keyframe_hash, nearest
 from gates.rules import judge
 from gates.video import Expectation
+from pipeline.plan.changes import parameters_json
 from pipeline.plan.plan import ShotPlan
-from pipeline.plan.resolve import StagePlan, inputs_from, parameters_json
+from pipeline.plan.resolve import StagePlan, inputs_from, seed_of
 from pipeline.plan.verdicts import verdict_columns
 from pipeline.story.errors import StorageError
-from pipeline.story.fingerprint import seed_for
 from pipeline.story.rate import exact
 from pipeline.story.stages import STAGES
 
@@ -88,9 +88,12 @@ class Studio:
         """
         makers: dict[str, Callable[[Work], Awaitable[Judged]]] = {"keyframe": self._keyframe, "clip": self._clip}
         make = self._given if stage.given else makers[stage.stage]
-        seed = seed_for(plan.episode, plan.shot.id, stage.stage, plan.shot.variation, variation)
+        seed = seed_of(stage, plan.episode, plan.shot, variation)
         row = _row(self.run, plan, stage, attempt, variation, start)
-        return await self._recorded(Work(plan, stage, seed, start, row), make)
+        try:
+            return await self._recorded(Work(plan, stage, seed, start, row), make)
+        finally:
+            self.watcher.step(row["take"], "")
 
     # --- one method for each stage ----------------------------------------------------------------------------------
 
@@ -98,14 +101,17 @@ class Studio:
         """Judge a person's picture in place of a rendered keyframe."""
         wanted = work.stage.workflow
         to_judge = work.stage.given, wanted.width, wanted.height, self.catalog.place, work.standard, work.stage.given_frame
+        self.watcher.step(work.row["take"], "gate 1")
         return self._compared(work.plan, work.stage, await self.pool.cpu(judge_given, *to_judge, name="gate 1"))
 
     async def _keyframe(self, work: Work) -> Judged:
         stage, wanted = work.stage, work.stage.workflow
         work.row["seed"] = work.seed
+        self.watcher.step(work.row["take"], "waits")
         request = KeyframeRequest(work.row["take"], work.seed, stage.loras, stage.parameters, identity_of(stage), wanted.settings())
         receipt, work.picture = await self._generate(work, request, {}, together=(request.workflow, stage.loras, stage.parameters))
         to_judge = work.picture, receipt.not_finite, wanted.width, wanted.height, self.catalog.place, work.standard
+        self.watcher.step(work.row["take"], "gate 1")
         return self._compared(work.plan, stage, await self.pool.cpu(judge_keyframe, *to_judge, name="gate 1"))
 
     async def _clip(self, work: Work) -> Judged:
@@ -115,6 +121,7 @@ class Studio:
         fps = exact(wanted.fps)
         expect = Expectation(wanted.num_frames, fps, wanted.width, wanted.height, "h264", "yuv420p")
         work.row.update(seed=work.seed, fps=float(fps))
+        self.watcher.step(work.row["take"], "waits")
         still = start.picture
         if still is None or start.size != (wanted.width, wanted.height):
             start_of = start.media, wanted.width, wanted.height, self.catalog.place
@@ -126,6 +133,7 @@ class Studio:
         receipt, frames = await self._generate(work, request, stored, together=request.take)  # clips share no batch
         last = next((g for g in stage.guides if g.end == wanted.num_frames and g.strength == 1), None)
         to_judge = frames, receipt.not_finite, start.media, expect, self.catalog.place, work.standard, last
+        self.watcher.step(work.row["take"], "gate 2")
         try:
             return await self.pool.cpu(judge_clip, *to_judge, name="gate 2")
         finally:

@@ -21,6 +21,9 @@ class Watcher:
     def __init__(self) -> None:
         self.takes = 0
 
+    def step(self, take: str, step: str) -> None:
+        """What happens to a take from now on: `waits` (for a device, then on it), `gate 1`, `gate 2`; "" once it is over."""
+
     def take(self, take: Take) -> None:
         """A take was recorded."""
         self.takes += 1
@@ -33,11 +36,21 @@ class Watcher:
 
 
 class Display(Watcher):
-    """Shows progress on the terminal or in a log, and feeds Ray's metrics."""
+    """Shows progress on the terminal or in a log, and feeds Ray's metrics.
+
+    steps: id of each take that is being made, to its step.
+    """
 
     def __init__(self, progress: RenderProgress, metrics: Metrics):
         super().__init__()
         self.progress, self.metrics = progress, metrics
+        self.steps: dict[str, str] = {}
+
+    def step(self, take: str, step: str) -> None:
+        if step:
+            self.steps[take] = step
+        else:
+            self.steps.pop(take, None)
 
     def take(self, take: Take) -> None:
         super().take(take)

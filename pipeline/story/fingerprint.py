@@ -25,8 +25,11 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+SEEDS = 2**32  # a seed is a whole number, 0 to SEEDS - 1
+
+
 def seed_for(*parts: str | int) -> int:
-    """A seed, 0 to 2**32 - 1, derived from ids and never from the clock: equal parts give the same seed in every run."""
+    """A seed, 0 to SEEDS - 1, derived from ids and never from the clock: equal parts give the same seed in every run."""
     return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:4], "big")
 
 

@@ -17,14 +17,14 @@ def compose(episode: Episode, sequence: Sequence, shot: Shot) -> str:
     place = shot.location or sequence.location
     where = episode.locations[place].description if place else ""
     parts = (shot.framing, people, shot.action, where, shot.time or sequence.time, shot.camera, episode.style)
-    return ", ".join([_one_line(p) for p in parts if p])
+    return ", ".join([one_line(p) for p in parts if p])
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """The text with single spaces and no line breaks. The test saves time on 100,000 shots: most texts need no change."""
     return text if text.isprintable() and "  " not in text else " ".join(text.split())
 
 
 def compose_negative(episode: Episode, workflow_negative: str) -> str:
     """The negative prompt: the workflow's own, then the episode's."""
-    return ", ".join([_one_line(p) for p in (workflow_negative, episode.negative_prompt) if p])
+    return ", ".join([one_line(p) for p in (workflow_negative, episode.negative_prompt) if p])

@@ -26,6 +26,9 @@ class Settings(BaseSettings):
     resident_models: int | None = Field(None, ge=1, description="models that a device may hold at once; 1 suits a 12 GB card")
     log_seconds: float = Field(30.0, ge=0, description="without a terminal: seconds between lines; 0 is a line a take")
     dashboard_port: int | None = Field(None, ge=1, le=65535, description="port of Ray's dashboard; unset: Ray chooses")
+    job: str | None = Field(None, description="id of the job that a render is part of; who starts a job sets it")
+
+    desk_token: str = Field("", description="what everybody must show to `tower serve`; needed where it listens off loopback")
 
     @property
     def place(self) -> Place:

@@ -1,0 +1,42 @@
+"""What the routes share: settings, the catalog, what has changed in it, jobs."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from catalog.store import Catalog
+from pipeline.registry.workflows import user_memory
+from pipeline.render.job import Jobs
+from pipeline.story.settings import Settings
+
+from .tables import Kept, Tables
+
+
+@dataclass
+class Desk:
+    """folder: where the desk lays out stories and finished episodes; everything in it can be made again.
+
+    jobs: what starts renders, here or on a cluster. token: what a person types; "" where nobody needs one.
+    """
+
+    settings: Settings
+    catalog: Catalog
+    folder: Path
+    jobs: Jobs
+    token: str = ""
+    tables: Tables = field(init=False)
+    kept: Kept = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.tables = Tables(self.catalog.place)
+        self.kept = Kept(self.tables)
+
+
+def desk_folder(settings: Settings) -> Path:
+    """Beside a local catalog; for one in a bucket, in the user's cache."""
+    place = settings.place
+    if place.is_local:
+        return place.folder / "desk"
+    return user_memory().parent / f"desk-{hashlib.sha256(place.uri.encode()).hexdigest()[:12]}"

@@ -1,0 +1,236 @@
+"""Episodes: submit, check, list, plan, the board, one shot, the finished files."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from getpass import getuser
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import FileResponse, Response
+from pydantic_core import to_jsonable_python
+from starlette.datastructures import UploadFile
+
+from catalog.media import digest_in
+from pipeline.api.desk import Desk
+from pipeline.api.problems import Problem
+from pipeline.api.services import episodes
+from pipeline.api.services.delivery import delivery
+from pipeline.api.services.media import local_file
+from pipeline.api.services.submit import Submitted, Upload, submit, validate
+from pipeline.plan.plan import as_rows
+from pipeline.render.controls import say
+
+from .asked import EpisodeId, OfDesk, ShotId
+
+router = APIRouter(tags=["episodes"])
+YAML = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml", "text/plain", "application/octet-stream")
+FILES = 500  # files that come with an episode
+EXAMPLE = """\
+id: E02
+title: The pier
+width: 768
+height: 512
+fps: 24
+keyframe_workflow: sd15_keyframe_demo
+clip_workflow: ltx_video_2b_demo
+sequences:
+  - id: S010
+    shots:
+      - {id: SH0010, frames: 48, action: a girl with pink hair walking right by the sea}
+"""
+BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/yaml": {"schema": {"type": "string"}, "example": EXAMPLE},
+            "application/json": {"schema": {"type": "object"}},
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["story"],
+                    "properties": {
+                        "story": {"type": "string", "format": "binary", "description": "the episode's file, YAML or JSON"},
+                        "files": {"type": "array", "items": {"type": "string", "format": "binary"}, "description": "files that it names"},
+                    },
+                }
+            },
+        },
+    }
+}
+By = Annotated[str, Query(max_length=100, description="who submits it; the service's user, if not given")]
+
+
+@router.get("/episodes")
+def list_all(desk: OfDesk) -> list[dict[str, Any]]:
+    """Every episode that was submitted or rendered, the latest first."""
+    return episodes.listing(desk)
+
+
+@router.post("/episodes", status_code=201, openapi_extra=BODY)
+async def submit_one(request: Request, desk: OfDesk, by: By = "") -> dict[str, Any]:
+    """Submit an episode, alone (YAML or JSON) or with the files that it names (multipart). It is checked as `tower plan` does it."""
+    async with _uploaded(request, desk) as upload:
+        found = await run_in_threadpool(submit, upload, desk.catalog, desk.settings, desk.folder / "submitted", by or getuser())
+    await run_in_threadpool(desk.tables.look)
+    return _told(found)
+
+
+@router.post("/episodes/validate", openapi_extra=BODY)
+async def validate_one(request: Request, desk: OfDesk) -> dict[str, Any]:
+    """Check an episode and all that it names, with the sentences of the command line; nothing is kept."""
+    async with _uploaded(request, desk) as upload:
+        return _told(await run_in_threadpool(validate, upload, desk.catalog, desk.settings, desk.folder / "submitted"))
+
+
+def _told(found: Submitted) -> dict[str, Any]:
+    minutes = [found.plan.gpu_minutes(shot) for shot in found.plan.stale]
+    return {
+        "episode": found.episode.id,
+        "title": found.episode.title,
+        "shots": len(found.plan.shots),
+        "stale": len(found.plan.stale),
+        "gpu_minutes": None if None in minutes else sum(m for m in minutes if m is not None),
+        "digest": found.digest,
+        "notes": found.notes,
+    }
+
+
+@asynccontextmanager
+async def _uploaded(request: Request, desk: Desk) -> AsyncIterator[Upload]:
+    """What a request brings. Its files lie in a folder of their own for as long as they are looked at."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "application/json" or kind in YAML:
+        yield Upload(_name(kind == "application/json"), await request.body(), {})
+        return
+    if kind != "multipart/form-data":
+        raise Problem(415, f"an episode is application/yaml, application/json or multipart/form-data, not {kind or 'nothing'}")
+    with tempfile.TemporaryDirectory(prefix="tower-upload-") as folder:
+        async with request.form(max_files=FILES + 1, max_fields=10) as form:
+            story = form.get("story")
+            if not isinstance(story, UploadFile):
+                raise Problem(422, "story: the episode's file is missing")
+            brought = {}
+            for number, file in enumerate(form.getlist("files")):
+                if isinstance(file, UploadFile) and file.filename:
+                    brought[file.filename] = Path(folder) / str(number)
+                    await run_in_threadpool(_copy, file, brought[file.filename])
+            yield Upload(_name((story.filename or "").endswith(".json")), await story.read(), brought)
+
+
+def _name(is_json: bool) -> str:
+    return "episode.json" if is_json else "episode.yaml"
+
+
+def _copy(file: UploadFile, to: Path) -> None:
+    with to.open("wb") as out:
+        while part := file.file.read(1 << 20):
+            out.write(part)
+
+
+@router.get("/episodes/{episode}")
+async def board(episode: EpisodeId, request: Request, desk: OfDesk) -> Response:
+    """The board: sequences, shots and how far each is, what runs now, what happened last."""
+    kept: _Bytes = await run_in_threadpool(_board, desk, request.app.state.hub.live, episode)
+    if request.headers.get("if-none-match") == kept.tag:
+        return Response(status_code=304, headers={"etag": kept.tag})
+    return Response(kept.body, media_type="application/json", headers={"etag": kept.tag, "cache-control": "no-cache"})
+
+
+@dataclass(frozen=True)
+class _Bytes:
+    body: bytes
+    tag: str
+
+
+def _board(desk: Desk, live: list[Any], episode: str) -> _Bytes:
+    """The board as bytes, made once for all who ask as long as nothing changes."""
+    now = next((one for one in live if one.episode == episode), None)
+
+    def make() -> _Bytes:
+        body = json.dumps(to_jsonable_python(episodes.board_of(desk, episode, now)), separators=(",", ":"), ensure_ascii=False).encode()
+        return _Bytes(body, f'"{episodes.tag(body)}"')
+
+    return desk.kept.of(("board", episode, now.at if now else None), episodes.BOARD_NEEDS, make)
+
+
+@router.get("/episodes/{episode}/story", response_class=FileResponse, responses={200: {"content": {"application/yaml": {}}}})
+def story(episode: EpisodeId, desk: OfDesk) -> FileResponse:
+    """The episode's file as it was written."""
+    found = episodes.story_of(desk, episode)
+    path = found.files[found.name]
+    file = local_file(desk.catalog.place, path, digest_in(path), desk.folder)
+    return FileResponse(file, media_type="application/yaml", filename=f"{episode}{Path(found.name).suffix}")
+
+
+@router.get("/episodes/{episode}/plan")
+def plan(episode: EpisodeId, desk: OfDesk) -> dict[str, Any]:
+    """What a render would render, why, and about how many GPU-minutes that takes."""
+    made = episodes.plan_of(desk, episode)
+    minutes = [made.gpu_minutes(shot) for shot in made.stale]
+    return {
+        "episode": episode,
+        "stale": len(made.stale),
+        "gpu_minutes": sum(m for m in minutes if m is not None),
+        "unknown": minutes.count(None),
+        "shots": as_rows(made, made.shots),
+    }
+
+
+@router.get("/episodes/{episode}/shots")
+def shots(episode: EpisodeId, desk: OfDesk, request: Request) -> list[dict[str, Any]]:
+    """The shots of the episode, in its order, as the board has them."""
+    told = json.loads(_board(desk, request.app.state.hub.live, episode).body)
+    return [shot | {"sequence": sequence["sequence"]} for sequence in told["sequences"] for shot in sequence["shots"]]
+
+
+@router.get("/episodes/{episode}/shots/{shot}")
+def shot_page(episode: EpisodeId, shot: ShotId, desk: OfDesk, request: Request) -> dict[str, Any]:
+    """One shot: all its takes, what people said, what a retake may change."""
+    return episodes.shot_of(desk, episode, shot, request.app.state.hub.live)
+
+
+@router.post("/episodes/{episode}/{action}", status_code=202)
+def control(episode: EpisodeId, action: episodes.Action, desk: OfDesk) -> dict[str, Any]:
+    """Pause the render of the episode, or let it go on, wherever it was begun."""
+    row = say(desk.catalog, episode, action)
+    desk.tables.look()
+    return {"run": row["run"], "action": row["action"]}
+
+
+@router.get("/episodes/{episode}/delivery")
+def delivered(episode: EpisodeId, desk: OfDesk) -> dict[str, Any]:
+    """What can be downloaded, and whether it is of today."""
+    url = f"/episodes/{episode}"
+    found = delivery(desk.catalog, episodes.episode_of(desk, episode), desk.folder / "out" / episode)
+    sheets = [f"{url}/contact_sheet/{number}.png" for number in range(1, len(found.pop("sheets")) + 1)]
+    return found | {"movie": f"{url}/movie" if found["movie"] else None, "contact_sheet": sheets, "report": f"{url}/report.html"}
+
+
+@router.get("/episodes/{episode}/movie", response_class=FileResponse, responses={200: {"content": {"video/mp4": {}}}})
+def movie(episode: EpisodeId, desk: OfDesk, download: bool = False) -> FileResponse:
+    """The episode as a file; parts of it by Range."""
+    return _file(desk, episode, "episode.mp4", "video/mp4", f"{episode}.mp4" if download else None)
+
+
+@router.get("/episodes/{episode}/contact_sheet/{page}.png", response_class=FileResponse, responses={200: {"content": {"image/png": {}}}})
+def contact_sheet(episode: EpisodeId, page: int, desk: OfDesk) -> FileResponse:
+    """A page of the contact sheet, from 1 on."""
+    sheets = delivery(desk.catalog, episodes.episode_of(desk, episode), desk.folder / "out" / episode)["sheets"]
+    if not 1 <= page <= len(sheets):
+        raise Problem(404, f"the contact sheet of {episode} has {len(sheets)} pages")
+    return _file(desk, episode, sheets[page - 1], "image/png", None)
+
+
+def _file(desk: Desk, episode: str, name: str, kind: str, download: str | None) -> FileResponse:
+    path = desk.folder / "out" / episode / name
+    if not path.is_file():
+        raise Problem(404, f"there is no {name} of {episode} yet; a render of the whole episode writes it")
+    headers = {"cache-control": "no-cache"}
+    return FileResponse(path, media_type=kind, filename=download, headers=headers)

@@ -1,0 +1,78 @@
+"""Reviews: what people say of takes, and what it changes."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, ConfigDict, Field
+
+from catalog.standing import Row
+from pipeline.api.services.episodes import episode_of
+from pipeline.evidence.review import Said, say
+
+from .asked import OfDesk
+
+router = APIRouter(tags=["reviews"])
+Point = Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=2, max_length=2)]
+
+
+class Review(BaseModel):
+    """A person's word on a take. With `retake`, seed, prompt and parameters take the place of the shot's from then on."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        allow_inf_nan=False,
+        json_schema_extra={"examples": [{"take": "E01/SH0010/clip/v001", "verdict": "retake", "note": "hair flickers", "first_frame": 41}]},
+    )
+
+    take: Annotated[str, Field(pattern=r"^E[0-9]{2,4}/SH[0-9]{4,6}/(keyframe|clip)/v[0-9]{3,6}$")]
+    verdict: Literal["approved", "picked", "retake", "note"]
+    note: Annotated[str, Field(max_length=2000)] = ""
+    by: Annotated[str, Field(max_length=100, description="who says so; the service's user, if not given")] = ""
+    first_frame: Annotated[int | None, Field(ge=0, le=100_000, description="of what the note is about, from 0")] = None
+    last_frame: Annotated[int | None, Field(ge=0, le=100_000)] = None
+    drawing: Annotated[list[list[Point]] | None, Field(max_length=500, description="lines over first_frame, in shares of its size")] = None
+    seed: Annotated[int | None, Field(ge=0, lt=2**32)] = None
+    prompt: Annotated[str | None, Field(max_length=100_000)] = None
+    parameters: Annotated[dict[str, float], Field(max_length=50)] = Field(default_factory=dict)
+
+
+@router.post("/reviews", status_code=201)
+def add(review: Review, desk: OfDesk) -> dict[str, Any]:
+    """Approve a take (it stands, whatever comes), pick another accepted one, ask for a retake, or leave a note."""
+    values = review.model_dump()
+    drawing = tuple(tuple((x, y) for x, y in line) for line in values.pop("drawing") or ())
+    said = Said(**values | {"drawing": drawing, "parameters": tuple(sorted(review.parameters.items()))})
+    row = say(desk.catalog, desk.settings, said, episode_of(desk, review.take.split("/")[0]))
+    desk.tables.look()
+    return as_review(row)
+
+
+@router.get("/reviews")
+def listing(
+    desk: OfDesk,
+    episode: Annotated[str, Query(pattern=r"^E[0-9]{2,4}$")],
+    shot: Annotated[str | None, Query(pattern=r"^SH[0-9]{4,6}$")] = None,
+) -> list[dict[str, Any]]:
+    """What was said of an episode or of one shot, the newest first."""
+    rows = desk.catalog.rows("reviews", episode)
+    return [as_review(row) for row in reversed(rows) if shot is None or row["take"].split("/")[1] == shot]
+
+
+def as_review(row: Row) -> dict[str, Any]:
+    _, shot, stage, _ = row["take"].split("/")
+    return {
+        "take": row["take"],
+        "shot": shot,
+        "stage": stage,
+        "at": row["at"],
+        "verdict": row["verdict"],
+        "note": row["note"],
+        "by": row["by"],
+        "first_frame": row.get("first_frame"),
+        "last_frame": row.get("last_frame"),
+        "drawing": json.loads(row.get("drawing") or "null"),
+        "overrides": json.loads(row.get("overrides") or "null"),
+    }

@@ -1,0 +1,130 @@
+"""A shot with all its takes: what was made, how, what the gates say of it, what people said."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from catalog.standing import Row, name_of
+from catalog.store import Catalog
+from catalog.views import clips_that_stand, view
+from gates import measures
+from gates.rules import Profile
+from pipeline.evidence.curves import CURVE_OF, PER_FRAME, UNITS
+from pipeline.plan.plan import Plan
+from pipeline.story.errors import InputError
+from pipeline.story.gate_profile import load_profile
+from pipeline.story.stages import GATES, STAGES
+
+from . import says
+
+AS_THEY_ARE = (
+    "take", "episode", "shot", "sequence", "stage", "attempt", "at", "run", "outcome", "labels", "warnings", "seed", "prompt",
+    "negative_prompt", "prompt_cut", "upstream", "width", "height", "frames", "fps", "profile", "declared", "device", "node",
+    "queue_seconds", "device_seconds", "gate_seconds", "peak_memory_bytes", "error", "measures",
+)  # fmt: skip
+OF_SHOT = 'SELECT * FROM verdicts WHERE episode = $episode AND shot = $shot ORDER BY verdicts."at"'
+
+
+def takes_of_shot(catalog: Catalog, episode: str, shot: str, statuses: dict[str, str]) -> list[dict[str, Any]]:
+    """Every take of a shot, oldest first.
+
+    Args:
+        statuses: name@version of workflows to their status.
+    """
+    rows = view(catalog, OF_SHOT, episode=episode, shot=shot).to_pylist(maps_as_pydicts="strict")
+    clip = clips_that_stand(catalog, episode).get(shot)
+    stills = [row["take"] for row in rows if row["stage"] == STAGES[0] and row["outcome"] == "accepted"]
+    standing = {clip, *(row["upstream"] for row in rows if row["take"] == clip)} if clip else set(stills[-1:])
+    return [_take(row, row["take"] in standing, statuses) for row in rows]
+
+
+def _take(row: Row, stands: bool, statuses: dict[str, str]) -> dict[str, Any]:
+    url = f"/takes/{row['take']}"
+    return {name: row[name] for name in AS_THEY_ARE} | {
+        "gate": row["gate_outcome"],
+        "stands": stands,
+        "word": _word(row),
+        "workflow": name_of(row),
+        "status": statuses.get(name_of(row)),
+        "parameters": json.loads(row["parameters"] or "{}"),
+        "reference_files": row["reference_files"] or {},
+        "findings": [_finding(row["stage"], found) for found in says.findings(row)],
+        "why": says.failure(row) if row["outcome"] != "accepted" or row["labels"] else "",
+        "media": f"{url}/media" if row["media"] else None,
+        "poster": f"{url}/frames/0.jpg" if row["media"] else None,
+    }
+
+
+def _word(row: Row) -> dict[str, Any] | None:
+    """What a person decided about the take."""
+    if row["review"] is None:
+        return None
+    return {"verdict": row["review"], "note": row["review_note"], "by": row["review_by"], "at": row["review_at"]}
+
+
+def _finding(stage: str, found: dict[str, Any]) -> dict[str, Any]:
+    """A finding with its measure's unit, and the words that say what is measured."""
+    known = (measures.IMAGE if GATES[stage] == "image" else measures.VIDEO).get(found["measure"])
+    return found | {"unit": known.unit if known else "", "says": known.says if known else ""}
+
+
+def drawn(row: Row, curves: dict[str, list[float]]) -> list[dict[str, Any]]:
+    """The curves of a clip, those with faults first: values, threshold, and the frames that the findings name.
+
+    Args:
+        row: the take's. curves: measure to its value in each frame.
+    """
+    profile = _profile(row)
+    found: dict[str, list[dict[str, Any]]] = {}
+    for one in says.findings(row):
+        found.setdefault(CURVE_OF.get(one["measure"], one["measure"]), []).append(one)
+
+    def curve(name: str) -> dict[str, Any]:
+        mine = found.get(name, [])
+        worst = "fail" if any(f["outcome"] == "fail" for f in mine) else "warn" if mine else "pass"
+        return {
+            "measure": name,
+            "says": measures.VIDEO[name].says,
+            "unit": UNITS[name],
+            "values": curves[name],
+            "threshold": _threshold(profile, name),
+            "value": row["measures"].get(name),
+            "findings": mine,
+            "at": [[f["frames"][0], f["frames"][-1]] for f in mine if f["frames"]],
+            "outcome": worst,
+        }
+
+    order = {"fail": 0, "warn": 1, "pass": 2}
+    return sorted((curve(name) for name in curves), key=lambda c: order[c["outcome"]])
+
+
+def _threshold(profile: Profile | None, measure: str) -> float | None:
+    """The profile's threshold, where it has the unit of the curve."""
+    if profile is None or measure not in PER_FRAME:
+        return None
+    limits = [rule.below if rule.below is not None else rule.above for rule in profile.video if rule.measure == measure]
+    return next((limit for limit in limits if limit is not None), None)
+
+
+def _profile(row: Row) -> Profile | None:
+    """The profile that judged the take, as it is today; None where it is no file of this project."""
+    try:
+        return load_profile((row["profile"] or "").partition("#")[0])
+    except InputError:
+        return None
+
+
+def changeable(plan: Plan, shot: str) -> dict[str, Any]:
+    """What a retake of the shot may change: its prompt, and the parameters that its workflows leave to shots."""
+    found = next(s for s in plan.shots if s.shot.id == shot)
+    return {
+        "prompt": found.stages[-1].prompt,
+        "parameters": {
+            stage.stage: {
+                name: {"now": dict(stage.parameters).get(name, getattr(stage.workflow, name)), "low": span.minimum, "high": span.maximum}
+                for name, span in stage.workflow.parameters.items()
+            }
+            for stage in found.stages
+        },
+    }
