@@ -64,6 +64,7 @@ def test_an_episode_goes_from_its_file_to_a_movie_without_leaving_the_page(brows
         expect(page.get_by_role("button", name="Nothing is stale")).to_be_visible(timeout=RENDERED)
 
         page.locator(".card", has_text="SH0030").click()
+        expect(page.locator(".stage")).to_be_visible()
         page.keyboard.press("r")
         page.get_by_label("What should be different").fill("she blinks too often")
         page.get_by_label("Your name").fill("Mika")
@@ -80,6 +81,7 @@ def test_an_episode_goes_from_its_file_to_a_movie_without_leaving_the_page(brows
         page.locator(".card").first.click()
         for shot in ("SH0010", "SH0020", "SH0030"):
             expect(page.get_by_role("heading", level=1)).to_have_text(shot)
+            expect(page.locator(".stage")).to_be_visible()
             page.keyboard.press("a")
             expect(page.locator(".title .state")).to_have_text("approved")
             page.keyboard.press("Alt+ArrowRight")

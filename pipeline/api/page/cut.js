@@ -7,7 +7,7 @@ import { seconds } from "./words.js";
 
 // Two <video> elements take turns: while one plays a shot, the other has loaded the next, so that the cut has no gap.
 export function CutDialog({ board, close }) {
-  const shots = board.sequences.flatMap((sequence) => sequence.shots);
+  const shots = inTheCut(board);
   const [at, go] = useState(() => Math.max(0, shots.findIndex((card) => card.shot === document.activeElement?.querySelector?.(".id")?.textContent)));
   const [plays, play] = useState(true);
   const dialog = useRef();
@@ -49,6 +49,13 @@ export function CutDialog({ board, close }) {
 }
 
 const leave = (board, card) => (location.hash = `#/${board.episode}/${card.shot}`);
+
+// A dissolve lays a shot's end over the next one's beginning. Here the cut falls where the next shot begins.
+function inTheCut(board) {
+  const cards = board.sequences.flatMap((sequence) => sequence.shots);
+  return cards.map((card, k) => ({ ...card, frames: (cards[k + 1]?.start ?? board.frames) - card.start }));
+}
+
 const lengthOf = (card, board) => card.frames / board.fps;
 
 function load(video, card) {

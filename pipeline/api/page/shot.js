@@ -122,7 +122,7 @@ function Desk({ page, idle, reload, to, back }) {
   };
   return html`<main class="page shot">
     <header class="head">
-      <div class="title"><h1>${card.shot}</h1><span class="sub">${[card.title, `${page.sequence} · ${count(card.frames, "frame")}`, card.framing, card.action].filter(Boolean).join(" · ")}</span><${State} state=${card.status} step=${card.step} /></div>
+      <div class="title"><h1>${card.shot}</h1><span class="sub">${[card.title, page.sequence.title || page.sequence.sequence, count(card.frames, "frame"), card.framing, card.action].filter(Boolean).join(" · ")}</span><${State} state=${card.status} step=${card.step} /></div>
       <div class="does">
         <${Button} room="shot" action="before" disabled=${!page.before} press=${() => to(page.before)}>${page.before ?? "first"}</${Button}>
         <${Button} room="shot" action="after" disabled=${!page.after} press=${() => to(page.after)}>${page.after ?? "last"}</${Button}>

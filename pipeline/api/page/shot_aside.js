@@ -26,7 +26,7 @@ function Verdict({ take, side }) {
 function Findings({ take, show }) {
   const faults = take.findings.filter((finding) => finding.outcome !== "pass");
   const passed = take.findings.filter((finding) => finding.outcome === "pass");
-  const measured = Object.entries(take.measures ?? {}).filter(([name]) => !take.findings.some((finding) => finding.measure === name) && !/_(at|until)$/.test(name));
+  const measured = Object.entries(take.measures ?? {}).filter(([name]) => !take.findings.some((finding) => finding.measure === name) && !/^(hash|expected)_|_(at|until)$/.test(name));
   if (!take.findings.length && !measured.length) return null;
   const row = (finding) => html`<${Finding} key=${finding.label + finding.measure} ...${{ finding, show }} />`;
   return html`<section><h2>What the gate says</h2>
