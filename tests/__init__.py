@@ -44,6 +44,7 @@
 | test_migrations.py | old catalogs are upgraded, newer ones refused |
 | test_operators.py | folders named like ours, secrets, clocks, proxies, signals, lost displays |
 | test_nodes.py | machines that come, leave, differ and fall silent |
+| test_page.py | the page: from a file to a movie, exact frames, every key, WCAG, cuts of the line |
 | test_past.py | what a plan makes of earlier takes, which are told and not rendered |
 | test_paths.py | names are names: no URLs, no markup, no protocols; what no longer belongs is removed |
 | test_place.py | a file of a catalog is whole or not there, in a folder and in a bucket |
@@ -68,5 +69,5 @@
 | test_training.py | the demo's checkpoints are trained by one command, on a bare machine and in time |
 | test_yaml.py | what was written in YAML or JSON is what is read |
 
-What they share: conftest.py (the demo episode, one render that many look at), planted.py (faults), published.py (published layouts), tiny_xl.py (SDXL with few weights), bare.py (a machine without Ray).
+What they share: conftest.py (the demo episode, one render that many look at), planted.py (faults), published.py (published layouts), tiny_xl.py (SDXL with few weights), bare.py (a machine without Ray), browser.py (a service and a browser).
 """
