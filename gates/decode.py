@@ -1,6 +1,6 @@
 """Decodes videos completely, so that gates judge the frames that a player shows and not the claims of a header.
 
-This module and `display` are the only ones of `gates` that import PyAV.
+This module, `display` and `frames` are the only ones of `gates` that import PyAV.
 """
 
 from __future__ import annotations

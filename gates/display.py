@@ -1,6 +1,6 @@
 """What a player does with a decoded frame before it shows it: it scales pixels that are not square, turns, mirrors, guesses colours.
 
-This module and `decode` are the only ones of `gates` that import PyAV.
+This module, `decode` and `frames` are the only ones of `gates` that import PyAV.
 """
 
 from __future__ import annotations

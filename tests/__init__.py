@@ -13,6 +13,7 @@
 | test_check.py | what workflows load is whole, fits and is the same on every node, or is told before anything renders |
 | test_choose.py | which work a device does next |
 | test_commit.py | what a commit leaves in a table's folder, and what is done where its writer was killed |
+| test_contact_sheet.py | every shot is on a page of the sheet, and no page of an earlier sheet is left |
 | test_controls.py | pause and resume, priorities, cluster profiles |
 | test_deploy.py | deployment files say what Ray and KubeRay understand, and open nothing to strangers |
 | test_docs.py | documents: commands parse, paths exist, settings and packages are all listed |
@@ -24,6 +25,7 @@
 | test_faults.py | the whole path killed, interrupted, misled |
 | test_figures.py | a figure in a page stands beside the command that measured it, or is the code's |
 | test_forks.py | `make mutants` asks the changed module, and not an older one |
+| test_frames.py | single frames of a video, by their numbers, are those that a player shows |
 | test_fuzz.py | no episode file, whatever is in it, gives a traceback |
 | test_gate_files.py | `tower gate` on hostile and odd files |
 | test_gate_tasks.py | what a gate's task stores and answers, without Ray |
@@ -34,6 +36,7 @@
 | test_judges.py | learned judges measure, decide nothing, and say when they did not look |
 | test_live.py | what a running render says of itself, to any process |
 | test_loading.py | published layouts in miniature: loaded right, or refused in a sentence before anything renders |
+| test_local_jobs.py | renders as processes of their own: they outlive who started them, and tell how they ended |
 | test_lora_kinds.py | LoHa, LoKr, DoRA and others change a weight as their formula says, and go without a trace |
 | test_ltx.py | LTX-Video as people hold it: files, noise, memory, keyframes |
 | test_metrics.py | what Prometheus sees is right, and every chart has its series |

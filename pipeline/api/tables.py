@@ -54,7 +54,7 @@ class Tables:
 
 @dataclass
 class _Kept:
-    at: Versions
+    at: Versions | None  # None: nothing was made yet
     value: Any
     lock: Lock = field(default_factory=Lock)
 
@@ -70,7 +70,7 @@ class Kept:
     def of(self, key: Hashable, names: tuple[str, ...], make: Callable[[], Any]) -> Any:
         """The value of `key`, made again if one of the tables has changed. Callers at the same time share one making."""
         with self.lock:
-            entry = self.entries.pop(key, None) or _Kept((), None)
+            entry = self.entries.pop(key, None) or _Kept(None, None)
             self.entries[key] = entry  # the latest that was asked for is the last to go
             while len(self.entries) > self.most:
                 self.entries.pop(next(iter(self.entries)))

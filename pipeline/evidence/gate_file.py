@@ -14,6 +14,7 @@ import numpy as np
 
 from actors.values import ModelError
 from gates.decode import VideoReader
+from gates.frames import frames_at
 from gates.image import judge_image, keyframe_hash, nearest
 from gates.rules import Declaration, Profile, judge
 from gates.still import Undecodable, read_still
@@ -159,8 +160,7 @@ def _pictures(file: Path, verdict: Verdict) -> tuple[np.ndarray, ...]:
     if verdict.gate == "image":
         return (read_still(file).image,)
     count = int(verdict.measures["frames"])
-    with VideoReader(file) as reader:
-        return tuple(frame.rgb() for i, frame in enumerate(reader) if i in (0, count // 2, count - 1))
+    return tuple(frames_at(file, sorted({0, count // 2, count - 1})))
 
 
 def _expectation(file: Path, question: Question) -> Expectation:

@@ -61,7 +61,7 @@ def deliver(
     before, font = _earlier(folder), font_of(episode, rendered.plan.file)
     _sweep(folder, episode, before)
     link_takes(folder / "shots", {o.shot: o.takes for o in results}, catalog.media)
-    contact_sheet(episode, results, counts, catalog.media, folder / "contact_sheet.png", font)
+    sheet = contact_sheet(episode, results, counts, catalog.media, folder / "contact_sheet.png", font)
     target, movie, removed = folder / "episode.mp4", None, None
     made = Movie(digest(episode.model_dump(mode="json", exclude=NOT_SEEN)), file_digest(font) if font else None, {})
     if partial or any(o.outcome != "accepted" for o in results):
@@ -78,7 +78,8 @@ def deliver(
         made.clips.update((shot, row["take"]) for shot, row in clips.items())
         movie = target
     summary = Summary(run, episode.id, results, len(rendered.plan.stale), rendered.takes, folder, movie)
-    more = {"movie_from": made.__dict__ if movie else None, "movie_removed": removed, "files": _files(folder, episode, before, results)}
+    files, pages = _files(folder, episode, before, results), [page.name for page in sheet]
+    more = {"movie_from": made.__dict__ if movie else None, "movie_removed": removed, "files": files, "contact_sheet": pages}
     write_json(folder / "summary.json", _summary_json(summary, episode, counts) | more)
     return summary
 

@@ -10,6 +10,7 @@ from catalog.media import MediaDamaged
 from pipeline.plan.plan import Plan, ShotPlan, make_plan, select
 from pipeline.plan.stories import record_story
 from pipeline.registry.open_catalog import open_catalog
+from pipeline.registry.workflows import Registry
 from pipeline.render.context import Context
 from pipeline.render.order import Order
 from pipeline.render.render import Rendered, check_disk_room, record_judgements, render_stale, require_proven, writable
@@ -50,7 +51,7 @@ def render_episode(order: Order, settings: Settings, console: Console, set_aside
 
     plan = planned()
     console.print(f"{episode.id}: {len(plan.shots)} shots, {len(plan.stale)} to render", highlight=False)
-    statuses = require_proven(plan, here, order.allow_experimental)
+    statuses = require_proven(plan, Registry(here.catalog, settings), order.allow_experimental)
     check_disk_room(plan, here.catalog.place)
     record_story(here.catalog, episode, order.file)
     log = RunLog(here.catalog, plan, order.allow_experimental, statuses, job=settings.job)

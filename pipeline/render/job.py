@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,7 +16,14 @@ from .live import Live, living_now
 from .order import Order
 
 State = Literal["queued", "running", "paused", "succeeded", "failed", "stopped"]
-OF_RUNS = ["run", "event", "at", "job", "stale", "accepted", "exhausted", "error"]
+# Exit codes of `tower render`; any other is a failure. A shell says 143 where SIGTERM came before the render could catch it.
+ENDS: dict[int, State] = {0: "succeeded", 3: "succeeded", 130: "stopped", 143: "stopped"}
+LOG_BYTES = 256 * 2**10  # most of a log that is read at once
+
+NEWEST = """
+    SELECT job, run, stale, accepted, exhausted FROM runs WHERE job IS NOT NULL
+    QUALIFY row_number() OVER (PARTITION BY job ORDER BY "at" DESC) = 1
+"""
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,7 @@ class Jobs(Protocol):
         """
         ...
 
-    def list(self, episode: str | None = None) -> list[Job]:
+    def list(self, episode: str | None = None) -> Sequence[Job]:
         """The jobs of one episode or of all, newest first."""
         ...
 
@@ -81,7 +89,7 @@ class Facts:
 
     def __init__(self, catalog: Catalog):
         """Raises CatalogError where the table of runs cannot be read."""
-        self.newest: dict[str, Row] = {row["job"]: row for row in catalog.rows("runs", columns=OF_RUNS) if row["job"]}
+        self.newest: dict[str, Row] = {row["job"]: row for row in catalog.sql(NEWEST, ("runs",)).to_pylist()}
         self.live: dict[str, Live] = {live.run: live for live in living_now(catalog)}
 
     def job(self, name: str, episode: str, started: datetime | None, end: End | None) -> Job:
@@ -106,6 +114,16 @@ class Facts:
             eta_seconds=live.eta_seconds if live else None,
             cancellable=end is None,
         )
+
+
+def log_part(data: bytes, offset: int) -> tuple[str, int]:
+    """The text of a part of a log that begins at an offset in bytes, and the offset of what follows.
+
+    A letter whose last bytes are not there yet is left for the next part.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    text = decoder.decode(data)
+    return text, offset + len(data) - len(decoder.getstate()[0])
 
 
 def reason(lines: Sequence[str], first: bool = False) -> str:

@@ -108,13 +108,12 @@ def _run(work: Coroutine[Any, Any, Rendered]) -> Rendered:
                 signal.signal(number, signal.default_int_handler)  # the event loop has removed its own handlers
 
 
-def require_proven(plan: Plan, here: Context, allow_experimental: bool) -> dict[str, str]:
+def require_proven(plan: Plan, registry: Registry, allow_experimental: bool) -> dict[str, str]:
     """Refuse workflows that are not proven. Returns the status of every workflow that is about to render, by name@version.
 
     Raises:
         InputError: a workflow is not proven, and `allow_experimental` is False.
     """
-    registry = Registry(here.catalog, here.settings)
     found: dict[str, str] = {}
     for ready in {stage.ready.name: stage.ready for s in plan.stale for stage in s.on_devices}.values():
         standing = registry.standing(ready.workflow)

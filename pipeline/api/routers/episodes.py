@@ -26,6 +26,7 @@ from pipeline.api.services.media import local_file
 from pipeline.api.services.submit import Submitted, Upload, submit, validate
 from pipeline.plan.plan import as_rows
 from pipeline.render.controls import say
+from pipeline.render.run_log import living
 
 from .asked import EpisodeId, OfDesk, ShotId
 
@@ -157,7 +158,8 @@ def _board(desk: Desk, live: list[Any], episode: str) -> _Bytes:
         body = json.dumps(to_jsonable_python(episodes.board_of(desk, episode, now)), separators=(",", ":"), ensure_ascii=False).encode()
         return _Bytes(body, f'"{episodes.tag(body)}"')
 
-    return desk.kept.of(("board", episode, now.at if now else None), episodes.BOARD_NEEDS, make)
+    alive = bool(living(episodes.facts_of(desk, episode).runs))
+    return desk.kept.of(("board", episode, now.at if now else None, alive), episodes.BOARD_NEEDS, make)
 
 
 @router.get("/episodes/{episode}/story", response_class=FileResponse, responses={200: {"content": {"application/yaml": {}}}})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import StreamingResponse
@@ -12,7 +12,9 @@ from pipeline.api.services.events import Hub
 
 router = APIRouter(tags=["events"])
 MOST = 2000  # open streams
-EVENTS = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "events, for ever"}}
+EVENTS: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "events, for ever"}
+}
 
 
 @router.get("/events", response_class=StreamingResponse, responses=EVENTS)

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from catalog.standing import Row
-from pipeline.api.services.episodes import episode_of
+from pipeline.api.services.episodes import checked_out, episode_of
 from pipeline.evidence.review import Said, say
 
 from .asked import OfDesk
@@ -42,10 +42,8 @@ class Review(BaseModel):
 @router.post("/reviews", status_code=201)
 def add(review: Review, desk: OfDesk) -> dict[str, Any]:
     """Approve a take (it stands, whatever comes), pick another accepted one, ask for a retake, or leave a note."""
-    values = review.model_dump()
-    drawing = tuple(tuple((x, y) for x, y in line) for line in values.pop("drawing") or ())
-    said = Said(**values | {"drawing": drawing, "parameters": tuple(sorted(review.parameters.items()))})
-    row = say(desk.catalog, desk.settings, said, episode_of(desk, review.take.split("/")[0]))
+    episode = review.take.split("/")[0]
+    row = say(desk.catalog, desk.settings, Said(**review.model_dump()), episode_of(desk, episode), checked_out(desk, episode))
     desk.tables.look()
     return as_review(row)
 

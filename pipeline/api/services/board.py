@@ -11,9 +11,7 @@ from catalog.store import Catalog
 from catalog.views import view
 from pipeline.plan.stories import Story
 from pipeline.render.live import Live
-from pipeline.render.run_log import OVER
 from pipeline.story.episode import Episode, Shot
-from pipeline.story.rate import exact
 
 from . import says
 
@@ -72,11 +70,11 @@ def facts(catalog: Catalog, episode: str) -> Facts:
     rejections: dict[str, list[tuple[str, int]]] = {}
     for row in ask(REJECTIONS):
         rejections.setdefault(row["shot"], []).append((row["label"], row["takes"]))
-    runs = [row for row in catalog.rows("runs", episode) if row["event"] != "alive"]
+    runs = catalog.rows("runs", episode)
     reviews = catalog.rows("reviews", episode)[-HAPPENED:]
     events = [event("take", row, *says.take(row)) for row in ask(LAST_TAKES)]
     events += [event("review", row, *says.review(row)) for row in reviews]
-    events += [event("run", row, *says.run(row)) for row in runs[-HAPPENED:]]
+    events += [event("run", row, *says.run(row)) for row in [r for r in runs if r["event"] != "alive"][-HAPPENED:]]
     return Facts(
         {row["shot"]: row for row in ask(SHOTS)},
         {row["shot"]: row for row in ask(WORDS)},
@@ -91,23 +89,26 @@ def event(kind: str, row: Row, text: str, tone: str) -> dict[str, Any]:
     return {"at": row["at"], "kind": kind, "shot": shot, "take": row.get("take"), "text": text, "tone": tone}
 
 
-def board(story: Story | None, episode: Episode, known: Facts, live: Live | None) -> dict[str, Any]:
-    """The board, as the page reads it. live: of the run that renders the episode now."""
+def board(story: Story, episode: Episode, known: Facts, live: Live | None, living: bool) -> dict[str, Any]:
+    """The board, as the page reads it.
+
+    Args:
+        live: of the run that renders the episode now; None also where it has not said anything yet. living: whether there is one.
+    """
     cards, start = {}, 0
     for _, shot in episode.shots:
         start -= shot.transition.frames
         cards[shot.id] = card(shot, start, known, live)
         start += shot.frames
-    run = known.runs[-1] if known.runs else None
     return {
         "episode": episode.id,
         "title": episode.title,
         "width": episode.width,
         "height": episode.height,
-        "fps": float(exact(episode.fps)),
+        "fps": float(episode.fps),
         "frames": episode.total_frames,
-        "seconds": float(episode.total_frames / exact(episode.fps)),
-        "story": {"at": story.at, "by": story.by, "name": story.name, "digest": story.digest} if story else None,
+        "seconds": float(episode.total_frames / episode.fps),
+        "story": {"at": story.at, "by": story.by, "name": story.name, "digest": story.digest},
         "sequences": [
             {
                 "sequence": sequence.id,
@@ -118,7 +119,7 @@ def board(story: Story | None, episode: Episode, known: Facts, live: Live | None
             for sequence in episode.sequences
         ],
         "counts": dict.fromkeys(STATES, 0) | Counter(c["status"] for c in cards.values()),
-        "run": _run(known.runs, live) if run else None,
+        "run": _run(known.runs, living) if known.runs else None,
         "live": live,
         "happened": known.happened,
     }
@@ -180,11 +181,10 @@ def _why(status: str, shot: Shot, row: Row | None, word: Row | None, known: Fact
     return ", ".join(f"{label} ×{takes}" for label, takes in rejected[:2])
 
 
-def _run(runs: list[Row], live: Live | None) -> dict[str, Any]:
+def _run(runs: list[Row], living: bool) -> dict[str, Any]:
     """The newest run."""
-    last = runs[-1]
-    mine = [row for row in runs if row["run"] == last["run"]]
-    ended = last["event"] in OVER
+    mine = [row for row in runs if row["run"] == runs[-1]["run"] and row["event"] != "alive"]
+    last = mine[-1]
     return {
         "run": last["run"],
         "job": last["job"],
@@ -195,8 +195,6 @@ def _run(runs: list[Row], live: Live | None) -> dict[str, Any]:
         "accepted": last["accepted"],
         "exhausted": last["exhausted"],
         "error": last["error"],
-        "living": live is not None and live.run == last["run"],
-        "ended": ended,
-        "paused": bool(live and live.paused),
+        "living": living,
         "by_shell": last["job"] is None,
     }

@@ -14,8 +14,8 @@ from pipeline.plan.stories import Story, check_out, latest_stories
 from pipeline.registry.told import listing as workflow_rows
 from pipeline.registry.workflows import Registry
 from pipeline.render.live import Live, living_now
+from pipeline.render.run_log import living
 from pipeline.story.episode import Episode, load_episode
-from pipeline.story.rate import exact
 
 from . import board, shots
 from .errors import NoSuch
@@ -35,7 +35,7 @@ MEDIA = "SELECT take, stage, media, media_path, error, measures, findings, profi
 def listing(desk: Desk) -> list[dict[str, Any]]:
     """Every episode that has a story, the latest first."""
     counts = desk.kept.of("counts", BOARD_NEEDS, lambda: {row["episode"]: row for row in view(desk.catalog, COUNTS).to_pylist()})
-    living = {live.episode for live in living_now(desk.catalog)}
+    rendering = {live.episode for live in living_now(desk.catalog)}
     found = []
     for story in sorted(_stories(desk).values(), key=lambda s: s.at, reverse=True):
         row, episode = counts.get(story.episode, {}), episode_of(desk, story.episode)
@@ -44,14 +44,14 @@ def listing(desk: Desk) -> list[dict[str, Any]]:
                 "episode": story.episode,
                 "title": story.title,
                 "shots": len(episode.shots),
-                "seconds": float(episode.total_frames / exact(episode.fps)),
+                "seconds": float(episode.total_frames / episode.fps),
                 "with_accepted_clip": row.get("with_accepted_clip", 0),
                 "approved": row.get("approved", 0),
                 "takes": row.get("takes", 0),
                 "last": row.get("last") or story.at,
                 "submitted": story.at,
                 "by": story.by,
-                "rendering": story.episode in living,
+                "rendering": story.episode in rendering,
             }
         )
     return found
@@ -87,8 +87,13 @@ def plan_of(desk: Desk, episode: str) -> Plan:
 
 
 def board_of(desk: Desk, episode: str, live: Live | None) -> dict[str, Any]:
-    known = desk.kept.of(("facts", episode), BOARD_NEEDS, lambda: board.facts(desk.catalog, episode))
-    return board.board(story_of(desk, episode), episode_of(desk, episode), known, live)
+    """The board. live: of the run that renders the episode now."""
+    known = facts_of(desk, episode)
+    return board.board(story_of(desk, episode), episode_of(desk, episode), known, live, bool(living(known.runs)))
+
+
+def facts_of(desk: Desk, episode: str) -> board.Facts:
+    return desk.kept.of(("facts", episode), BOARD_NEEDS, lambda: board.facts(desk.catalog, episode))
 
 
 def shot_of(desk: Desk, episode: str, shot: str, lives: list[Live]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ ROWS = 10_000
 MEMORY = "512MB"
 BYTES = 8_000_000  # of an answer's text
 TOO_LONG = f"the query took longer than {SECONDS:.0f} s; ask for less, such as one episode"
-LOCKED = {
+LOCKED: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": False,  # no file and no network: read_csv, COPY, ATTACH, INSTALL
     "allow_community_extensions": False,
     "autoinstall_known_extensions": False,

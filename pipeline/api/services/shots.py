@@ -14,7 +14,7 @@ from pipeline.evidence.curves import CURVE_OF, PER_FRAME, UNITS
 from pipeline.plan.plan import Plan
 from pipeline.story.errors import InputError
 from pipeline.story.gate_profile import load_profile
-from pipeline.story.stages import GATES, STAGES
+from pipeline.story.stages import STAGES
 
 from . import says
 
@@ -65,7 +65,7 @@ def _word(row: Row) -> dict[str, Any] | None:
 
 def _finding(stage: str, found: dict[str, Any]) -> dict[str, Any]:
     """A finding with its measure's unit, and the words that say what is measured."""
-    known = (measures.IMAGE if GATES[stage] == "image" else measures.VIDEO).get(found["measure"])
+    known = (measures.IMAGE if stage == STAGES[0] else measures.VIDEO).get(found["measure"])
     return found | {"unit": known.unit if known else "", "says": known.says if known else ""}
 
 
