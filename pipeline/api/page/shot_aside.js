@@ -3,7 +3,7 @@
 import { html, useState } from "./vendor/preact.js";
 import { wordOf } from "./player.js";
 import { State } from "./ui.js";
-import { bytes, figure, frames, plain, seconds, takeName, threshold, when } from "./words.js";
+import { bytes, figure, frames, plain, saying, seconds, takeName, threshold, when } from "./words.js";
 
 export function ShotAside({ page, take, side, show, lay }) {
   return html`<aside class="aside" aria-label="About the take">
@@ -39,7 +39,7 @@ function Findings({ take, show }) {
 function Finding({ finding, show }) {
   const tone = { fail: "bad", warn: "warn", pass: "" }[finding.outcome];
   const name = tone ? html`<span class="state ${tone}">${plain(finding.label)}</span>` : plain(finding.measure);
-  return html`<dt title=${finding.says}>${name}</dt>
+  return html`<dt title=${saying(finding.says)}>${name}</dt>
     <dd class="num">${tone && plain(finding.label) !== plain(finding.measure) ? `${plain(finding.measure)} ` : ""}${figure(finding.value)}${finding.threshold === null ? "" : html`<span class="quiet">, ${threshold(finding)}</span>`}
       ${finding.frames.length > 0 && html` <button type="button" class="link" onClick=${() => show(finding.frames[0])}>at ${frames(finding.frames[0], finding.frames.at(-1))}</button>`}
       ${finding.text && html`<br /><span class="quiet">${finding.text}</span>`}${finding.outcome === "warn" && html` <span class="quiet">warns only</span>`}</dd>`;
