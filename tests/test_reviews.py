@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from catalog.views import all_takes, clips_that_stand
 from pipeline.evidence import rejudge
+from pipeline.evidence.benchmark import _cell
 from pipeline.evidence.review import Said, reviews, say
+from pipeline.plan.history import rows_of
 from pipeline.plan.resolve import seed_of
 from pipeline.render.take import Start
 from pipeline.story.episode import load_episode
@@ -166,6 +168,12 @@ def test_a_gate_that_changes_is_told_of_an_approved_take_and_turns_nothing(desk,
     (row,) = [t for t in all_takes(desk.catalog) if t["take"] == CLIP]
     assert (row["outcome"], row["gate_outcome"], row["labels"]) == ("accepted", "rejected", ["frozen"])
     assert rejudge.rejudge(desk.catalog, load_profile("anime"), "E90").changes == [], "it is said once"
+
+
+def test_evidence_about_a_workflow_is_what_the_gates_say(desk):
+    desk.take("SH0010", "clip", 1, 0, desk.take("SH0010", "keyframe"), outcome="rejected", labels=["flicker"])
+    said(desk, CLIP, "approved")
+    assert _cell(desk.plan().shots[0], ("case", 0), rows_of(desk.catalog, [CLIP])[CLIP])["outcome"] == "rejected"
 
 
 # --- pick ---------------------------------------------------------------------------------------------------------------
