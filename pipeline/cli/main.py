@@ -17,13 +17,14 @@ from .gate import gate_app
 from .jobs import cancel, list_jobs, logs, submit
 from .models import models_app
 from .render import plan, render
+from .report import report
 from .table import err
 from .takes import pause, rejudge, resume, review, status, takes
 from .terminal import MayBeLost
 from .workflows import benchmark, docs, workflows_app
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help="Render whole anime episodes in batch.")
-for command in (render, plan, status, takes, review, pause, resume, rejudge, benchmark, docs, submit, logs, cancel, doctor):
+for command in (render, plan, status, takes, report, review, pause, resume, rejudge, benchmark, docs, submit, logs, cancel, doctor):
     app.command()(command)
 app.command("jobs")(list_jobs)
 app.add_typer(gate_app, name="gate")
