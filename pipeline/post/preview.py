@@ -13,8 +13,8 @@ from gates.decode import VideoReader
 from gates.frames import listing
 from pipeline.render.video_file import VideoFile
 
-CRF = 27  # libx264's scale, 0..51; lines of drawings stay clean
-STEPPING = {"bf": "0", "g": "12"}  # no B-frames, a keyframe twice a second at 24 frames: browsers seek to the frame that is asked for
+CRF = 28  # libx264's scale, 0..51; lines of drawings stay clean
+STEPPING = {"bf": "0", "g": "24"}  # no B-frames, a keyframe a second at 24 frames: browsers seek to the frame that is asked for
 
 
 def preview(data: bytes, width: int) -> bytes:
@@ -43,4 +43,4 @@ def preview(data: bytes, width: int) -> bytes:
 def small_size(width: int, height: int, most: int) -> tuple[int, int]:
     """(width, height) in even numbers of pixels, of the same shape and at most `most` wide."""
     across = min(width, most)
-    return max(2, across // 2 * 2), max(2, round(height * across / width / 2) * 2)
+    return max(2, across // 2 * 2), max(2, min(height // 2, round(height * across / width / 2)) * 2)

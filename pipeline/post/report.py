@@ -56,7 +56,7 @@ def write_report(facts: Facts, store: MediaStore, out: Path, width: int, one_fil
             made = Path(folder) / "report"
             media = made / "media"
             media.mkdir(parents=True)
-            files = dict(write_media(facts, store, width, media))
+            files = write_media(facts, store, width, media)
             page = made / "index.html"
             with page.open("w", encoding="utf-8") as stream:
                 stream.writelines(_page(facts, files, price, _inline(media) if one_file else "media/{}".format))
