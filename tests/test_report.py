@@ -262,6 +262,17 @@ def without_size(done: Done) -> Done:
     return replace(done, err="\n".join(line for line in done.err.splitlines() if not line.startswith("E90: ")))
 
 
+def test_a_rejected_take_whose_file_is_lost_or_no_clip_is_told_without_a_picture(studio, tmp_path):
+    broken = studio.catalog.media.put(b"no clip", ".mp4")
+    studio.take("SH0020", "clip", 2, "rejected", labels=["undecodable"], media=broken.digest, media_path=broken.path)
+    studio.take("SH0020", "clip", 3, "rejected", media="ab" * 32, media_path=f"media/ab/{'ab' * 32}.mp4")
+    studio.catalog.append("takes", studio.rows[-2:])
+    file = write_report(facts_of(studio), studio.catalog.media, tmp_path / "out", 480, False, None)
+    text = page_of(file).text
+    assert "undecodable no picture: Invalid data found" in text and f"no picture: media/ab/{'ab' * 32}.mp4 is missing" in text
+    assert not list((file.parent / "media").glob("SH0020_clip*"))
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

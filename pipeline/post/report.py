@@ -45,7 +45,7 @@ def write_report(facts: Facts, store: MediaStore, out: Path, width: int, one_fil
 
     Raises:
         InputError: what stands in its place is no report.
-        MediaDamaged, Undecodable: a take's file is missing or damaged. An earlier report stays.
+        MediaDamaged, Undecodable: the file of a take that stands is missing or damaged. An earlier report stays.
         StorageError: the report cannot be written.
     """
     target = out / ("report.html" if one_file else "report")

@@ -6,10 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from catalog.media import MediaStore
+from catalog.media import MediaDamaged, MediaStore
 from cluster.cores import cores
 from gates.frames import filmstrip, jpeg, moments
-from gates.still import read_still
+from gates.still import Undecodable, read_still
 
 from .preview import preview, small_size
 from .report_facts import Facts, ShotFacts, Take
@@ -23,7 +23,7 @@ CLIP_BYTES, PICTURE_BYTES, STRIP_BYTES = 0.008, 0.13, 0.28
 class ShotMedia:
     """Names of a shot's files in the report's folder; "" where the shot has none.
 
-    thumbs: take id to its thumbnail. Every take with a file has one.
+    thumbs: take id to its thumbnail. lost: take id to why it has none, though it has a file.
     """
 
     keyframe: str
@@ -32,6 +32,7 @@ class ShotMedia:
     strip: str
     size: tuple[int, int]
     thumbs: dict[str, str]
+    lost: dict[str, str]
 
 
 def write_media(facts: Facts, store: MediaStore, width: int, folder: Path) -> dict[str, ShotMedia]:
@@ -41,7 +42,7 @@ def write_media(facts: Facts, store: MediaStore, width: int, folder: Path) -> di
         width: pixels, of clips and of keyframes; what is narrower keeps its size. Thumbnails and strips are smaller with it.
 
     Raises:
-        MediaDamaged: a take's file is missing or damaged.
+        MediaDamaged: the file of a take that stands is missing or damaged.
         Undecodable: it cannot be decoded.
     """
     with ThreadPoolExecutor(cores()) as workers:
@@ -58,12 +59,18 @@ def _shot(shot: ShotFacts, store: MediaStore, width: int, folder: Path) -> ShotM
         return name
 
     keyframe = clip = poster = strip = ""
-    size, thumbs = (0, 0), {}
+    size, thumbs, lost = (0, 0), {}, {}
     for take in shot.takes:
         if not take.media_path:
             continue
-        data = store.read(take.media_path, take.media)
-        picture = read_still(data).image if take.stage == "keyframe" else moments(data, 3)[1]
+        try:
+            data = store.read(take.media_path, take.media)
+            picture = read_still(data).image if take.stage == "keyframe" else moments(data, 3)[1]
+        except (MediaDamaged, Undecodable) as error:
+            if take in (shot.keyframe, shot.clip):
+                raise
+            lost[take.take] = str(error)
+            continue
         thumbs[take.take] = put(f"{_file(take)}_thumb.jpg", jpeg(picture, _thumb(width), QUALITY))
         if take == shot.keyframe:
             keyframe = put(f"{_file(take)}.jpg", jpeg(picture, width, QUALITY))
@@ -71,7 +78,7 @@ def _shot(shot: ShotFacts, store: MediaStore, width: int, folder: Path) -> ShotM
             clip, poster = put(f"{_file(take)}.mp4", preview(data, width)), put(f"{_file(take)}.jpg", jpeg(picture, width, QUALITY))
             size = small_size(picture.shape[1], picture.shape[0], width)
             strip = put(f"{_file(take)}_strip.jpg", jpeg(filmstrip(data, MOMENTS, max(1, size[1] // 4)), quality=QUALITY))
-    return ShotMedia(keyframe, clip, poster, strip, size, thumbs)
+    return ShotMedia(keyframe, clip, poster, strip, size, thumbs, lost)
 
 
 def _thumb(width: int) -> int:
