@@ -58,7 +58,8 @@ def desk(folder: Path) -> Iterator[httpx.Client]:
         port = free.getsockname()[1]
     env = os.environ | {"TOWER_CATALOG_URI": str(folder / "catalog"), "PYTHONPATH": str(PROJECT)}
     command = [sys.executable, "-m", "pipeline.cli", "serve", "--port", str(port)]
-    with subprocess.Popen(command, cwd=folder, env=env) as process, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
+    address = f"http://127.0.0.1:{port}"
+    with subprocess.Popen(command, cwd=folder, env=env) as process, httpx.Client(base_url=address, timeout=120) as client:
         try:
             until(lambda: answers(client))
             yield client

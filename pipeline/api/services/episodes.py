@@ -9,6 +9,7 @@ from typing import Any, Literal
 from catalog.standing import Row
 from catalog.views import view
 from pipeline.api.desk import Desk
+from pipeline.evidence.review import reviews
 from pipeline.plan.plan import Plan, make_plan
 from pipeline.plan.stories import Story, check_out, latest_stories
 from pipeline.post.report import write_report
@@ -107,7 +108,6 @@ def shot_of(desk: Desk, episode: str, shot: str, lives: list[Live]) -> dict[str,
     if place is None:
         raise NoSuch(f"episode {episode} has no shot {shot}")
     sequence, card = cards[place]
-    reviews = [row for row in reversed(desk.catalog.rows("reviews", episode)) if row["take"].split("/")[1] == shot]
     return {
         "episode": episode,
         "card": card,
@@ -115,7 +115,7 @@ def shot_of(desk: Desk, episode: str, shot: str, lives: list[Live]) -> dict[str,
         "before": cards[place - 1][1]["shot"] if place else None,
         "after": cards[place + 1][1]["shot"] if place + 1 < len(cards) else None,
         "takes": shots.takes_of_shot(desk.catalog, episode, shot, statuses(desk)),
-        "reviews": reviews,
+        "reviews": reviews(desk.catalog, episode, shot),
         **shots.changeable(plan_of(desk, episode), shot),
     }
 
