@@ -57,6 +57,8 @@
 | test_registry.py | versions never change, and evidence alone gives a status |
 | test_rejudge.py | a changed threshold judges stored takes again, without media, models or Ray |
 | test_render.py | the whole path |
+| test_reviews.py | approve locks, pick chooses, retake sends back and may change what is made; a person's word beats a gate's |
+| test_report.py | the report tells every take, in a page that loads and runs nothing |
 | test_rules.py | measures become a verdict: thresholds, declarations, what was not looked for |
 | test_sdxl.py | SDXL, other VAEs, v-prediction and the second pass are what diffusers makes of them |
 | test_shared_weights.py | workflows of the same files share weights and draw what each draws alone |

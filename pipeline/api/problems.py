@@ -16,17 +16,17 @@ from starlette.exceptions import HTTPException
 from catalog.media import MediaDamaged
 from catalog.store import CatalogError
 from cluster.code import CodeError
+from cluster.jobs import NoSuchJob
 from cluster.start import ClusterError
 from gates.still import Undecodable
-from pipeline.story.errors import InputError, StorageError
-
-from .services.errors import NoSuch
+from pipeline.story.errors import InputError, NoSuch, StorageError
 
 LINE = re.compile(r"^[^\s:]+:([0-9]+): ")
 SHOT = re.compile(r"\bshot (SH[0-9]{4,6})\b")
 MEDIA_TYPE = "application/problem+json"
 STATUS: Mapping[type[Exception], int] = {  # the first that fits
     NoSuch: 404,
+    NoSuchJob: 404,
     InputError: 422,
     MediaDamaged: 410,
     Undecodable: 410,
