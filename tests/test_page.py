@@ -329,6 +329,22 @@ def test_a_person_s_word_against_the_gate_is_said_beside_what_the_gate_says(brow
         expect(page.locator(".card", has_text="SH0010").locator(".state")).to_have_text("approved")
 
 
+def test_a_desk_with_a_token_asks_for_it_once_and_shows_pictures_too(browser: Browser, copied: Path) -> None:
+    token = "a lantern by the sea"
+    with served(copied, TOWER_DESK_TOKEN=token) as service, opened(browser, f"{service.url}/#/E90/SH0010", faults=False) as page:
+        page.get_by_label("Token").fill("something else entirely")
+        page.get_by_role("button", name="Enter").click()
+        expect(page.locator("dialog .problem")).to_be_visible()
+        page.get_by_label("Token").fill(token)
+        page.get_by_role("button", name="Enter").click()
+        expect(page.locator("dialog")).to_have_count(0)
+        settle(page)
+        assert page.evaluate("document.querySelector('.side.A video').videoWidth") == 96
+        page.reload()
+        settle(page)
+        expect(page.locator("dialog")).to_have_count(0)
+
+
 def test_a_cut_connection_is_told_and_what_was_missed_comes_by_itself(browser: Browser, desk: Service) -> None:
     with opened(browser, f"{desk.url}/#/E90", faults=False) as page:
         settle(page)
