@@ -7,3 +7,11 @@ from pipeline.story.errors import InputError
 
 class NoSuch(InputError):
     """What the request names does not exist."""
+
+
+class Nobody(InputError):
+    """Nobody does now what the request wants to stop or to go on."""
+
+
+class Busy(Exception):
+    """As much of this kind is under way as may be at once. The same request may do a little later."""
