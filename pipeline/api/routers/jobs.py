@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated, Any, Literal
+from threading import Lock
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline.api.desk import Desk
 from pipeline.api.problems import Problem
+from pipeline.api.services.controls import Action, ask_render
 from pipeline.api.services.episodes import checked_out, plan_of
+from pipeline.api.services.errors import NoSuch
 from pipeline.plan.plan import select
 from pipeline.registry.workflows import Registry
-from pipeline.render.controls import say
+from pipeline.render.job import Job
 from pipeline.render.order import Order
 from pipeline.render.render import require_proven
+from pipeline.story.errors import InputError
 
 from .asked import JobId, OfDesk
 
 router = APIRouter(tags=["jobs"])
 Name = Annotated[str, Field(pattern=r"^(SH[0-9]{4,6}|S[0-9]{3,5})$")]
 OVER = ("succeeded", "failed", "stopped")
+STARTING = Lock()  # of two starts at the same time, the second sees the job of the first
 
 
 class Render(BaseModel):
@@ -39,13 +45,14 @@ class Render(BaseModel):
 @router.post("/jobs", status_code=202)
 def start(render: Render, desk: OfDesk) -> dict[str, Any]:
     """Start a render. What would stop it at once is told here, and nothing is started."""
-    if any(job.state not in OVER for job in desk.jobs.list(render.episode)):
-        raise Problem(409, f"episode {render.episode} is being rendered; wait for it, or cancel it")
     plan = select(plan_of(desk, render.episode), render.only)
     require_proven(plan, Registry(desk.catalog, desk.settings), render.allow_experimental)
     file = checked_out(desk, render.episode)
     order = Order(file, desk.folder / "out", tuple(render.only), render.fresh, render.new_seeds, render.allow_experimental)
-    return asdict(desk.jobs.start(order))
+    with STARTING:
+        if any(job.state not in OVER for job in desk.jobs.list(render.episode)):
+            raise Problem(409, f"episode {render.episode} is being rendered; wait for it, or cancel it")
+        return asdict(desk.jobs.start(order))
 
 
 @router.get("/jobs")
@@ -57,25 +64,32 @@ def listing(desk: OfDesk, episode: Annotated[str | None, Query(pattern=r"^E[0-9]
 @router.get("/jobs/{job}")
 def show(job: JobId, desk: OfDesk) -> dict[str, Any]:
     """How far a job is, as the catalog tells it."""
-    return asdict(desk.jobs.find(job))
+    return asdict(_found(desk, job))
 
 
 @router.get("/jobs/{job}/log", response_class=PlainTextResponse)
 def log(job: JobId, desk: OfDesk, offset: Annotated[int, Query(ge=0, le=2**53)] = 0) -> PlainTextResponse:
     """What the job has printed from a byte on; the header X-Offset says where to go on."""
-    text, following = desk.jobs.log(job, offset)
+    text, following = desk.jobs.log(_found(desk, job).job, offset)
     return PlainTextResponse(text, headers={"x-offset": str(following)})
 
 
 @router.post("/jobs/{job}/cancel", status_code=202)
 def cancel(job: JobId, desk: OfDesk) -> dict[str, Any]:
     """Stop a job. Its takes stay, and another render goes on from there."""
-    return asdict(desk.jobs.stop(job))
+    return asdict(desk.jobs.stop(_found(desk, job).job))
 
 
 @router.post("/jobs/{job}/{action}", status_code=202)
-def control(job: JobId, action: Literal["pause", "resume"], desk: OfDesk) -> dict[str, Any]:
+def control(job: JobId, action: Action, desk: OfDesk) -> dict[str, Any]:
     """Let a job begin nothing more, or let it go on."""
-    say(desk.catalog, desk.jobs.find(job).episode, action)
-    desk.tables.look()
-    return asdict(desk.jobs.find(job))
+    ask_render(desk, _found(desk, job).episode, action)
+    return asdict(_found(desk, job))
+
+
+def _found(desk: Desk, job: str) -> Job:
+    """Raises NoSuch where there is no such job."""
+    try:
+        return desk.jobs.find(job)
+    except InputError as error:
+        raise NoSuch(str(error)) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from catalog.standing import Row
 from catalog.views import view
@@ -20,7 +20,6 @@ from pipeline.story.episode import Episode, load_episode
 from . import board, shots
 from .errors import NoSuch
 
-Action = Literal["pause", "resume"]
 BOARD_NEEDS = board.NEEDS
 PLAN_NEEDS = ("takes", "judgements", "reviews", "stories", "workflows", "promotions", "benchmarks")
 REGISTRY_NEEDS = ("workflows", "promotions", "benchmarks")
