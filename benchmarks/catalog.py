@@ -155,7 +155,7 @@ def take_row(episode: str, n: int) -> dict[str, Any]:
 # --- many takes -----------------------------------------------------------------------------------------------------
 
 
-def episode_file(folder: Path, shots: int) -> Path:
+def episode_file(folder: Path, shots: int, name: str = "E77") -> Path:
     """An episode of so many shots, as a program writes it."""
     made = [
         {"id": f"SH{n:06d}", "frames": 60, "framing": "wide shot", "characters": ["hana"], "action": f"walking right, step {n}"}
@@ -165,7 +165,7 @@ def episode_file(folder: Path, shots: int) -> Path:
         {"id": f"S{i // 100 + 1:05d}", "location": "shore", "time": "by day", "shots": made[i : i + 100]} for i in range(0, shots, 100)
     ]
     story = {
-        "id": "E77",
+        "id": name,
         "title": "Many shots",
         "width": 192,
         "height": 128,

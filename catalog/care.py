@@ -39,6 +39,7 @@ from .store import Catalog, CatalogError
 
 SMALL = 64 * 2**20  # bytes of a data file that is not joined with others
 FULL = 256 * 2**20  # bytes of rows in memory that become one data file
+TOGETHER = 10_000  # rows that a data file describes together; to describe each commit's few would take more room than the rows
 ROWS = 2_000_000  # most rows of a file that `export` writes
 NAMED = re.compile(r"^media/([0-9a-f]{2})/(\1[0-9a-f]{62})\.[a-z0-9]+\Z")
 
@@ -127,14 +128,19 @@ def _compact(catalog: Catalog, name: str) -> tuple[int, int]:
 
 def _in_files(rows: ds.Dataset) -> Iterator[list[pa.RecordBatch]]:
     """The rows, in lists of batches that each become a data file."""
-    batches: list[pa.RecordBatch] = []
+    batches, size = [], 0
     for batch in rows.to_batches():
         batches.append(batch)
-        if sum(b.nbytes for b in batches) > FULL:
-            yield batches
-            batches = []
+        size += batch.nbytes
+        if size > FULL:
+            yield _joined(batches)
+            batches, size = [], 0
     if batches:
-        yield batches
+        yield _joined(batches)
+
+
+def _joined(batches: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
+    return pa.Table.from_batches(batches).combine_chunks().to_batches(max_chunksize=TOGETHER)
 
 
 def vacuum(catalog: Catalog, retain: timedelta, dry_run: bool) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -12,10 +13,11 @@ from datetime import timedelta
 from pathlib import Path
 
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
-from catalog.care import collect_garbage, verify
+from catalog.care import collect_garbage, compact, verify
 from catalog.damage import Checked
 from catalog.schema import TABLES
 from catalog.store import Catalog, CatalogError
@@ -197,6 +199,17 @@ def test_compacting_and_vacuuming_change_no_row(copied, here):
     assert len(list((copied / "catalog-data" / "takes").glob("*.parquet"))) == 1
     assert takes_of(copied) == before and len(takes_of(copied, "E01")) == 5
     assert here("catalog", "verify").code == 0
+
+
+def test_compacting_joins_rows_that_came_one_by_one(seeded, tmp_path):
+    shutil.copytree(seeded, tmp_path / "catalog-data")
+    catalog = Catalog.open(tmp_path / "catalog-data")
+    for n in range(20):
+        catalog.append("takes", [row(n)])
+    assert compact(catalog, ["takes"]) == {"takes": (20, 1)}
+    (file,) = catalog.dataset("takes").files
+    described = pq.read_metadata(tmp_path / "catalog-data" / "takes" / file)
+    assert (described.num_rows, described.num_row_groups) == (20, 1), "else a large table's files are mostly descriptions of their parts"
 
 
 def test_an_export_globs_to_exactly_the_live_rows(copied, here):

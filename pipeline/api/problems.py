@@ -15,11 +15,12 @@ from starlette.exceptions import HTTPException
 from catalog.media import MediaDamaged
 from catalog.store import CatalogError
 from cluster.code import CodeError
+from cluster.jobs import NoSuchJob
 from cluster.start import ClusterError
 from gates.still import Undecodable
-from pipeline.story.errors import InputError, StorageError
+from pipeline.story.errors import InputError, NoSuch, StorageError
 
-from .services.errors import Busy, Nobody, NoSuch
+from .services.errors import Busy, Nobody
 
 LINE = re.compile(r"^[^\s:]+:([0-9]+): ")
 SHOT = re.compile(r"\bshot (SH[0-9]{4,6})\b")
@@ -28,6 +29,7 @@ LONGEST = 2000  # letters of a sentence: some name what a request brought
 FRAMEWORKS = {404: "there is nothing at this address", 405: "this address does not take this method", 400: "the body cannot be read"}
 STATUS: Mapping[type[Exception], int] = {  # the first that fits
     NoSuch: 404,
+    NoSuchJob: 404,
     Nobody: 409,
     Busy: 503,
     InputError: 422,

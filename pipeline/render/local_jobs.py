@@ -25,7 +25,7 @@ from pydantic import TypeAdapter, ValidationError
 from catalog.store import Catalog
 from pipeline import PROJECT
 from pipeline.story.episode import load_episode
-from pipeline.story.errors import InputError, StorageError
+from pipeline.story.errors import InputError, NoSuch, StorageError
 from pipeline.story.settings import Settings
 
 from .job import ENDS, LOG_BYTES, End, Facts, Job, log_part, reason
@@ -150,7 +150,7 @@ def find(folder: Path, name: str) -> LocalJob:
     """Raises InputError where there is no such job."""
     job = _read(folder / name / "job.json") if re.fullmatch(rf"{PREFIX}[A-Za-z0-9-]+", name) else None
     if job is None:
-        raise InputError(f"there is no job {name!r} on this machine")
+        raise NoSuch(f"there is no job {name!r} on this machine")
     return job
 
 

@@ -253,6 +253,14 @@ def contact_sheet(episode: EpisodeId, page: Annotated[int, InPath(ge=1, le=100_0
     return _file(desk, episode, sheets[page - 1], "image/png", None)
 
 
+@router.get("/episodes/{episode}/report.html", response_class=File, responses={200: {"content": {"text/html": {}}}})
+def report(
+    episode: EpisodeId, desk: OfDesk, width: Annotated[int, Query(ge=64, le=1920, description="of clips, in pixels")] = 480
+) -> File:
+    """The report as one file to keep and to mail: `tower report` writes the same."""
+    return File(episodes.report_of(desk, episode, width), media_type="text/html", filename=f"{episode}-report.html")
+
+
 def _file(desk: Desk, episode: str, name: str, kind: str, download: str | None) -> File:
     path = desk.folder / "out" / episode / name
     if not path.is_file():

@@ -10,17 +10,13 @@ from fastapi import APIRouter, Query
 from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.api.desk import Desk
 from pipeline.api.problems import Problem
 from pipeline.api.services.controls import Action, ask_render
 from pipeline.api.services.episodes import checked_out, plan_of
-from pipeline.api.services.errors import NoSuch
 from pipeline.plan.plan import select
 from pipeline.registry.workflows import Registry
-from pipeline.render.job import Job
 from pipeline.render.order import Order
 from pipeline.render.render import require_proven
-from pipeline.story.errors import InputError
 
 from .asked import JobId, OfDesk
 
@@ -64,32 +60,24 @@ def listing(desk: OfDesk, episode: Annotated[str | None, Query(pattern=r"^E[0-9]
 @router.get("/jobs/{job}")
 def show(job: JobId, desk: OfDesk) -> dict[str, Any]:
     """How far a job is, as the catalog tells it."""
-    return asdict(_found(desk, job))
+    return asdict(desk.jobs.find(job))
 
 
 @router.get("/jobs/{job}/log", response_class=PlainTextResponse)
 def log(job: JobId, desk: OfDesk, offset: Annotated[int, Query(ge=0, le=2**53)] = 0) -> PlainTextResponse:
     """What the job has printed from a byte on; the header X-Offset says where to go on."""
-    text, following = desk.jobs.log(_found(desk, job).job, offset)
+    text, following = desk.jobs.log(job, offset)
     return PlainTextResponse(text, headers={"x-offset": str(following)})
 
 
 @router.post("/jobs/{job}/cancel", status_code=202)
 def cancel(job: JobId, desk: OfDesk) -> dict[str, Any]:
     """Stop a job. Its takes stay, and another render goes on from there."""
-    return asdict(desk.jobs.stop(_found(desk, job).job))
+    return asdict(desk.jobs.stop(job))
 
 
 @router.post("/jobs/{job}/{action}", status_code=202)
 def control(job: JobId, action: Action, desk: OfDesk) -> dict[str, Any]:
     """Let a job begin nothing more, or let it go on."""
-    ask_render(desk, _found(desk, job).episode, action)
-    return asdict(_found(desk, job))
-
-
-def _found(desk: Desk, job: str) -> Job:
-    """Raises NoSuch where there is no such job."""
-    try:
-        return desk.jobs.find(job)
-    except InputError as error:
-        raise NoSuch(str(error)) from error
+    ask_render(desk, desk.jobs.find(job).episode, action)
+    return asdict(desk.jobs.find(job))

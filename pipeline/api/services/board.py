@@ -42,7 +42,7 @@ WORDS = """
 SELECT shot, stage, take, word.verdict AS verdict, word.note AS note, word."by" AS "by"
 FROM words_on_stages WHERE episode = $episode ORDER BY "at"
 """
-TAKES = 'SELECT take, shot, stage, attempt, "at", outcome, labels, findings, error FROM verdicts WHERE episode = $episode'
+TAKES = 'SELECT take, shot, stage, attempt, "at", gate_outcome AS outcome, labels, findings, error FROM verdicts WHERE episode = $episode'
 LAST_TAKES = f'{TAKES} ORDER BY verdicts."at" DESC LIMIT {HAPPENED}'
 
 

@@ -11,14 +11,16 @@ from catalog.views import view
 from pipeline.api.desk import Desk
 from pipeline.plan.plan import Plan, make_plan
 from pipeline.plan.stories import Story, check_out, latest_stories
+from pipeline.post.report import write_report
+from pipeline.post.report_facts import gather
 from pipeline.registry.told import listing as workflow_rows
 from pipeline.registry.workflows import Registry
 from pipeline.render.live import Live, living_now
 from pipeline.render.run_log import living
 from pipeline.story.episode import Episode, load_episode
+from pipeline.story.errors import NoSuch
 
 from . import board, shots
-from .errors import NoSuch
 
 BOARD_NEEDS = board.NEEDS
 PLAN_NEEDS = ("takes", "judgements", "reviews", "stories", "workflows", "promotions", "benchmarks")
@@ -115,6 +117,16 @@ def shot_of(desk: Desk, episode: str, shot: str, lives: list[Live]) -> dict[str,
         "reviews": reviews,
         **shots.changeable(plan_of(desk, episode), shot),
     }
+
+
+def report_of(desk: Desk, episode: str, width: int) -> Path:
+    """The report as one file, with clips of this width in pixels. It is written once for as long as nothing changes."""
+    folder = desk.folder / "reports" / episode / str(width)
+
+    def make() -> Path:
+        return write_report(gather(desk.catalog, episode, episode_of(desk, episode)), desk.catalog.media, folder, width, True, None)
+
+    return desk.kept.of(("report", episode, width), BOARD_NEEDS, make)
 
 
 def statuses(desk: Desk) -> dict[str, str]:

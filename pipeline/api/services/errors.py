@@ -1,12 +1,8 @@
-"""Errors of services that are not bad input."""
+"""Errors that only a service knows."""
 
 from __future__ import annotations
 
 from pipeline.story.errors import InputError
-
-
-class NoSuch(InputError):
-    """What the request names does not exist."""
 
 
 class Nobody(InputError):

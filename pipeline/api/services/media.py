@@ -7,10 +7,9 @@ import os
 from functools import lru_cache
 from pathlib import Path
 
-from gates.frames import filmstrip, frames_at, jpeg
-
 from catalog.media import MediaDamaged
 from catalog.place import Place
+from gates.frames import filmstrip, frames_at, jpeg
 from gates.still import read_still
 from gates.video import Expectation, measure_video
 
