@@ -143,12 +143,12 @@ class Guard:
 
         A token that is no cookie proves as much.
         """
-        site, origin = headers.get("sec-fetch-site"), headers.get("origin")
         if self.token and same(_bearer(headers), self.token):
             return True
-        if site not in (None, "same-origin"):
-            return not writes and (site == "none" or _follows_a_link(headers))
-        return not writes or origin is None or origin.lower() == f"{scope['scheme']}://{headers['host'].lower()}"
+        sites, own = headers.getlist("sec-fetch-site"), f"{scope['scheme']}://{headers['host'].lower()}"
+        if any(site != "same-origin" for site in sites):
+            return not writes and (sites == ["none"] or _follows_a_link(headers))
+        return not writes or all(origin.lower() == own for origin in headers.getlist("origin"))
 
 
 def is_loopback(host: str) -> bool:

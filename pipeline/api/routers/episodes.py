@@ -36,6 +36,7 @@ from .files import File
 
 router = APIRouter(tags=["episodes"])
 YAML = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml", "text/plain", "application/octet-stream")
+REPORT_WIDTH = 480  # pixels of a report's clips; each width would be a file of its own on the desk's disk
 FILES = 500  # files that come with an episode
 UPLOADS = 4  # at once: each may fill the disk by as much as the guard lets through
 AT_ONCE = BoundedSemaphore(UPLOADS)
@@ -254,11 +255,9 @@ def contact_sheet(episode: EpisodeId, page: Annotated[int, InPath(ge=1, le=100_0
 
 
 @router.get("/episodes/{episode}/report.html", response_class=File, responses={200: {"content": {"text/html": {}}}})
-def report(
-    episode: EpisodeId, desk: OfDesk, width: Annotated[int, Query(ge=64, le=1920, description="of clips, in pixels")] = 480
-) -> File:
+def report(episode: EpisodeId, desk: OfDesk) -> File:
     """The report as one file to keep and to mail: `tower report` writes the same."""
-    return File(episodes.report_of(desk, episode, width), media_type="text/html", filename=f"{episode}-report.html")
+    return File(episodes.report_of(desk, episode, REPORT_WIDTH), media_type="text/html", filename=f"{episode}-report.html")
 
 
 def _file(desk: Desk, episode: str, name: str, kind: str, download: str | None) -> File:
