@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
-from fastapi.responses import FileResponse, Response
+from fastapi import APIRouter, Path, Query
+from fastapi.responses import Response
 
 from catalog.standing import Row
 from pipeline.api.desk import Desk
@@ -16,6 +16,7 @@ from pipeline.api.services.shots import drawn, takes_of_shot
 from pipeline.plan.history import rows_of
 
 from .asked import TAKE, EpisodeId, OfDesk, ShotId, StageName, Version
+from .files import File
 
 router = APIRouter(tags=["takes"])
 FOR_EVER = {"cache-control": "private, max-age=31536000, immutable"}  # a take is never overwritten
@@ -33,12 +34,12 @@ def take(episode: EpisodeId, shot: ShotId, stage: StageName, version: Version, d
     return found
 
 
-@router.get(f"{TAKE}/media", response_class=FileResponse, responses={200: {"content": {"video/mp4": {}, "image/png": {}}}})
-def file(episode: EpisodeId, shot: ShotId, stage: StageName, version: Version, desk: OfDesk, download: bool = False) -> FileResponse:
+@router.get(f"{TAKE}/media", response_class=File, responses={200: {"content": {"video/mp4": {}, "image/png": {}}}})
+def file(episode: EpisodeId, shot: ShotId, stage: StageName, version: Version, desk: OfDesk, download: bool = False) -> File:
     """The take's file as it was judged; parts of it by Range."""
     path = _file(desk, _row(desk, episode, shot, stage, version))
     name = f"{episode}-{shot}-{stage}-{version}{path.suffix}" if download else None
-    return FileResponse(path, media_type=KINDS[path.suffix], filename=name, headers=FOR_EVER)
+    return File(path, media_type=KINDS[path.suffix], filename=name, headers=FOR_EVER)
 
 
 @router.get(f"{TAKE}/frames/{{number}}.jpg", response_class=Response, responses=JPEG)
@@ -47,11 +48,11 @@ def frame(
     shot: ShotId,
     stage: StageName,
     version: Version,
-    number: int,
+    number: Annotated[int, Path(ge=0, le=10_000_000, description="counted from 0")],
     desk: OfDesk,
     width: Annotated[int | None, Query(ge=16, le=4096, description="pixels; the take's own, if not given")] = None,
 ) -> Response:
-    """One frame, exact. Frames are counted from 0; a keyframe has one."""
+    """One frame, exact. A keyframe has one, number 0."""
     path = _file(desk, _row(desk, episode, shot, stage, version))
     try:
         return Response(media.frame_jpeg(path, number, width), media_type="image/jpeg", headers=FOR_EVER)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from catalog.standing import Row
 from catalog.views import view
@@ -23,7 +23,6 @@ from pipeline.story.errors import NoSuch
 
 from . import board, shots
 
-Action = Literal["pause", "resume"]
 BOARD_NEEDS = board.NEEDS
 PLAN_NEEDS = ("takes", "judgements", "reviews", "stories", "workflows", "promotions", "benchmarks")
 REGISTRY_NEEDS = ("workflows", "promotions", "benchmarks")
