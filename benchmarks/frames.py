@@ -55,9 +55,9 @@ def measure(folder: Path) -> dict[str, float]:
     clip, movie = folder / "clip.mp4", folder / "movie.mp4"
     frames = scenes.clip(replace(scenes.sample(1), motion="walk right"), range(CLIP), 512, 768)
     write_clip(clip, frames, Fraction(24))
-    with VideoFile(movie, 768, 512, Fraction(24), EPISODE_CRF) as file:
+    with VideoFile(movie, 768, 512, Fraction(24), EPISODE_CRF) as out:
         for number in range(MOVIE):
-            file.write(frames[number % CLIP])
+            out.write(frames[number % CLIP])
     asked = {
         f"five frames of a clip of {CLIP}": (clip, np.linspace(0, CLIP - 1, 5).round().astype(int).tolist()),
         f"the middle frame of a clip of {CLIP}": (clip, [CLIP // 2]),

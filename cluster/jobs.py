@@ -31,6 +31,10 @@ CHATTY = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"
 ATTEMPTS = 8  # to submit under a free id; an attempt fails where another submitter takes that id first
 
 
+class NoSuchJob(ClusterError):
+    """The cluster has no job of that id."""
+
+
 @dataclass(frozen=True)
 class Job:
     """A job as Ray reports it. state: PENDING, RUNNING, or one of OVER. exit_code: None until the job's command has ended."""
@@ -137,17 +141,17 @@ def find(client: JobSubmissionClient, name: str) -> Job:
     """The job with the id `name`.
 
     Raises:
-        ClusterError: there is no such job.
+        NoSuchJob: there is no such job.
     """
     if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):  # the id becomes part of a URL
-        raise ClusterError(f"{name!r} is no job's id; `tower jobs` lists them")
+        raise NoSuchJob(f"{name!r} is no job's id; `tower jobs` lists them")
     try:
         with _one_sentence(client.get_address()):
             return _job(client.get_job_info(name))
     except ClusterError as error:
         if "does not exist" not in str(error):
             raise
-        raise ClusterError(f"the Ray cluster at {client.get_address()} has no job {name}; `tower jobs` lists them") from error
+        raise NoSuchJob(f"the Ray cluster at {client.get_address()} has no job {name}; `tower jobs` lists them") from error
 
 
 def log_of(client: JobSubmissionClient, name: str) -> str:

@@ -14,6 +14,8 @@ from .start import ClusterError, code_for_a_cluster, joined  # before Ray: it se
 # isort: split
 import ray
 from ray import serve
+from ray.dashboard.utils import ray_address_to_api_server_url
+from ray.serve.context import _get_global_client
 
 STREAMS = 5000  # requests that a replica answers at once; most are event streams, which wait
 LOOK_SECONDS = 1.0
@@ -45,7 +47,9 @@ def served(name: str, app: serve.Application, host: str, port: int, env: dict[st
     try:
         with code_for_a_cluster() as runtime_env:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=runtime_env | {"env_vars": env})
+        logging.getLogger("ray.serve").setLevel(logging.ERROR)
         serve.start(http_options={"host": host, "port": port, "location": "HeadOnly"}, logging_config={"enable_access_log": False})
+        _check_listener(host, port)
         serve.run(app, name=name, route_prefix="/")
     except ClusterError:
         raise
@@ -58,6 +62,16 @@ def served(name: str, app: serve.Application, host: str, port: int, env: dict[st
         ray.shutdown()
 
 
+def _check_listener(host: str, port: int) -> None:
+    """Raises ClusterError where Serve listens elsewhere: it ignores the address, with a warning only, once it runs."""
+    options = _get_global_client().http_config  # type: ignore[union-attr]
+    if (options.host, options.port) != (host, port):
+        raise ClusterError(
+            f"Ray Serve runs there already and listens on {options.host}:{options.port}, so the desk cannot listen on {host}:{port}; "
+            f"name that address, or shut Serve down first"
+        )
+
+
 def wait_while_running(name: str) -> None:
     """Return when the app does not run any more, such as after `serve delete`."""
     while name in serve.status().applications:
@@ -66,4 +80,4 @@ def wait_while_running(name: str) -> None:
 
 def jobs_address() -> str:
     """Address of the job API of the cluster that this process is part of."""
-    return f"http://{ray._private.worker.get_dashboard_url()}"
+    return ray_address_to_api_server_url(ray.get_runtime_context().gcs_address)

@@ -44,6 +44,7 @@
 | test_migrations.py | old catalogs are upgraded, newer ones refused |
 | test_operators.py | folders named like ours, secrets, clocks, proxies, signals, lost displays |
 | test_nodes.py | machines that come, leave, differ and fall silent |
+| test_page.py | the page: from a file to a movie, exact frames, every key, WCAG, cuts of the line |
 | test_past.py | what a plan makes of earlier takes, which are told and not rendered |
 | test_paths.py | names are names: no URLs, no markup, no protocols; what no longer belongs is removed |
 | test_place.py | a file of a catalog is whole or not there, in a folder and in a bucket |
@@ -56,6 +57,8 @@
 | test_registry.py | versions never change, and evidence alone gives a status |
 | test_rejudge.py | a changed threshold judges stored takes again, without media, models or Ray |
 | test_render.py | the whole path |
+| test_reviews.py | approve locks, pick chooses, retake sends back and may change what is made; a person's word beats a gate's |
+| test_report.py | the report tells every take, in a page that loads and runs nothing |
 | test_rules.py | measures become a verdict: thresholds, declarations, what was not looked for |
 | test_sdxl.py | SDXL, other VAEs, v-prediction and the second pass are what diffusers makes of them |
 | test_shared_weights.py | workflows of the same files share weights and draw what each draws alone |
@@ -68,5 +71,5 @@
 | test_training.py | the demo's checkpoints are trained by one command, on a bare machine and in time |
 | test_yaml.py | what was written in YAML or JSON is what is read |
 
-What they share: conftest.py (the demo episode, one render that many look at), planted.py (faults), published.py (published layouts), tiny_xl.py (SDXL with few weights), bare.py (a machine without Ray).
+What they share: conftest.py (the demo episode, one render that many look at), planted.py (faults), published.py (published layouts), tiny_xl.py (SDXL with few weights), bare.py (a machine without Ray), browser.py (a service and a browser).
 """

@@ -20,6 +20,10 @@ import yaml
 
 from catalog.store import Catalog
 from cluster import jobs
+from pipeline.render.order import Order
+from pipeline.render.ray_jobs import RayJobs, end_of
+from pipeline.story.errors import InputError
+from pipeline.story.settings import Settings
 
 from .conftest import EPISODE, Done, refused, takes_of, tower
 
@@ -198,6 +202,57 @@ def test_jobs_are_listed_with_episode_state_and_age_and_none_but_ours(story, ray
         f"{story.job}-2": ("E90", "SUCCEEDED", ""),
     }
     assert all(row["seconds"] > 0 and row["since"] for row in rows.values())
+
+
+def ray_jobs(cluster: Cluster, cwd: Path) -> RayJobs:
+    settings = Settings(_env_file=None, catalog_uri=str(cwd / "catalog-data"), models_dir=cwd / "models", devices=1)  # type: ignore[call-arg]
+    return RayJobs(cluster.url, settings, Catalog.open(cwd / "catalog-data"))
+
+
+def test_a_clusters_jobs_are_told_in_the_words_of_every_job_with_the_runs_that_they_began(story, ray_cluster, client):
+    told = ray_jobs(ray_cluster, story.cwd)
+    second, first = told.list("E90")
+    runs = {row["job"]: row["run"] for row in told.catalog.rows("runs")}
+    assert (first.job, first.state, first.run, first.message) == (story.job, "stopped", runs[story.job], "")
+    assert (second.job, second.state, second.run) == (f"{story.job}-2", "succeeded", runs[f"{story.job}-2"])
+    assert second.done == second.total and first.started < first.ended < second.started < second.ended  # type: ignore[operator]
+    assert told.list("E99") == [] and told.find(first.job) == first and not first.cancellable
+    assert told.stop(second.job) == second, "what has ended stays as it ended"
+    text, offset = told.log(second.job)
+    assert text == story.after.out and told.log(second.job, offset) == ("", offset)
+    assert text[:7] + told.log(second.job, 7)[0] == text
+
+
+def test_a_service_starts_a_job_on_a_cluster_and_stops_it(ray_cluster, client, tmp_path, seeded):
+    shutil.copytree(seeded, tmp_path / "catalog-data")
+    (tmp_path / "my episode.yaml").write_text(short_episode())
+    told = ray_jobs(ray_cluster, tmp_path)
+    order = Order(tmp_path / "my episode.yaml", tmp_path / "out", fresh=True)
+    job = told.start(order)
+    assert (job.episode, job.run, job.cancellable) == ("E90", None, True) and job.state == "queued"
+    assert told.start(order).job == job.job, "the same order again is that job"
+    while told.find(job.job).state == "queued":
+        time.sleep(0.2)
+    with pytest.raises(InputError, match="E90 is being rendered by run"):
+        told.start(order)
+    assert told.stop(job.job).state == "stopped"
+    assert told.catalog.rows("runs")[-1]["event"] == "interrupted"
+
+
+@pytest.mark.parametrize(
+    ("state", "code", "said", "ended"),
+    [
+        ("FAILED", 3, "Job entrypoint command failed with exit code 3\nSH0010 exhausted: clip rejected", ("succeeded", "")),
+        ("FAILED", 130, "interrupted", ("stopped", "")),
+        ("FAILED", 2, "Job failed\nerror: no disk\nmore", ("failed", "error: no disk")),
+        ("FAILED", None, "its node died\nmore", ("failed", "its node died")),
+        ("STOPPED", None, "Job was intentionally stopped.", ("stopped", "")),
+        ("SUCCEEDED", 0, "Job finished successfully.", ("succeeded", "")),
+    ],
+)
+def test_how_a_clusters_job_ended_is_told_by_its_exit_code(state, code, said, ended):
+    end = end_of(jobs.Job("tower-E90-1", state, said, None, None, code))
+    assert end and (end.state, end.message) == ended
 
 
 def test_a_job_whose_render_is_refused_fails_with_the_renders_own_sentence_and_exit_code(ray_cluster, tmp_path):

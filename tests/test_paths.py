@@ -224,6 +224,9 @@ class Studio:
         ]
         self.catalog.append("takes", rows)
 
+    def word(self, take: str, verdict: str) -> None:
+        self.catalog.append("reviews", [{"take": take, "verdict": verdict, "at": datetime.now(UTC)}])
+
     def run(self, *only: str, n: int = 1, spent: tuple[str, ...] = ()) -> dict:
         episode = load_episode(self.file)
         outcomes = [
@@ -271,6 +274,8 @@ def test_a_movie_that_is_still_right_stays(studio):
         (lambda s: s.edit("frames: 60", "frames: 61"), "episode file"),
         (lambda s: s.take("SH0010", 2), "SH0010 has another clip"),
         (lambda s: s.catalog.append("reviews", [{"take": "E90/SH0030/clip/v001", "verdict": "retake", "at": datetime.now(UTC)}]), "SH0030"),
+        (lambda s: (s.take("SH0030", 2), s.word("E90/SH0030/clip/v002", "approved")), "SH0030 has a clip now that a person chose"),
+        (lambda s: (s.take("SH0030", 2), s.word("E90/SH0030/clip/v002", "picked")), "SH0030 has a clip now that a person chose"),
         (lambda s: (s.folder / "summary.json").unlink(), "nothing says"),
         (lambda s: (s.folder / "summary.json").write_text('{"movie_from": {"episode": 1, "font": 2, "clips": {"a": []}}}'), "nothing says"),
     ],

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 EpisodeFile = Annotated[Path, typer.Argument(metavar="EPISODE", help="episode file (YAML)")]
 EpisodeId = Annotated[str, typer.Argument(metavar="EPISODE", help="episode id, such as E01, or its file")]
 OnlyOption = Annotated[str, typer.Option(metavar="SHOTS", help="only these shots or sequences, separated by commas")]
-Fresh = Annotated[bool, typer.Option("--fresh", help="render again even what is accepted, with the same seeds")]
-NewSeeds = Annotated[bool, typer.Option("--new-seeds", help="render again even what is accepted, with seeds that no take has had")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="render again even what is accepted, but not what is approved, with the same seeds")]
+NewSeeds = Annotated[bool, typer.Option("--new-seeds", help="the same, with seeds that no take has had")]
 AllowExperimental = Annotated[bool, typer.Option("--allow-experimental", help="render with workflows that are not proven too")]
 AsJson = Annotated[bool, typer.Option("--json", help="print a JSON list of objects")]
 

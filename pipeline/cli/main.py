@@ -17,6 +17,7 @@ from .gate import gate_app
 from .jobs import cancel, list_jobs, logs, submit
 from .models import models_app
 from .render import plan, render
+from .report import report
 from .review import review
 from .serve import serve
 from .table import err
@@ -25,7 +26,7 @@ from .terminal import MayBeLost
 from .workflows import benchmark, docs, workflows_app
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help="Render whole anime episodes in batch.")
-for command in (render, plan, status, takes, review, pause, resume, rejudge, benchmark, docs, submit, logs, cancel, doctor, serve):
+for command in (render, plan, serve, status, takes, report, review, pause, resume, rejudge, benchmark, docs, submit, logs, cancel, doctor):
     app.command()(command)
 app.command("jobs")(list_jobs)
 app.add_typer(gate_app, name="gate")

@@ -44,7 +44,7 @@ def render(
 def plan(
     episode: EpisodeFile,
     only: OnlyOption = "",
-    fresh: Annotated[bool, typer.Option("--fresh", help="as if nothing were accepted")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="as if nothing were accepted but what is approved")] = False,
     as_json: AsJson = False,
 ) -> None:
     """What `tower render` would render, why, and about how long it would take. Nothing is rendered or recorded."""

@@ -62,17 +62,17 @@ class Holder:
 
     def _chain(self, word: Word, stages: Sequence[StagePlan], history: History) -> tuple[Past, ...]:
         """The take that the word is on, after those that it started from; empty where the catalog has lost one of their rows."""
-        wanted: list[Past] = [take for take in history[stages[-1].stage] if take.take == word.take]
+        chain = [take for take in history[stages[-1].stage] if take.take == word.take]
         for stage in reversed(stages[:-1]):
-            row = self.rows.get(wanted[0].take) if wanted else None
+            row = self.rows.get(chain[0].take) if chain else None
             if row is None:
                 return ()
             by_id, media = row["upstream"], row["keyframe_media"]  # takes from before version 3 of the catalog have no `upstream`
             starts = [take for take in history[stage.stage] if (take.take == by_id if by_id else take.media == media)]
             if not starts:
                 return ()
-            wanted.insert(0, starts[-1])
-        return tuple(wanted)
+            chain.insert(0, starts[-1])
+        return tuple(chain)
 
     def _unlocked(self, word: Word, chain: tuple[Past, ...], shot: Shot, stages: Sequence[StagePlan]) -> str | None:
         """Why an approved take is not locked: as text, "" where a later word says it; None where it is locked."""

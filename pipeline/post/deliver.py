@@ -126,7 +126,7 @@ def _outdated(old: Movie | None, now: Movie, results: list[Result], catalog: Cat
     rows = rows_of(catalog, [*old.clips.values(), *chosen.values()], "take, outcome, inputs, review")
     other = [shot for shot, take in old.clips.items() if shot in chosen and _goes_before(rows.get(chosen[shot]), rows.get(take))]
     if other:
-        return f"{_listed(other)} {'has' if len(other) == 1 else 'have'} another clip now, which a person chose"
+        return f"{_listed(other)} {'has a clip' if len(other) == 1 else 'have clips'} now that a person chose"
     refused = [shot for shot, take in old.clips.items() if take not in rows or rows[take]["outcome"] != "accepted"]
     return f"the clip in it of {_listed(refused)} is not accepted now" if refused else None
 

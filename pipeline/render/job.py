@@ -19,7 +19,11 @@ State = Literal["queued", "running", "paused", "succeeded", "failed", "stopped"]
 # Exit codes of `tower render`; any other is a failure. A shell says 143 where SIGTERM came before the render could catch it.
 ENDS: dict[int, State] = {0: "succeeded", 3: "succeeded", 130: "stopped", 143: "stopped"}
 LOG_BYTES = 256 * 2**10  # most of a log that is read at once
-OF_RUNS = ["run", "event", "at", "job", "stale", "accepted", "exhausted", "error"]
+
+NEWEST = """
+    SELECT job, run, stale, accepted, exhausted FROM runs WHERE job IS NOT NULL
+    QUALIFY row_number() OVER (PARTITION BY job ORDER BY "at" DESC) = 1
+"""
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,7 @@ class Job:
     """A render as a job.
 
     run: the newest run that it began; None before. ended: None while it lives. message: why it failed, or what is to be known.
-    done, total: results of the last stage; None before the run began. eta_seconds: None while unknown.
+    done, total: results of the last stage. eta_seconds: of the run. All three are None while unknown.
     """
 
     job: str
@@ -85,7 +89,7 @@ class Facts:
 
     def __init__(self, catalog: Catalog):
         """Raises CatalogError where the table of runs cannot be read."""
-        self.newest: dict[str, Row] = {row["job"]: row for row in catalog.rows("runs", columns=OF_RUNS) if row["job"]}
+        self.newest: dict[str, Row] = {row["job"]: row for row in catalog.sql(NEWEST, ("runs",)).to_pylist()}
         self.live: dict[str, Live] = {live.run: live for live in living_now(catalog)}
 
     def job(self, name: str, episode: str, started: datetime | None, end: End | None) -> Job:
@@ -105,7 +109,7 @@ class Facts:
             started=started,
             ended=end.at if end else None,
             message=message,
-            done=last.done if last else (row["accepted"] or 0) if row else None,
+            done=last.done if last else row["accepted"] if row else None,
             total=last.total if last else row["stale"] if row else None,
             eta_seconds=live.eta_seconds if live else None,
             cancellable=end is None,

@@ -21,8 +21,15 @@ from pipeline.story.errors import InputError
 
 from .process import may_be_running, process_columns
 
-ALIVE = ["run", "episode", "event", "at", "job", "host", "pid", "pid_space", "process_started"]  # what tells whether a run lives
 OVER = ("finished", "interrupted", "failed", "refused")  # events that end a run
+
+# The newest row of each run that has not ended. A table of years of runs has a row for each minute of each, so it is not read whole.
+NOT_OVER = f"""
+    SELECT run, episode, event, "at", job, host, pid, pid_space, process_started FROM runs
+    WHERE ($episode IS NULL OR episode = $episode) AND run NOT IN (SELECT run FROM runs WHERE event IN {OVER})
+    QUALIFY row_number() OVER (PARTITION BY run ORDER BY "at" DESC) = 1
+    ORDER BY "at"
+"""
 
 
 @dataclass
@@ -96,26 +103,26 @@ def _is_an_interruption(error: BaseException) -> bool:
 
 
 def living_runs(catalog: Catalog, episode: str | None = None) -> list[Row]:
-    """The runs that live now, of one episode or of all: a row of each, with the columns ALIVE.
+    """The runs that live now, of one episode or of all: the newest row of each, with the columns of NOT_OVER.
 
     Raises:
         CatalogError: the table of runs cannot be read.
     """
-    return living(catalog.rows("runs", episode, ALIVE))
+    return [row for row in unended_runs(catalog, episode) if may_be_running(row)]
+
+
+def unended_runs(catalog: Catalog, episode: str | None = None) -> list[Row]:
+    """The newest row of each run that has recorded no end, whether its driver lives or not. Raises as `living_runs`."""
+    return catalog.sql(NOT_OVER, ("runs",), episode=episode).to_pylist()
 
 
 def living(rows: Sequence[Row]) -> list[Row]:
     """The latest row of every run that has not ended and whose driver may still be running."""
-    return [row for row in unended(rows) if may_be_running(row)]
-
-
-def unended(rows: Sequence[Row]) -> list[Row]:
-    """The latest row of every run that has not recorded its end."""
     latest: dict[str, Row] = {}
     for row in rows:
         latest[row["run"]] = row
     over = {row["run"] for row in rows if row["event"] in OVER}
-    return [row for run, row in latest.items() if run not in over]
+    return [row for run, row in latest.items() if run not in over and may_be_running(row)]
 
 
 def taken(episode: str, row: Row) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -20,15 +21,16 @@ HAS_AVX512 = any("AVX512" in name and not name.endswith("?") for name in cv2.get
 class VideoFile:
     """An MP4 being written: libx264 High, yuv420p, bt709, constant frame rate, moov at the front.
 
-    Use as a context manager. Width and height, in pixels, must be even. crf: libx264's scale, 0 (lossless) to 51.
+    Use as a context manager. Width and height, in pixels, must be even. crf: libx264's scale, 0 (lossless) to 51. more: further
+    options of libx264.
 
     One encoder thread: with more, x264's output depends on the number of cores. No AVX-512: with it, x264's macroblock
     tree reads uninitialised memory, so that equal frames sometimes give different bytes.
     """
 
-    def __init__(self, path: Path, width: int, height: int, fps: Fraction, crf: int):
+    def __init__(self, path: Path, width: int, height: int, fps: Fraction, crf: int, more: Mapping[str, str] | None = None):
         self.container = av.open(ffmpeg_path(path), "w", format="mp4", options={"movflags": "+faststart", "fflags": "+bitexact"})
-        options = {"crf": str(crf), "preset": "medium", "profile": "high", "threads": "1"}
+        options = {"crf": str(crf), "preset": "medium", "profile": "high", "threads": "1"} | dict(more or {})
         if HAS_AVX512:
             options["x264-params"] = "asm=avx2"
         stream = self.container.add_stream("libx264", rate=fps, options=options)

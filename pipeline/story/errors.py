@@ -7,5 +7,9 @@ class InputError(ValueError):
     """An input that cannot work. The message says what is wrong, where, and what would be right."""
 
 
+class NoSuch(InputError):
+    """What is asked for by its id does not exist."""
+
+
 class StorageError(RuntimeError):
     """The disk or the bucket refused a write, or has too little room. No partial file is left behind."""

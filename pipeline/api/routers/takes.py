@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
-from fastapi.responses import FileResponse, Response
+from fastapi import Path as InPath
+from fastapi.responses import Response
 
 from catalog.standing import Row
 from pipeline.api.desk import Desk
 from pipeline.api.problems import Problem
 from pipeline.api.services import media
 from pipeline.api.services.episodes import facts_soon, statuses_soon, take_row
-from pipeline.api.services.shots import drawn, takes_of_shot
+from pipeline.api.services.shots import as_told, drawn
 
 from .asked import TAKE, EpisodeId, OfDesk, ShotId, StageName, Version
+from .files import File
 
 router = APIRouter(tags=["takes"])
 FOR_EVER = {"cache-control": "private, max-age=31536000, immutable"}  # a take is never overwritten
@@ -28,20 +30,17 @@ KINDS = {".png": "image/png", ".mp4": "video/mp4"}
 @router.get(TAKE)
 async def take(episode: EpisodeId, shot: ShotId, stage: StageName, version: Version, desk: OfDesk) -> dict[str, Any]:
     """A take: how it was made, its measures, what the gates say, what people said."""
-    await _row(desk, episode, shot, stage, version)
-    of_shot = takes_of_shot(await facts_soon(desk, episode), shot, await statuses_soon(desk))
-    return next(one for one in of_shot if one["take"] == f"{episode}/{shot}/{stage}/{version}")
+    row = await _row(desk, episode, shot, stage, version)
+    return as_told(row, await facts_soon(desk, episode), await statuses_soon(desk))
 
 
-@router.get(f"{TAKE}/media", response_class=FileResponse, responses={200: {"content": {"video/mp4": {}, "image/png": {}}}})
-async def file(
-    episode: EpisodeId, shot: ShotId, stage: StageName, version: Version, desk: OfDesk, download: bool = False
-) -> FileResponse:
+@router.get(f"{TAKE}/media", response_class=File, responses={200: {"content": {"video/mp4": {}, "image/png": {}}}})
+async def file(episode: EpisodeId, shot: ShotId, stage: StageName, version: Version, desk: OfDesk, download: bool = False) -> File:
     """The take's file as it was judged; parts of it by Range."""
     row = await _with_file(desk, episode, shot, stage, version)
     path = await asyncio.to_thread(_file, desk, row)
     name = f"{episode}-{shot}-{stage}-{version}{path.suffix}" if download else None
-    return FileResponse(path, media_type=KINDS[path.suffix], filename=name, headers=FOR_EVER)
+    return File(path, media_type=KINDS[path.suffix], filename=name, headers=FOR_EVER)
 
 
 @router.get(f"{TAKE}/frames/{{number}}.jpg", response_class=Response, responses=JPEG)
@@ -50,11 +49,11 @@ async def frame(
     shot: ShotId,
     stage: StageName,
     version: Version,
-    number: int,
+    number: Annotated[int, InPath(ge=0, le=10_000_000, description="counted from 0")],
     desk: OfDesk,
     width: Annotated[int | None, Query(ge=16, le=4096, description="pixels; the take's own, if not given")] = None,
 ) -> Response:
-    """One frame, exact. Frames are counted from 0; a keyframe has one."""
+    """One frame, exact. A keyframe has one, number 0."""
     row = await _with_file(desk, episode, shot, stage, version)
     try:
         return await _picture(desk, row, ("frame", number, width), lambda path: media.frame_jpeg(path, number, width))

@@ -6,27 +6,29 @@ import asyncio
 import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from catalog.memory import EpisodeCatalog
 from catalog.standing import Row
 from catalog.views import view
 from pipeline.api.desk import Desk
 from pipeline.api.tables import Seen
+from pipeline.evidence.review import told
 from pipeline.plan.costs import Costs
 from pipeline.plan.plan import Plan, make_plan
 from pipeline.plan.stories import Story, check_out, latest_stories
+from pipeline.post.report import write_report
+from pipeline.post.report_facts import gather
 from pipeline.registry.told import listing as workflow_rows
 from pipeline.registry.workflows import Registry
 from pipeline.render.live import Live
 from pipeline.story.episode import Episode, load_episode
+from pipeline.story.errors import NoSuch
 
 from . import board, says, shots
-from .errors import NoSuch
 from .events import Hub
 from .facts import Facts, facts
 
-Action = Literal["pause", "resume"]
 FACTS_NEED = ("takes", "judgements", "reviews", "runs")
 PLAN_NEEDS = ("takes", "judgements", "reviews", "stories")
 WRITTEN = ("reviews", "stories")  # what decides what a shot is made from, beside workflows
@@ -198,9 +200,19 @@ def shot_of(found: Opened, live: Live | None, shot: str) -> dict[str, Any]:
         "before": sequences[place - 1][1].id if place else None,
         "after": sequences[place + 1][1].id if place + 1 < len(sequences) else None,
         "takes": shots.takes_of_shot(known, shot, found.statuses),
-        "reviews": [row for row in reversed(known.reviews) if says.shot(row) == shot],
+        "reviews": [told(row) for row in reversed(known.reviews) if says.shot(row) == shot],
         **shots.changeable(found.resolved, shot),
     }
+
+
+def report_of(desk: Desk, episode: str, width: int) -> Path:
+    """The report as one file, with clips of this width in pixels. It is written once for as long as nothing changes."""
+    folder = desk.folder / "reports" / episode / str(width)
+
+    def make() -> Path:
+        return write_report(gather(desk.catalog, episode, episode_of(desk, episode)), desk.catalog.media, folder, width, True, None)
+
+    return desk.kept.of(("report", episode, width), desk.tables.at(episode, *FACTS_NEED, "stories"), make)
 
 
 async def statuses_soon(desk: Desk) -> dict[str, str]:

@@ -25,7 +25,7 @@ from catalog.store import Catalog, CatalogError
 from pipeline.api.tables import WATCHED, Kept, Tables, Versions
 from pipeline.render.live import Live, said_by
 from pipeline.render.process import may_be_running
-from pipeline.render.run_log import ALIVE, unended
+from pipeline.render.run_log import unended_runs
 
 from . import says
 
@@ -168,7 +168,7 @@ class Hub:
         except UNREADABLE:  # whoever reads everything anew is told what is wrong
             events = [reset(now)]
         if (at := self.tables.of("runs")) != self.runs_at:
-            self.runs, self.runs_at = unended(self.catalog.rows("runs", columns=ALIVE)), at
+            self.runs, self.runs_at = unended_runs(self.catalog), at
         living = [row for row in self.runs if may_be_running(row)]
         return now, living, said_by(self.catalog.place, living), events
 
