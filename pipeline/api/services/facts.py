@@ -43,7 +43,8 @@ LAST_WORDS = """
 SELECT shot, stage, take, word.verdict AS verdict, word.note AS note, word."by" AS "by" FROM words_on_stages ORDER BY "at"
 """
 LAST_TAKES = f"""
-SELECT take, shot, stage, attempt, "at", gate_outcome AS outcome, labels, findings, error FROM verdicts ORDER BY verdicts."at" DESC LIMIT {HAPPENED}
+SELECT take, shot, stage, attempt, "at", gate_outcome AS outcome, labels, findings, error
+FROM verdicts ORDER BY verdicts."at" DESC LIMIT {HAPPENED}
 """
 
 
