@@ -211,6 +211,8 @@ def _of_the_desk() -> Iterator[tuple[str, str]]:
     guard, query = "pipeline/api/guard.py", "pipeline/api/services/query.py"
     bodies = [f"{constant(guard, name) / 1e6:.0f} MB" for name in ("BODY", "JSON", "UPLOAD")]
     yield "docs/DESK.md", f"{bodies[0]}; {bodies[1]} of an episode as JSON; {bodies[2]} where files come with one"
+    writes, starts, tries = (constant(guard, name) for name in ("WRITES", "STARTS", "TRIES"))
+    yield "docs/DESK.md", f"{writes} a minute; submissions and renders, {starts} a minute; tokens tried, {tries} a minute"
     memory = constant(query, "MEMORY").removesuffix("MB")
     yield "docs/DESK.md", f"{constant(query, 'SECONDS'):.0f} seconds, {memory} MB, {constant(query, 'ROWS'):,} rows"
     yield "docs/DESK.md", f"| event streams | {constant('pipeline/api/routers/events.py', 'MOST'):,} |"
