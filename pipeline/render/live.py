@@ -25,7 +25,8 @@ from .run_log import RunLog, living_runs
 from .watcher import Display
 
 FOLDER = "live"  # in the catalog's place
-DISK_SECONDS, BUCKET_SECONDS = 1.0, 5.0  # between two versions of the file, on a disk and in a bucket
+DISK_SECONDS = 1.0  # between two versions of the file on a disk
+BUCKET_SECONDS = 5.0  # the same in a bucket
 STALE = timedelta(seconds=60)  # a file that is older says nothing about now
 LEFT = timedelta(hours=1)  # a file that is older was left by a killed driver
 
