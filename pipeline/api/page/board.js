@@ -98,7 +98,7 @@ function renderWords({ data, problem }) {
   if (problem) return "Render…";
   if (!data) return "Render";
   if (data.stale === 0) return "Nothing is stale";
-  return `Render ${count(data.stale, "stale shot")}`;
+  return `Render ${count(data.stale, "stale shot")}${data.unknown ? "" : ` · ${minutes(data.gpu_minutes)}`}`;
 }
 
 function Progress({ board }) {
