@@ -181,6 +181,7 @@ def test_where_the_video_shows_no_frame_the_frame_s_picture_lies_over_it(browser
 
 
 # What can be seen after each key, and what is pressed before it.
+NAMED = "(([, , shot]) => !shot || shot === document.querySelector('h1').textContent)(location.hash.split('/'))"
 FRAME = "Number(document.querySelector('.side.A').dataset.frame)"
 PLAYS = "document.querySelector('.side.A video').paused === false"
 FOCUS = "document.activeElement.querySelector('.id')?.textContent"
@@ -247,6 +248,7 @@ def test_every_key_of_the_table_acts(browser: Browser, desk: Served) -> None:
             settle(page)
             for pressed in before:
                 page.keyboard.press(pressed)
+                until(page, NAMED)
             assert not page.evaluate(f"Boolean({effect})"), (room, action)
             page.keyboard.press(key.replace("alt+", "Alt+").replace("shift+", "Shift+"))
             until(page, effect)
@@ -334,10 +336,10 @@ def test_a_person_s_word_against_the_gate_is_said_beside_what_the_gate_says(brow
 def test_a_desk_with_a_token_asks_for_it_once_and_shows_pictures_too(browser: Browser, copied: Path) -> None:
     token = "a-lantern-by-the-sea"
     with serving(copied, TOWER_DESK_TOKEN=token) as service, opened(browser, url(service, SHOT), faults=False) as page:
-        page.get_by_label("Token").fill("something else entirely")
+        page.get_by_label("Token", exact=True).fill("something else entirely")
         page.get_by_role("button", name="Enter").click()
         expect(page.locator("dialog .problem")).to_be_visible()
-        page.get_by_label("Token").fill(token)
+        page.get_by_label("Token", exact=True).fill(token)
         page.get_by_role("button", name="Enter").click()
         expect(page.locator("dialog")).to_have_count(0)
         settle(page)
