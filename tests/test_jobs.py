@@ -223,10 +223,11 @@ def test_a_clusters_jobs_are_told_in_the_words_of_every_job_with_the_runs_that_t
     assert text[:7] + told.log(second.job, 7)[0] == text
 
 
-def test_a_service_starts_a_job_on_a_cluster_and_stops_it(story, ray_cluster, client, tmp_path, seeded):
+def test_a_service_starts_a_job_on_a_cluster_and_stops_it(ray_cluster, client, tmp_path, seeded):
     shutil.copytree(seeded, tmp_path / "catalog-data")
+    (tmp_path / "my episode.yaml").write_text(short_episode())
     told = ray_jobs(ray_cluster, tmp_path)
-    order = Order(story.cwd / "my episode.yaml", tmp_path / "out", fresh=True)
+    order = Order(tmp_path / "my episode.yaml", tmp_path / "out", fresh=True)
     job = told.start(order)
     assert (job.episode, job.run, job.cancellable) == ("E90", None, True) and job.state == "queued"
     assert told.start(order).job == job.job, "the same order again is that job"

@@ -43,6 +43,7 @@ def build_app(desk: Desk, hosts: tuple[str, ...] | None = ()) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,  # its page loads scripts of others
         redoc_url=None,
+        redirect_slashes=False,  # an address has one form
         responses=problems.DOCUMENTED,
     )
     app.add_middleware(Guard, token=desk.token, hosts=hosts)

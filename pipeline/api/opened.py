@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ipaddress
+import re
 from collections.abc import Callable
 
 from fastapi import FastAPI
@@ -18,6 +18,7 @@ from .desk import Desk, desk_folder
 from .main import build_app
 
 SHORTEST = 16  # letters of a token
+TOKEN = r"[!#-+\--:<-\[\]-~]*"  # what headers and cookies hold as it is: ASCII without spaces, quotes, comma, semicolon and backslash
 
 
 def open_app(settings: Settings, jobs: Callable[[Settings, Catalog], Jobs], loopback: bool) -> FastAPI:
@@ -46,11 +47,5 @@ def check_token(settings: Settings, loopback: bool) -> None:
         raise InputError(f"off loopback the desk needs a token: set TOWER_DESK_TOKEN to a secret of at least {SHORTEST} letters")
     if settings.desk_token and len(settings.desk_token) < SHORTEST:
         raise InputError(f"TOWER_DESK_TOKEN has {len(settings.desk_token)} letters; a secret of at least {SHORTEST} is wanted")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    if not re.fullmatch(TOKEN, settings.desk_token):
+        raise InputError("TOWER_DESK_TOKEN holds a letter that no header can carry; letters of ASCII without spaces and quotes are wanted")

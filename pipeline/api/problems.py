@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -21,12 +20,18 @@ from cluster.start import ClusterError
 from gates.still import Undecodable
 from pipeline.story.errors import InputError, NoSuch, StorageError
 
+from .services.errors import Busy, Nobody
+
 LINE = re.compile(r"^[^\s:]+:([0-9]+): ")
 SHOT = re.compile(r"\bshot (SH[0-9]{4,6})\b")
 MEDIA_TYPE = "application/problem+json"
+LONGEST = 2000  # letters of a sentence: some name what a request brought
+FRAMEWORKS = {404: "there is nothing at this address", 405: "this address does not take this method", 400: "the body cannot be read"}
 STATUS: Mapping[type[Exception], int] = {  # the first that fits
     NoSuch: 404,
     NoSuchJob: 404,
+    Nobody: 409,
+    Busy: 503,
     InputError: 422,
     MediaDamaged: 410,
     Undecodable: 410,
@@ -67,8 +72,9 @@ class Problem(Exception):
 
 
 def problem(status: int, detail: str, headers: Mapping[str, str] | None = None, **more: Any) -> JSONResponse:
-    """Problem details as an answer; `more` adds members."""
-    body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail} | more
+    """Problem details as an answer; `more` adds members. What is no letter in UTF-8, such as half of a pair, is written as an escape."""
+    told = detail[:LONGEST].encode(errors="backslashreplace").decode()
+    body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": told} | more
     return JSONResponse(body, status, headers, MEDIA_TYPE)
 
 
@@ -81,11 +87,11 @@ def sentence(error: Exception) -> JSONResponse:
     if shot := SHOT.search(detail):
         places["shot"] = shot[1]
     status = next(code for kind, code in STATUS.items() if isinstance(error, kind))
-    return problem(status, detail, **places)
+    return problem(status, detail, {"retry-after": "2"} if isinstance(error, Busy) else None, **places)
 
 
 def install(app: FastAPI) -> None:
-    """Answer every error with problem details."""
+    """Answer every error that is foreseen with problem details. Any other is a bug, which the guard answers."""
 
     @app.exception_handler(Problem)
     async def told(_: Request, error: Problem) -> JSONResponse:
@@ -93,11 +99,16 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def of_the_framework(_: Request, error: HTTPException) -> JSONResponse:
-        return problem(error.status_code, str(error.detail), error.headers)
+        said = str(error.detail)
+        if said in (HTTPStatus(error.status_code).phrase, "There was an error parsing the body"):
+            said = FRAMEWORKS.get(error.status_code, said)
+        return problem(error.status_code, said, error.headers)
 
     @app.exception_handler(RequestValidationError)
     async def misfit(_: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
+        if first["type"] == "json_invalid":
+            return problem(422, f"the body is not valid JSON: {first['ctx']['error']}")
         where = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path", "header"))
         return problem(422, f"{where or 'the request'}: {first['msg'][:1].lower()}{first['msg'][1:]}")
 
@@ -106,8 +117,3 @@ def install(app: FastAPI) -> None:
 
     for kind in STATUS:
         app.add_exception_handler(kind, known)
-
-    @app.exception_handler(Exception)
-    async def bug(request: Request, error: Exception) -> JSONResponse:
-        logging.getLogger("tower.desk").error("%s %s", request.method, request.url.path, exc_info=error)
-        return problem(500, "a bug in Tower: the service's log has the traceback")

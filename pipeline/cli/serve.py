@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from contextlib import suppress
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 Host = Annotated[str, typer.Option(metavar="ADDRESS", help="where it listens; off loopback it needs TOWER_DESK_TOKEN")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free")]
 OnRay = Annotated[bool, typer.Option("--on-ray", help="run it on the Ray cluster at RAY_ADDRESS, with renders as its jobs")]
+PROTOCOL: dict[str, Any] = {"http": "h11", "ws": "none"}  # the strict parser, whatever else is installed; the desk has no web sockets
 CLOSING_SECONDS = 3  # for answers that are under way; event streams never end by themselves
 
 
 def serve(host: Host = "127.0.0.1", port: Port = 8000, on_ray: OnRay = False) -> None:
     """The desk: a web page to submit episodes, watch them render, review takes and download the cut; and its HTTP interface."""
-    from pipeline.api.opened import check_token, is_loopback
+    from pipeline.api.guard import is_loopback
+    from pipeline.api.opened import check_token
     from pipeline.story.settings import load_settings
 
     settings, loopback = load_settings(), is_loopback(host)
@@ -41,7 +43,9 @@ def _here(settings: Settings, host: str, port: int, loopback: bool) -> None:
 
     listening = _listening(host, port)
     app = open_app(settings, lambda s, catalog: LocalJobs(desk_folder(s) / "jobs", s, catalog), loopback)
-    config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=CLOSING_SECONDS)
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=CLOSING_SECONDS, **PROTOCOL
+    )  # fmt: skip
     _say(host, listening.getsockname()[1])
     uvicorn.Server(config).run(sockets=[listening])
 

@@ -11,7 +11,7 @@ import { keyOf, useKeys } from "./keys.js";
 import { RenderDialog } from "./render_dialog.js";
 import { HEIGHTS, useScale } from "./scale.js";
 import { SubmitDialog, useDrop } from "./submit.js";
-import { Button, ProblemBox, State, announce, useWork } from "./ui.js";
+import { Button, ProblemBox, State, Waiting, announce, useWork } from "./ui.js";
 import { STATES, count, doneAbout, minutes, seconds } from "./words.js";
 
 const ORDER = ["accepted", "approved", "picked", "retake", "rendering", "exhausted", "rejected", "waiting"];
@@ -54,7 +54,7 @@ export function Board({ episode }) {
     down: () => climb(1),
     up: () => climb(-1),
   });
-  if (!data) return html`<main class="page"><div class="body"><${ProblemBox} problem=${board.problem} /></div></main>`;
+  if (!data) return html`<${Waiting} problem=${board.problem} />`;
   return html`<main class="page board ${over ? "over" : ""}">
     <header class="head">
       <div class="title"><h1>${data.title || episode}</h1><span class="sub">${episode} · ${count(shotsOf(data), "shot")} · ${seconds(data.seconds)}</span></div>

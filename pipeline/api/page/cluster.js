@@ -93,6 +93,5 @@ function Doctor() {
 }
 
 function Finding({ row }) {
-  const [first, ...rest] = Object.values(row).filter((value) => value !== null && value !== "");
-  return html`<dt>${String(first)}</dt><dd>${rest.map(String).join(" · ")}</dd>`;
+  return html`<dt><span class="state ${{ ok: "ok", warn: "warn" }[row.state] ?? "bad"}">${row.check}</span></dt><dd>${row.told}${row.do && html`<br /><span class="quiet">${row.do}</span>`}</dd>`;
 }

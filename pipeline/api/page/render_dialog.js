@@ -17,7 +17,7 @@ function Start({ board, plan, only, close }) {
     close();
   });
   const stale = (plan?.shots ?? []).filter((shot) => shot.state === "stale" && (!only.length || only.includes(shot.shot)));
-  const needs = start.problem?.more.needs === "allow_experimental" || /experimental/.test(start.problem?.message ?? "");
+  const needs = /--allow-experimental/.test(start.problem?.message ?? ""); // the sentence is the command line's
   return html`<${Dialog} title=${only.length ? `Render ${only.join(", ")}` : `Render ${count(stale.length, "stale shot")}`} close=${close}>
     ${plan && html`<p>${plan.gpu_minutes === null ? "How long it takes is not known: nothing was measured on these devices yet." : `About ${minutes(stale.reduce((sum, shot) => sum + (shot.gpu_minutes ?? 0), 0))}.`}${plan.unknown ? ` ${count(plan.unknown, "shot")} could not be estimated.` : ""}</p>`}
     <ul class="why-list tall" tabindex="0" aria-label="What will be rendered, and why">${stale.map((shot) => html`<li><span class="id">${shot.shot}</span> <span class="quiet">${shot.why.map((why) => why.text).join("; ")}</span></li>`)}</ul>

@@ -58,7 +58,7 @@ export function NoteDialog({ take, range, lines, said, close }) {
 export function RetakeDialog({ page, take, said, close }) {
   const [note, write] = useState("");
   const [name, set] = useState(myName);
-  const [prompt, compose] = useState(page.overrides?.prompt ?? page.prompt);
+  const [prompt, compose] = useState(page.prompt);
   const [seed, sow] = useState("");
   const [changed, change] = useState({});
   const renders = useRef(false);
@@ -73,10 +73,9 @@ export function RetakeDialog({ page, take, said, close }) {
   const send = (now) => {
     renders.current = now;
     const numbers = Object.fromEntries(Object.entries(changed).filter(([, value]) => value !== "").map(([key, value]) => [key, Number(value)]));
-    const was = page.overrides?.prompt ?? page.prompt;
     say.run({
       take: take.take, verdict: "retake", note: note.trim(), by: name.trim(), seed: seed === "" ? null : Number(seed),
-      prompt: prompt.trim() && prompt.trim() !== was ? prompt.trim() : null, parameters: numbers,
+      prompt: prompt.trim() && prompt.trim() !== page.prompt ? prompt.trim() : null, parameters: numbers,
     }); // prettier-ignore
   };
   return html`<${Dialog} title="Retake of ${page.card.shot}, ${take.stage}" close=${close}><form onSubmit=${submitted(() => send(false))}>

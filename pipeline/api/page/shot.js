@@ -9,7 +9,7 @@ import { NoteDialog, NameDialog, RetakeDialog } from "./review.js";
 import { ShotAside } from "./shot_aside.js";
 import { Takes } from "./takes.js";
 import { Timeline } from "./timeline.js";
-import { Button, ProblemBox, State, announce, myName, useWork } from "./ui.js";
+import { Button, ProblemBox, State, Waiting, announce, myName, useWork } from "./ui.js";
 import { count, shown, takeName } from "./words.js";
 
 const STEP = 0.05; // of the width, for one press that moves the wipe
@@ -18,7 +18,7 @@ export function Shot({ episode, shot }) {
   const page = useData(`/episodes/${encodeURIComponent(episode)}/shots/${encodeURIComponent(shot)}`);
   useEvents(episode, (name, told) => (name === "reset" || name === "story" || told?.shot === shot || (name === "live" && told?.shots?.[shot])) && page.reload());
   const to = (other) => other && (location.hash = `#/${episode}/${other}`);
-  if (!page.data) return html`<main class="page"><div class="body"><${ProblemBox} problem=${page.problem} /></div></main>`;
+  if (!page.data) return html`<${Waiting} problem=${page.problem} />`;
   return html`<${Desk} key=${page.data.card.shot} ...${{ page: page.data, idle: !page.fresh, reload: page.now, to, back: () => (location.hash = `#/${episode}`) }} />`;
 }
 

@@ -21,6 +21,11 @@ export function ProblemBox({ problem, children }) {
   return html`<div class="problem" role="alert"><span class="state bad">refused</span> ${problem.message}${children}</div>`;
 }
 
+// A view whose data is not there yet. The word appears only where the wait is long enough to be noticed.
+export function Waiting({ problem }) {
+  return html`<main class="page"><div class="body">${problem ? html`<${ProblemBox} problem=${problem} />` : html`<p class="waiting quiet">Loading…</p>`}</div></main>`;
+}
+
 // A modal dialog: the browser keeps the focus inside, closes it at Escape and gives the focus back.
 export function Dialog({ title, close, wide, children }) {
   const node = useRef();

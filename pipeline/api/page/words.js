@@ -76,4 +76,7 @@ export function threshold(finding) {
   return `${over === (finding.outcome !== "pass") ? "allowed" : "wants"} ${figure(finding.threshold)}`;
 }
 
+// Without the place in the program that computes it.
+export const saying = (text) => text.replace(/ \([\w.]+\)$/, "");
+
 export const plain = (name) => name.replaceAll("_", " ");

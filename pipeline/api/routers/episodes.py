@@ -3,36 +3,43 @@
 from __future__ import annotations
 
 import json
-import tempfile
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from getpass import getuser
 from pathlib import Path
+from threading import BoundedSemaphore
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
+from fastapi import Path as InPath
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import FileResponse, Response
-from pydantic_core import to_jsonable_python
+from fastapi.responses import Response
+from pydantic_core import to_json
 from starlette.datastructures import UploadFile
 
 from catalog.media import digest_in
 from pipeline.api.desk import Desk
+from pipeline.api.guard import JSON, kind_of
 from pipeline.api.problems import Problem
 from pipeline.api.services import episodes
+from pipeline.api.services.controls import Action, ask_render
 from pipeline.api.services.delivery import delivery
+from pipeline.api.services.events import Hub
 from pipeline.api.services.media import local_file
-from pipeline.api.services.submit import Submitted, Upload, submit, validate
+from pipeline.api.services.submit import Submitted, Upload, submit, temporary, validate
 from pipeline.plan.plan import as_rows
-from pipeline.render.controls import say
-from pipeline.render.run_log import living
 
-from .asked import EpisodeId, OfDesk, ShotId
+from .asked import EpisodeId, OfDesk, OfHub, ShotId
+from .files import File
 
 router = APIRouter(tags=["episodes"])
 YAML = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml", "text/plain", "application/octet-stream")
+REPORT_WIDTH = 480  # pixels of a report's clips; each width would be a file of its own on the desk's disk
 FILES = 500  # files that come with an episode
+UPLOADS = 4  # at once: each may fill the disk by as much as the guard lets through
+AT_ONCE = BoundedSemaphore(UPLOADS)
 EXAMPLE = """\
 id: E02
 title: The pier
@@ -69,16 +76,16 @@ By = Annotated[str, Query(max_length=100, description="who submits it; the servi
 
 
 @router.get("/episodes")
-def list_all(desk: OfDesk) -> list[dict[str, Any]]:
+def list_all(desk: OfDesk, hub: OfHub) -> list[dict[str, Any]]:
     """Every episode that was submitted or rendered, the latest first."""
-    return episodes.listing(desk)
+    return episodes.listing(desk, hub)
 
 
 @router.post("/episodes", status_code=201, openapi_extra=BODY)
 async def submit_one(request: Request, desk: OfDesk, by: By = "") -> dict[str, Any]:
     """Submit an episode, alone (YAML or JSON) or with the files that it names (multipart). It is checked as `tower plan` does it."""
     async with _uploaded(request, desk) as upload:
-        found = await run_in_threadpool(submit, upload, desk.catalog, desk.settings, desk.folder / "submitted", by or getuser())
+        found = await run_in_threadpool(submit, upload, desk.catalog, desk.settings, desk.folder, by or getuser())
     await run_in_threadpool(desk.tables.look)
     return _told(found)
 
@@ -87,7 +94,7 @@ async def submit_one(request: Request, desk: OfDesk, by: By = "") -> dict[str, A
 async def validate_one(request: Request, desk: OfDesk) -> dict[str, Any]:
     """Check an episode and all that it names, with the sentences of the command line; nothing is kept."""
     async with _uploaded(request, desk) as upload:
-        return _told(await run_in_threadpool(validate, upload, desk.catalog, desk.settings, desk.folder / "submitted"))
+        return _told(await run_in_threadpool(validate, upload, desk.catalog, desk.settings, desk.folder))
 
 
 def _told(found: Submitted) -> dict[str, Any]:
@@ -106,23 +113,42 @@ def _told(found: Submitted) -> dict[str, Any]:
 @asynccontextmanager
 async def _uploaded(request: Request, desk: Desk) -> AsyncIterator[Upload]:
     """What a request brings. Its files lie in a folder of their own for as long as they are looked at."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind == "application/json" or kind in YAML:
-        yield Upload(_name(kind == "application/json"), await request.body(), {})
-        return
-    if kind != "multipart/form-data":
+    if not AT_ONCE.acquire(blocking=False):
+        raise Problem(503, f"{UPLOADS} episodes are being submitted already; try again in a moment", {"retry-after": "5"})
+    try:
+        with temporary(desk.folder) as folder:
+            yield await _received(request, folder)
+    finally:
+        AT_ONCE.release()
+
+
+async def _received(request: Request, folder: Path) -> Upload:
+    kind = kind_of(request.headers)
+    if kind == "multipart/form-data":
+        return await _parts(request, folder)
+    if kind != "application/json" and kind not in YAML:
         raise Problem(415, f"an episode is application/yaml, application/json or multipart/form-data, not {kind or 'nothing'}")
-    with tempfile.TemporaryDirectory(prefix="tower-upload-") as folder:
-        async with request.form(max_files=FILES + 1, max_fields=10) as form:
-            story = form.get("story")
-            if not isinstance(story, UploadFile):
-                raise Problem(422, "story: the episode's file is missing")
-            brought = {}
-            for number, file in enumerate(form.getlist("files")):
-                if isinstance(file, UploadFile) and file.filename:
-                    brought[file.filename] = Path(folder) / str(number)
-                    await run_in_threadpool(_copy, file, brought[file.filename])
-            yield Upload(_name((story.filename or "").endswith(".json")), await story.read(), brought)
+    (folder / "story").write_bytes(await request.body())
+    return Upload(_name(kind == "application/json"), folder / "story", {})
+
+
+async def _parts(request: Request, folder: Path) -> Upload:
+    async with request.form(max_files=FILES + 1, max_fields=10) as form:
+        story = form.get("story")
+        if not isinstance(story, UploadFile):
+            raise Problem(422, "story: the episode's file is missing")
+        if (story.size or 0) > JSON:
+            raise Problem(413, f"story: the episode's file has more than {JSON / 1e6:.0f} MB")
+        await run_in_threadpool(_copy, story, folder / "story")
+        brought: dict[str, Path] = {}
+        for number, file in enumerate(form.getlist("files")):
+            if not isinstance(file, UploadFile) or not file.filename:
+                raise Problem(422, "files: each is a file with its name")
+            if file.filename in brought:
+                raise Problem(422, f"files: {file.filename} comes twice")
+            brought[file.filename] = folder / str(number)
+            await run_in_threadpool(_copy, file, brought[file.filename])
+        return Upload(_name((story.filename or "").endswith(".json")), folder / "story", brought)
 
 
 def _name(is_json: bool) -> str:
@@ -131,14 +157,13 @@ def _name(is_json: bool) -> str:
 
 def _copy(file: UploadFile, to: Path) -> None:
     with to.open("wb") as out:
-        while part := file.file.read(1 << 20):
-            out.write(part)
+        shutil.copyfileobj(file.file, out)
 
 
 @router.get("/episodes/{episode}")
-async def board(episode: EpisodeId, request: Request, desk: OfDesk) -> Response:
+async def board(episode: EpisodeId, request: Request, desk: OfDesk, hub: OfHub) -> Response:
     """The board: sequences, shots and how far each is, what runs now, what happened last."""
-    kept: _Bytes = await run_in_threadpool(_board, desk, request.app.state.hub.live, episode)
+    kept = await _board(desk, hub, episode)
     if request.headers.get("if-none-match") == kept.tag:
         return Response(status_code=304, headers={"etag": kept.tag})
     return Response(kept.body, media_type="application/json", headers={"etag": kept.tag, "cache-control": "no-cache"})
@@ -150,25 +175,23 @@ class _Bytes:
     tag: str
 
 
-def _board(desk: Desk, live: list[Any], episode: str) -> _Bytes:
+async def _board(desk: Desk, hub: Hub, episode: str) -> _Bytes:
     """The board as bytes, made once for all who ask as long as nothing changes."""
-    now = next((one for one in live if one.episode == episode), None)
 
     def make() -> _Bytes:
-        body = json.dumps(to_jsonable_python(episodes.board_of(desk, episode, now)), separators=(",", ":"), ensure_ascii=False).encode()
+        body = to_json(episodes.board_of(desk, hub, episode), inf_nan_mode="null")
         return _Bytes(body, f'"{episodes.tag(body)}"')
 
-    alive = bool(living(episodes.facts_of(desk, episode).runs))
-    return desk.kept.of(("board", episode, now.at if now else None, alive), episodes.BOARD_NEEDS, make)
+    return await desk.kept.soon(("board", episode), episodes.board_at(desk, hub, episode), make)
 
 
-@router.get("/episodes/{episode}/story", response_class=FileResponse, responses={200: {"content": {"application/yaml": {}}}})
-def story(episode: EpisodeId, desk: OfDesk) -> FileResponse:
+@router.get("/episodes/{episode}/story", response_class=File, responses={200: {"content": {"application/yaml": {}}}})
+def story(episode: EpisodeId, desk: OfDesk) -> File:
     """The episode's file as it was written."""
     found = episodes.story_of(desk, episode)
     path = found.files[found.name]
     file = local_file(desk.catalog.place, path, digest_in(path), desk.folder)
-    return FileResponse(file, media_type="application/yaml", filename=f"{episode}{Path(found.name).suffix}")
+    return File(file, media_type="application/yaml", filename=f"{episode}{Path(found.name).suffix}")
 
 
 @router.get("/episodes/{episode}/plan")
@@ -186,23 +209,22 @@ def plan(episode: EpisodeId, desk: OfDesk) -> dict[str, Any]:
 
 
 @router.get("/episodes/{episode}/shots")
-def shots(episode: EpisodeId, desk: OfDesk, request: Request) -> list[dict[str, Any]]:
+async def shots(episode: EpisodeId, desk: OfDesk, hub: OfHub) -> list[dict[str, Any]]:
     """The shots of the episode, in its order, as the board has them."""
-    told = json.loads(_board(desk, request.app.state.hub.live, episode).body)
+    told = json.loads((await _board(desk, hub, episode)).body)
     return [shot | {"sequence": sequence["sequence"]} for sequence in told["sequences"] for shot in sequence["shots"]]
 
 
 @router.get("/episodes/{episode}/shots/{shot}")
-def shot_page(episode: EpisodeId, shot: ShotId, desk: OfDesk, request: Request) -> dict[str, Any]:
+def shot_page(episode: EpisodeId, shot: ShotId, desk: OfDesk, hub: OfHub) -> dict[str, Any]:
     """One shot: all its takes, what people said, what a retake may change."""
-    return episodes.shot_of(desk, episode, shot, request.app.state.hub.live)
+    return episodes.shot_of(desk, hub, episode, shot)
 
 
 @router.post("/episodes/{episode}/{action}", status_code=202)
-def control(episode: EpisodeId, action: episodes.Action, desk: OfDesk) -> dict[str, Any]:
+def control(episode: EpisodeId, action: Action, desk: OfDesk) -> dict[str, Any]:
     """Pause the render of the episode, or let it go on, wherever it was begun."""
-    row = say(desk.catalog, episode, action)
-    desk.tables.look()
+    row = ask_render(desk, episode, action)
     return {"run": row["run"], "action": row["action"]}
 
 
@@ -215,14 +237,14 @@ def delivered(episode: EpisodeId, desk: OfDesk) -> dict[str, Any]:
     return found | {"movie": f"{url}/movie" if found["movie"] else None, "contact_sheet": sheets, "report": f"{url}/report.html"}
 
 
-@router.get("/episodes/{episode}/movie", response_class=FileResponse, responses={200: {"content": {"video/mp4": {}}}})
-def movie(episode: EpisodeId, desk: OfDesk, download: bool = False) -> FileResponse:
+@router.get("/episodes/{episode}/movie", response_class=File, responses={200: {"content": {"video/mp4": {}}}})
+def movie(episode: EpisodeId, desk: OfDesk, download: bool = False) -> File:
     """The episode as a file; parts of it by Range."""
     return _file(desk, episode, "episode.mp4", "video/mp4", f"{episode}.mp4" if download else None)
 
 
-@router.get("/episodes/{episode}/contact_sheet/{page}.png", response_class=FileResponse, responses={200: {"content": {"image/png": {}}}})
-def contact_sheet(episode: EpisodeId, page: int, desk: OfDesk) -> FileResponse:
+@router.get("/episodes/{episode}/contact_sheet/{page}.png", response_class=File, responses={200: {"content": {"image/png": {}}}})
+def contact_sheet(episode: EpisodeId, page: Annotated[int, InPath(ge=1, le=100_000)], desk: OfDesk) -> File:
     """A page of the contact sheet, from 1 on."""
     sheets = delivery(desk.catalog, episodes.episode_of(desk, episode), desk.folder / "out" / episode)["sheets"]
     if not 1 <= page <= len(sheets):
@@ -230,17 +252,15 @@ def contact_sheet(episode: EpisodeId, page: int, desk: OfDesk) -> FileResponse:
     return _file(desk, episode, sheets[page - 1], "image/png", None)
 
 
-@router.get("/episodes/{episode}/report.html", response_class=FileResponse, responses={200: {"content": {"text/html": {}}}})
-def report(
-    episode: EpisodeId, desk: OfDesk, width: Annotated[int, Query(ge=64, le=1920, description="of clips, in pixels")] = 480
-) -> FileResponse:
+@router.get("/episodes/{episode}/report.html", response_class=File, responses={200: {"content": {"text/html": {}}}})
+def report(episode: EpisodeId, desk: OfDesk) -> File:
     """The report as one file to keep and to mail: `tower report` writes the same."""
-    return FileResponse(episodes.report_of(desk, episode, width), media_type="text/html", filename=f"{episode}-report.html")
+    return File(episodes.report_of(desk, episode, REPORT_WIDTH), media_type="text/html", filename=f"{episode}-report.html")
 
 
-def _file(desk: Desk, episode: str, name: str, kind: str, download: str | None) -> FileResponse:
+def _file(desk: Desk, episode: str, name: str, kind: str, download: str | None) -> File:
     path = desk.folder / "out" / episode / name
     if not path.is_file():
         raise Problem(404, f"there is no {name} of {episode} yet; a render of the whole episode writes it")
     headers = {"cache-control": "no-cache"}
-    return FileResponse(path, media_type=kind, filename=download, headers=headers)
+    return File(path, media_type=kind, filename=download, headers=headers)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated, Any, Literal
+from threading import Lock
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.api.problems import Problem
+from pipeline.api.services.controls import Action, ask_render
 from pipeline.api.services.episodes import checked_out, plan_of
 from pipeline.plan.plan import select
 from pipeline.registry.workflows import Registry
-from pipeline.render.controls import say
 from pipeline.render.order import Order
 from pipeline.render.render import require_proven
 
@@ -22,6 +23,7 @@ from .asked import JobId, OfDesk
 router = APIRouter(tags=["jobs"])
 Name = Annotated[str, Field(pattern=r"^(SH[0-9]{4,6}|S[0-9]{3,5})$")]
 OVER = ("succeeded", "failed", "stopped")
+STARTING = Lock()  # of two starts at the same time, the second sees the job of the first
 
 
 class Render(BaseModel):
@@ -39,13 +41,14 @@ class Render(BaseModel):
 @router.post("/jobs", status_code=202)
 def start(render: Render, desk: OfDesk) -> dict[str, Any]:
     """Start a render. What would stop it at once is told here, and nothing is started."""
-    if any(job.state not in OVER for job in desk.jobs.list(render.episode)):
-        raise Problem(409, f"episode {render.episode} is being rendered; wait for it, or cancel it")
     plan = select(plan_of(desk, render.episode), render.only)
     require_proven(plan, Registry(desk.catalog, desk.settings), render.allow_experimental)
     file = checked_out(desk, render.episode)
     order = Order(file, desk.folder / "out", tuple(render.only), render.fresh, render.new_seeds, render.allow_experimental)
-    return asdict(desk.jobs.start(order))
+    with STARTING:
+        if any(job.state not in OVER for job in desk.jobs.list(render.episode)):
+            raise Problem(409, f"episode {render.episode} is being rendered; wait for it, or cancel it")
+        return asdict(desk.jobs.start(order))
 
 
 @router.get("/jobs")
@@ -74,8 +77,7 @@ def cancel(job: JobId, desk: OfDesk) -> dict[str, Any]:
 
 
 @router.post("/jobs/{job}/{action}", status_code=202)
-def control(job: JobId, action: Literal["pause", "resume"], desk: OfDesk) -> dict[str, Any]:
+def control(job: JobId, action: Action, desk: OfDesk) -> dict[str, Any]:
     """Let a job begin nothing more, or let it go on."""
-    say(desk.catalog, desk.jobs.find(job).episode, action)
-    desk.tables.look()
+    ask_render(desk, desk.jobs.find(job).episode, action)
     return asdict(desk.jobs.find(job))

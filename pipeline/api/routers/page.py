@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from fastapi import APIRouter
-from fastapi.responses import FileResponse
 
 from pipeline.api.problems import Problem
+
+from .files import File
 
 router = APIRouter(include_in_schema=False)
 FOLDER = Path(__file__).resolve().parent.parent / "page"
@@ -17,13 +18,13 @@ ASKED_AGAIN = {"cache-control": "no-cache"}
 
 
 @router.get("/")
-async def index() -> FileResponse:
-    return FileResponse(FILES["index.html"], media_type="text/html", headers=ASKED_AGAIN)
+async def index() -> File:
+    return File(FILES["index.html"], media_type="text/html", headers=ASKED_AGAIN)
 
 
 @router.get("/page/{name:path}")
-async def file(name: str) -> FileResponse:
+async def file(name: str) -> File:
     """A file of the page. Names are looked up in a list; no path is made of them."""
     if name not in FILES:
         raise Problem(404, "the page has no such file")
-    return FileResponse(FILES[name], media_type=KINDS[FILES[name].suffix], headers=ASKED_AGAIN)
+    return File(FILES[name], media_type=KINDS[FILES[name].suffix], headers=ASKED_AGAIN)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
-from fastapi.responses import FileResponse, Response
+from fastapi import APIRouter, Path, Query
+from fastapi.responses import Response
 
 from catalog.standing import Row
 from pipeline.api.desk import Desk
 from pipeline.api.problems import Problem
 from pipeline.api.services import media
-from pipeline.api.services.episodes import statuses, take_rows
+from pipeline.api.services.episodes import facts_of, statuses, take_row
 from pipeline.api.services.shots import drawn, takes_of_shot
-from pipeline.plan.history import rows_of
 
 from .asked import TAKE, EpisodeId, OfDesk, ShotId, StageName, Version
+from .files import File
 
 router = APIRouter(tags=["takes"])
 FOR_EVER = {"cache-control": "private, max-age=31536000, immutable"}  # a take is never overwritten
@@ -27,18 +27,18 @@ KINDS = {".png": "image/png", ".mp4": "video/mp4"}
 def take(episode: EpisodeId, shot: ShotId, stage: StageName, version: Version, desk: OfDesk) -> dict[str, Any]:
     """A take: how it was made, its measures, what the gates say, what people said."""
     name = f"{episode}/{shot}/{stage}/{version}"
-    found = next((t for t in takes_of_shot(desk.catalog, episode, shot, statuses(desk)) if t["take"] == name), None)
+    found = next((t for t in takes_of_shot(facts_of(desk, episode), shot, statuses(desk)) if t["take"] == name), None)
     if found is None:
         raise Problem(404, f"there is no take {name}")
     return found
 
 
-@router.get(f"{TAKE}/media", response_class=FileResponse, responses={200: {"content": {"video/mp4": {}, "image/png": {}}}})
-def file(episode: EpisodeId, shot: ShotId, stage: StageName, version: Version, desk: OfDesk, download: bool = False) -> FileResponse:
+@router.get(f"{TAKE}/media", response_class=File, responses={200: {"content": {"video/mp4": {}, "image/png": {}}}})
+def file(episode: EpisodeId, shot: ShotId, stage: StageName, version: Version, desk: OfDesk, download: bool = False) -> File:
     """The take's file as it was judged; parts of it by Range."""
     path = _file(desk, _row(desk, episode, shot, stage, version))
     name = f"{episode}-{shot}-{stage}-{version}{path.suffix}" if download else None
-    return FileResponse(path, media_type=KINDS[path.suffix], filename=name, headers=FOR_EVER)
+    return File(path, media_type=KINDS[path.suffix], filename=name, headers=FOR_EVER)
 
 
 @router.get(f"{TAKE}/frames/{{number}}.jpg", response_class=Response, responses=JPEG)
@@ -47,11 +47,11 @@ def frame(
     shot: ShotId,
     stage: StageName,
     version: Version,
-    number: int,
+    number: Annotated[int, Path(ge=0, le=10_000_000, description="counted from 0")],
     desk: OfDesk,
     width: Annotated[int | None, Query(ge=16, le=4096, description="pixels; the take's own, if not given")] = None,
 ) -> Response:
-    """One frame, exact. Frames are counted from 0; a keyframe has one."""
+    """One frame, exact. A keyframe has one, number 0."""
     path = _file(desk, _row(desk, episode, shot, stage, version))
     try:
         return Response(media.frame_jpeg(path, number, width), media_type="image/jpeg", headers=FOR_EVER)
@@ -86,7 +86,7 @@ def curves(episode: EpisodeId, shot: ShotId, stage: StageName, version: Version,
 
 def _row(desk: Desk, episode: str, shot: str, stage: str, version: str) -> Row:
     name = f"{episode}/{shot}/{stage}/{version}"
-    row = take_rows(desk, episode).get(name) or rows_of(desk.catalog, [name]).get(name)
+    row = take_row(desk, name)
     if row is None:
         raise Problem(404, f"there is no take {name}")
     if not row["media_path"]:

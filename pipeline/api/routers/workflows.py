@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Path, Query
 
 from pipeline.api.desk import Desk
 from pipeline.registry.told import details, differences, explained, listing
@@ -16,17 +16,17 @@ from .asked import OfDesk, WorkflowName
 router = APIRouter(tags=["workflows"])
 TABLES = ("workflows", "promotions", "benchmarks")
 Ref = Annotated[str, Query(max_length=80, description="name, name@version, alias, or # and the beginning of a digest")]
-Number = int
+Number = Annotated[int, Path(ge=1, le=1_000_000, description="version of a workflow", examples=[1])]
 
 
 def registry_of(desk: Desk) -> Registry:
-    return desk.kept.of("registry", TABLES, lambda: Registry(desk.catalog, desk.settings))
+    return desk.kept.of("registry", desk.tables.of(*TABLES), lambda: Registry(desk.catalog, desk.settings))
 
 
 @router.get("/workflows")
 def list_all(desk: OfDesk) -> list[dict[str, Any]]:
     """Every registered version: its status here and now, what it makes, whether its files are here."""
-    return desk.kept.of("workflows", TABLES, lambda: listing(registry_of(desk)))
+    return desk.kept.of("workflows", desk.tables.of(*TABLES), lambda: listing(registry_of(desk)))
 
 
 @router.get("/workflows/diff")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 from catalog.store import Catalog
 from pipeline.plan.plan import Plan, make_plan
@@ -18,6 +20,10 @@ from pipeline.story.episode import Episode, load_episode
 from pipeline.story.errors import InputError
 from pipeline.story.settings import Settings
 from pipeline.story.yaml_file import comments_in_texts
+
+STORIES, SUBMITTED, PART = "stories", "submitted", ".part-"  # in the desk's folder: what is laid out, what is looked at, and not done
+LEFT_SECONDS = 24 * 3600.0  # a temporary folder that is older was left by a process that was killed
+CHECKING = Lock()  # one submission at a time: an episode of 100,000 shots takes memory and seconds
 
 
 @dataclass(frozen=True)
@@ -34,16 +40,35 @@ class Submitted:
 class Upload:
     """What a request brings.
 
-    name: episode.yaml or episode.json. text: bytes of the episode's file. files: file name to the path of its bytes.
+    name: episode.yaml or episode.json. story: path of the bytes of the episode's file. files: file name to the path of its bytes.
     """
 
     name: str
-    text: bytes
+    story: Path
     files: Mapping[str, Path]
+
+
+@contextmanager
+def temporary(folder: Path) -> Iterator[Path]:
+    """A folder for one submission. What killed processes left behind goes.
+
+    Args:
+        folder: the desk's.
+    """
+    (folder / SUBMITTED).mkdir(parents=True, exist_ok=True)
+    for left in (*(folder / SUBMITTED).glob(f"{PART}*"), *(folder / STORIES).glob(f"{PART}*")):
+        with suppress(OSError):  # another service was quicker
+            if time.time() - left.stat().st_mtime > LEFT_SECONDS:
+                shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(prefix=PART, dir=folder / SUBMITTED) as own:
+        yield Path(own)
 
 
 def validate(upload: Upload, catalog: Catalog, settings: Settings, folder: Path) -> Submitted:
     """Check an episode and all that it names; nothing is kept.
+
+    Args:
+        folder: the desk's.
 
     Raises:
         InputError: as `tower plan` says it, with the line.
@@ -73,16 +98,15 @@ def _laid_out(upload: Upload, catalog: Catalog, folder: Path) -> Iterator[tuple[
     A request's file names are only compared with names that the episode gives; no path is made of them. Files that an earlier version
     of the episode brought, and this request does not, are taken from there.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".part-", dir=folder) as laid_out:
-        file = Path(laid_out) / upload.name
-        file.write_bytes(upload.text)
+    with CHECKING, temporary(folder) as laid_out:
+        file = laid_out / upload.name
+        shutil.copyfile(upload.story, file)
         try:
             episode = load_episode(file)
-            _bring_files(episode, file, upload.files, _earlier(catalog, episode.id, folder))
+            _bring_files(episode, file, upload.files, _earlier(catalog, episode.id, folder / STORIES))
             yield file, episode
         except InputError as error:
-            raise InputError(_without(str(error), Path(laid_out))) from error
+            raise InputError(_without(str(error), laid_out)) from error
 
 
 def _earlier(catalog: Catalog, episode: str, folder: Path) -> Path | None:
