@@ -506,7 +506,7 @@ class Story:
 
 
 @given(STEPS)
-@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 def test_the_plan_follows_the_rules_whatever_is_said_in_whatever_order(tmp_path_factory, seeded, verdicts, steps):
     folder = tmp_path_factory.mktemp("story")
     shutil.copytree(seeded, folder / "catalog")
