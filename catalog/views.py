@@ -57,11 +57,11 @@ LEFT JOIN verdicts still ON still.episode = v.episode AND still.shot = v.shot AN
 WHERE still.take IS NULL;
 
 CREATE VIEW shots AS
-SELECT episode, sequence, shot,
+SELECT episode, arg_max(sequence, "at") AS sequence, shot,
     arg_max(take, (preferred.take IS NOT NULL, "at")) FILTER (stage = 'clip' AND outcome = 'accepted') AS clip,
     arg_max(media_path, (preferred.take IS NOT NULL, "at")) FILTER (stage = 'clip' AND outcome = 'accepted') AS media_path,
     count(*) FILTER (stage = 'keyframe') AS keyframe_takes, count(*) FILTER (stage = 'clip') AS clip_takes, max("at") AS last
-FROM verdicts LEFT JOIN (SELECT take FROM preferred) preferred USING (take) GROUP BY ALL;
+FROM verdicts LEFT JOIN (SELECT take FROM preferred) preferred USING (take) GROUP BY episode, shot;
 
 CREATE VIEW episodes AS
 SELECT episode, count(*) AS shots, count(clip) AS with_accepted_clip,
