@@ -66,13 +66,14 @@ JOIN verdicts v ON v.take = w.take AND v.review IN ('approved', 'picked') AND v.
 ANTI JOIN without_still lost ON lost.take = v.take;
 
 CREATE VIEW shots AS
-SELECT episode, sequence, shot, arg_max(take, place) FILTER (stands) AS clip, arg_max(media_path, place) FILTER (stands) AS media_path,
+SELECT episode, arg_max(sequence, "at") AS sequence, shot,
+    arg_max(take, place) FILTER (stands) AS clip, arg_max(media_path, place) FILTER (stands) AS media_path,
     count(*) FILTER (stage = 'keyframe') AS keyframe_takes, count(*) FILTER (stage = 'clip') AS clip_takes, max("at") AS last
 FROM (
     SELECT v.*, v.stage = 'clip' AND v.outcome = 'accepted' AND lost.take IS NULL AS stands, (chosen.take IS NOT NULL, v."at") AS place
     FROM verdicts v LEFT JOIN preferred chosen ON chosen.take = v.take LEFT JOIN without_still lost ON lost.take = v.take
 )
-GROUP BY episode, sequence, shot;
+GROUP BY episode, shot;
 
 CREATE VIEW episodes AS
 SELECT episode, count(*) AS shots, count(clip) AS with_accepted_clip,
