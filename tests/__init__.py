@@ -16,6 +16,8 @@
 | test_contact_sheet.py | every shot is on a page of the sheet, and no page of an earlier sheet is left |
 | test_controls.py | pause and resume, priorities, cluster profiles |
 | test_deploy.py | deployment files say what Ray and KubeRay understand, and open nothing to strangers |
+| test_desk.py | the desk shows what the tables hold: boards, plans, frames, deliveries, whoever rendered and whatever is damaged |
+| test_desk_events.py | a listener gets all that came, in order, whatever is cut, killed or tidied meanwhile |
 | test_desk_survives.py | a killed service ends no render, and shows it again to everybody |
 | test_docs.py | documents: commands parse, paths exist, settings and packages are all listed |
 | test_doctor.py | `tower doctor` tells what can render here, and changes nothing |

@@ -76,9 +76,9 @@ By = Annotated[str, Query(max_length=100, description="who submits it; the servi
 
 
 @router.get("/episodes")
-def list_all(desk: OfDesk, hub: OfHub) -> list[dict[str, Any]]:
+async def list_all(desk: OfDesk, hub: OfHub) -> list[dict[str, Any]]:
     """Every episode that was submitted or rendered, the latest first."""
-    return episodes.listing(desk, hub)
+    return await desk.kept.soon("listing", episodes.listing_at(desk, hub), lambda: episodes.listing(desk, hub))
 
 
 @router.post("/episodes", status_code=201, openapi_extra=BODY)
@@ -216,9 +216,9 @@ async def shots(episode: EpisodeId, desk: OfDesk, hub: OfHub) -> list[dict[str, 
 
 
 @router.get("/episodes/{episode}/shots/{shot}")
-def shot_page(episode: EpisodeId, shot: ShotId, desk: OfDesk, hub: OfHub) -> dict[str, Any]:
+async def shot_page(episode: EpisodeId, shot: ShotId, desk: OfDesk, hub: OfHub) -> dict[str, Any]:
     """One shot: all its takes, what people said, what a retake may change."""
-    return episodes.shot_of(desk, hub, episode, shot)
+    return episodes.shot_of(await episodes.opened(desk, episode), hub.live_of(episode), shot)
 
 
 @router.post("/episodes/{episode}/{action}", status_code=202)
