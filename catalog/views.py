@@ -11,7 +11,7 @@ from .store import Catalog
 
 # A word is what a person decided; a note decides nothing. A retake is a word on its take and on every attempt that the stage had then.
 # The present outcome of a take: what the latest word on it says, else what the gates say, which `gate_outcome` keeps in any case.
-VIEWS = """
+WORDS = """
 CREATE VIEW words AS
 SELECT take, verdict, attempts, "at",
     split_part(take, '/', 1) AS episode, split_part(take, '/', 2) AS shot, split_part(take, '/', 3) AS stage,
@@ -28,6 +28,8 @@ CREATE VIEW retakes AS
 SELECT * FROM words WHERE verdict = 'retake' AND attempts IS NOT NULL
 QUALIFY row_number() OVER (PARTITION BY episode, shot, stage ORDER BY "at" DESC) = 1;
 
+"""
+VERDICTS = """
 CREATE VIEW reviewed AS
 SELECT t.*, greatest(own.word, CASE WHEN t.attempt <= retake.attempts THEN retake.word END) AS said
 FROM takes t
@@ -46,7 +48,8 @@ SELECT t.* EXCLUDE (said) REPLACE (
     coalesce(j.outcome, t.outcome) AS gate_outcome
 FROM reviewed t
 LEFT JOIN (SELECT * FROM judgements QUALIFY row_number() OVER (PARTITION BY take ORDER BY "at" DESC) = 1) j USING (take);
-
+"""
+STANDING = """
 -- The takes that stand before later ones: the latest word on their stage approved or picked them, and sent back no still of theirs since.
 CREATE VIEW preferred AS
 SELECT v.take, v.episode, v.shot, v.stage
@@ -68,6 +71,7 @@ SELECT episode, count(*) AS shots, count(clip) AS with_accepted_clip,
     sum(keyframe_takes + clip_takes)::BIGINT AS takes, max(last) AS last
 FROM shots GROUP BY episode;
 """
+VIEWS = WORDS + VERDICTS + STANDING
 READ = ("takes", "judgements", "reviews")  # the tables that VIEWS reads
 
 

@@ -31,6 +31,7 @@
 | test_gate_tasks.py | what a gate's task stores and answers, without Ray |
 | test_gates.py | planted faults found, good pictures let through |
 | test_gpu_benchmark.py | the GPU benchmark runs on a bare machine, and a failing step loses nothing |
+| test_guard.py | who may ask the desk for what: every route x every kind of stranger |
 | test_input.py | bad input is one sentence with its place |
 | test_jobs.py | renders as jobs on a Ray cluster: submitted once, resumed, stopped |
 | test_judges.py | learned judges measure, decide nothing, and say when they did not look |

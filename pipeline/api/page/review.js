@@ -76,7 +76,7 @@ export function RetakeDialog({ page, take, said, close }) {
     say.run({
       take: take.take, verdict: "retake", note: note.trim(), by: name.trim(), seed: seed === "" ? null : Number(seed),
       prompt: prompt.trim() && prompt.trim() !== page.prompt ? prompt.trim() : null, parameters: numbers,
-    }); // prettier-ignore
+    });
   };
   return html`<${Dialog} title="Retake of ${page.card.shot}, ${take.stage}" close=${close}><form onSubmit=${submitted(() => send(false))}>
     <p class="quiet">${takeName(take.take)} and all ${take.stage}s before it count no more. ${take.stage === "clip" ? "The keyframe stays." : "The clip is made again too."}</p>

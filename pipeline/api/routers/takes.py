@@ -11,9 +11,8 @@ from catalog.standing import Row
 from pipeline.api.desk import Desk
 from pipeline.api.problems import Problem
 from pipeline.api.services import media
-from pipeline.api.services.episodes import statuses, take_rows
+from pipeline.api.services.episodes import facts_of, statuses, take_row
 from pipeline.api.services.shots import drawn, takes_of_shot
-from pipeline.plan.history import rows_of
 
 from .asked import TAKE, EpisodeId, OfDesk, ShotId, StageName, Version
 from .files import File
@@ -28,7 +27,7 @@ KINDS = {".png": "image/png", ".mp4": "video/mp4"}
 def take(episode: EpisodeId, shot: ShotId, stage: StageName, version: Version, desk: OfDesk) -> dict[str, Any]:
     """A take: how it was made, its measures, what the gates say, what people said."""
     name = f"{episode}/{shot}/{stage}/{version}"
-    found = next((t for t in takes_of_shot(desk.catalog, episode, shot, statuses(desk)) if t["take"] == name), None)
+    found = next((t for t in takes_of_shot(facts_of(desk, episode), shot, statuses(desk)) if t["take"] == name), None)
     if found is None:
         raise Problem(404, f"there is no take {name}")
     return found
@@ -87,7 +86,7 @@ def curves(episode: EpisodeId, shot: ShotId, stage: StageName, version: Version,
 
 def _row(desk: Desk, episode: str, shot: str, stage: str, version: str) -> Row:
     name = f"{episode}/{shot}/{stage}/{version}"
-    row = take_rows(desk, episode).get(name) or rows_of(desk.catalog, [name]).get(name)
+    row = take_row(desk, name)
     if row is None:
         raise Problem(404, f"there is no take {name}")
     if not row["media_path"]:
