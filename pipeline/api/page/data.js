@@ -82,6 +82,11 @@ export function useData(path) {
     };
   }, [path, load]);
   const reload = useCallback(() => (timer.current ||= setTimeout(load, PAUSE)), [load]);
-  const change = useCallback((how) => set((was) => (was.data ? { ...was, data: how(was.data) } : was)), []);
+  const change = useCallback((how) => {
+    set((was) => {
+      const data = was.data && how(was.data);
+      return data === was.data ? was : { ...was, data };
+    });
+  }, []);
   return { ...state, fresh: state.path === path, reload, now: load, change };
 }

@@ -21,7 +21,7 @@ export const TABLE = [
   ["cut", "play", "Space", "play or pause"],
   ["cut", "after", "ArrowRight", "next shot"],
   ["cut", "before", "ArrowLeft", "shot before"],
-  ["cut", "open", "Enter", "open the shot that is shown"],
+  ["cut", "open", "o", "open the shot that is shown"],
   ["shot", "play", "Space", "play or pause"],
   ["shot", "next", "ArrowRight", "one frame on"],
   ["shot", "previous", "ArrowLeft", "one frame back"],
