@@ -17,11 +17,13 @@ import ray
 from ray import serve
 from ray.dashboard.utils import ray_address_to_api_server_url
 from ray.exceptions import RayActorError, RayTaskError
+from ray.serve._private.constants import SERVE_NAMESPACE
 from ray.serve.context import _get_global_client
 from ray.serve.exceptions import RayServeException
 
 STREAMS = 5000  # requests that a replica answers at once; most are event streams, which wait
 CLOSING_SECONDS = 3.0  # for answers that are under way; event streams never end by themselves
+ENDING_SECONDS = 60.0  # for Serve's own processes
 LOOK_SECONDS = 1.0
 ON_THE_HEAD = {"num_cpus": 0, "resources": {"node:__internal_head__": 0.001}}  # where the job API listens; no CPU is taken from the work
 
@@ -129,7 +131,15 @@ def _remove(name: str, alone: bool) -> None:
     with suppress(RayServeException, RayActorError):  # somebody has ended Serve before
         serve.delete(name)
         if alone and not _applications():
-            serve.shutdown()
+            _end_serve()
+
+
+def _end_serve() -> None:
+    """End Serve, and wait for that. With `serve.shutdown`, Ray would print that a task of Serve's has failed."""
+    ray.get(_get_global_client()._controller.graceful_shutdown.remote(wait=False))  # type: ignore[union-attr]
+    end = time.monotonic() + ENDING_SECONDS
+    while time.monotonic() < end and any(a["namespace"] == SERVE_NAMESPACE for a in ray.util.list_named_actors(all_namespaces=True)):
+        time.sleep(0.2)
 
 
 @contextmanager

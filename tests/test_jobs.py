@@ -22,6 +22,7 @@ from pipeline.story.settings import Settings
 from .conftest import EPISODE, Done, refused, takes_of, tower
 from .ray_cluster import TOKEN, Cluster, started
 
+
 def short_episode() -> str:
     """The tests' episode with two shots, both of the quicker kind of clip."""
     told = yaml.safe_load(EPISODE)
