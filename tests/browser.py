@@ -20,6 +20,7 @@ ARGUMENTS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
+SEEN = 30_000  # ms until anything but a render must be there, also on a machine that is busy
 AXE = Path(__file__).parent / "vendor" / "axe.min.js"
 
 
@@ -65,3 +66,9 @@ def with_many_takes(cwd: Path) -> None:
         rejected = {"outcome": "rejected", "labels": ["flicker"], "findings": json.dumps([fault])} if attempt < 8 else {}
         new = {"take": f"E90/SH0010/clip/v{attempt:03d}", "attempt": attempt, "at": first["at"] + timedelta(seconds=attempt)}
         catalog.append_later("takes", [first | new | rejected | (picture if attempt < 8 else {})])
+
+
+def assert_accessible(page: Page) -> None:
+    page.evaluate(AXE.read_text())
+    found = page.evaluate("axe.run()")["violations"]
+    assert [(v["id"], v["nodes"][0]["html"], v["nodes"][0]["failureSummary"]) for v in found] == []

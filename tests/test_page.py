@@ -16,15 +16,14 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
-from .browser import AXE, CHROMIUM, chromium, opened, with_many_takes
-from .conftest import EPISODE, EPISODE_FRAMES, PROJECT, Rendered, tower
+from .browser import CHROMIUM, SEEN, assert_accessible, chromium, opened, with_many_takes
+from .conftest import EPISODE, PROJECT, Rendered, tower
+from .journey import from_file_to_movie
 from .service import Served, serving
 
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no chromium is installed on this machine")
 
 PAGE = PROJECT / "pipeline" / "api" / "page"
-RENDERED = 300_000  # ms that a render of EPISODE may take
-SEEN = 30_000  # ms until anything else must be there, also on a machine that is busy
 SHOT = "#/E90/SH0010"
 
 
@@ -51,55 +50,7 @@ def desk(rendered: Rendered, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def test_an_episode_goes_from_its_file_to_a_movie_without_leaving_the_page(browser: Browser, tmp_path: Path) -> None:
     (tmp_path / "episode.yaml").write_text(EPISODE)
     with serving(tmp_path) as service, opened(browser, url(service)) as page:
-        expect(page.get_by_role("heading", name="No episode yet")).to_be_visible()
-        page.get_by_role("button", name="Submit an episode").click()
-        page.locator("dialog input[type=file]").set_input_files(tmp_path / "episode.yaml")
-        page.get_by_role("button", name="Submit E90").click()
-
-        page.get_by_role("button", name="Render 3 stale shots").click()
-        page.locator("dialog .btn.main").click()
-        expect(page.locator(".card.run").first).to_be_visible(timeout=RENDERED)  # it is live
-        expect(page.locator(".now .device").first).to_be_visible()
-        page.keyboard.press("p")
-        expect(page.get_by_role("button", name="Resume")).to_be_visible(timeout=30_000)
-        page.keyboard.press("p")
-        expect(page.get_by_role("button", name="Pause")).to_be_visible(timeout=30_000)
-        expect(page.locator(".card.ok")).to_have_count(3, timeout=RENDERED)
-        expect(page.get_by_role("button", name="Nothing is stale")).to_be_visible(timeout=RENDERED)
-
-        page.locator(".card", has_text="SH0030").click()
-        expect(page.locator(".stage")).to_be_visible()
-        page.keyboard.press("r")
-        page.get_by_label("What should be different").fill("she blinks too often")
-        page.get_by_label("Your name").fill("Mika")
-        page.get_by_role("button", name="Ask for the retake").click()
-        expect(page.locator(".title .state")).to_have_text("retake asked")
-        page.keyboard.press("Escape")
-        expect(page.locator(".card", has_text="SH0030")).to_contain_text("she blinks too often")
-
-        page.get_by_role("button", name="Render 1 stale shot").click()
-        page.locator("dialog .btn.main").click()
-        expect(page.locator(".card.ok")).to_have_count(3, timeout=RENDERED)
-        assert [take["attempt"] for take in service.client.get("/episodes/E90/shots/SH0030").json()["takes"] if take["stage"] == "clip"] == [1, 2]
-
-        page.locator(".card").first.click()
-        for shot in ("SH0010", "SH0020", "SH0030"):
-            expect(page.get_by_role("heading", level=1)).to_have_text(shot)
-            expect(page.locator(".stage")).to_be_visible()
-            page.keyboard.press("a")
-            expect(page.locator(".title .state")).to_have_text("approved")
-            page.keyboard.press("Alt+ArrowRight")
-        page.keyboard.press("Escape")
-        expect(page.locator(".card.lamp")).to_have_count(3)
-        expect(page.get_by_role("button", name="Contact sheet")).to_be_visible()
-        page.keyboard.press("c")
-        expect(page.locator("dialog h2")).to_have_text("Contact sheet")
-        assert_accessible(page)
-        page.keyboard.press("Escape")
-        with page.expect_download() as download:
-            page.get_by_role("link", name="Download the movie").click()
-        with av.open(str(download.value.path())) as movie:
-            assert sum(1 for _ in movie.decode(video=0)) == EPISODE_FRAMES
+        from_file_to_movie(page, service, tmp_path / "episode.yaml")
 
 
 def test_a_faulty_episode_is_shown_with_its_line_and_nothing_is_kept(browser: Browser, desk: Served, tmp_path: Path) -> None:
@@ -382,12 +333,6 @@ def until(page: Page, true: str) -> None:
             return
         page.wait_for_timeout(100)
     raise AssertionError(true)
-
-
-def assert_accessible(page: Page) -> None:
-    page.evaluate(AXE.read_text())
-    found = page.evaluate("axe.run()")["violations"]
-    assert [(v["id"], v["nodes"][0]["html"], v["nodes"][0]["failureSummary"]) for v in found] == []
 
 
 def go(page: Page, frame: int) -> None:
