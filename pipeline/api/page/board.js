@@ -27,8 +27,9 @@ export function Board({ episode }) {
   useEvents(episode, (name, told) => {
     if (name === "live" && told) return board.change((was) => ({ ...was, live: told }));
     board.reload();
+    if (name === "take") return; // a plan takes long; that of a render's end is soon enough
     plan.reload();
-    if (name !== "take") delivery.reload();
+    delivery.reload();
   });
   const control = useWork(async (action) => {
     await post(`${path}/${action}`, {});
@@ -97,7 +98,7 @@ function renderWords({ data, problem }) {
   if (problem) return "Render…";
   if (!data) return "Render";
   if (data.stale === 0) return "Nothing is stale";
-  return `Render ${count(data.stale, "stale shot")}`;
+  return `Render ${count(data.stale, "stale shot")}${data.unknown ? "" : ` · ${minutes(data.gpu_minutes)}`}`;
 }
 
 function Progress({ board }) {

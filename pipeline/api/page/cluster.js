@@ -15,9 +15,10 @@ export function Cluster() {
   const runs = useData("/cluster");
   const jobs = useData("/jobs");
   const [log, open] = useState(null);
-  useEvents("", (name) => {
+  useEvents("", (name, told) => {
+    if (name === "live" && told) return runs.change((was) => [told, ...was.filter((run) => run.run !== told.run)].sort((a, b) => a.run.localeCompare(b.run)));
     runs.reload();
-    if (name !== "live") jobs.reload();
+    jobs.reload();
   });
   const act = useWork(async (job, action) => {
     await post(`/jobs/${encodeURIComponent(job.job)}/${action}`, {});

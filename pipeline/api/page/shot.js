@@ -19,9 +19,19 @@ const STEP = 0.05; // of the width, for one press that moves the wipe
 
 export function Shot({ episode, shot }) {
   const page = useData(`/episodes/${encodeURIComponent(episode)}/shots/${encodeURIComponent(shot)}`);
-  useEvents(episode, (name, told) => (name === "reset" || name === "story" || told?.shot === shot || (name === "live" && told?.shots[shot])) && page.reload());
+  useEvents(episode, (name, told) => {
+    if (name === "live") page.change((was) => doing(was, told?.shots[was.card.shot] ?? ""));
+    else if (told?.shot === shot || !["take", "review"].includes(name)) page.reload();
+  });
   if (!page.data) return html`<${Waiting} problem=${page.problem} />`;
   return html`<${Desk} key=${page.data.card.shot} ...${{ page: page.data, idle: !page.fresh, reload: page.now }} />`;
+}
+
+// The page with what the render does to the shot at this moment.
+function doing(page, step) {
+  const { card } = page;
+  if (step === card.step) return page;
+  return { ...page, card: { ...card, step, status: step ? "rendering" : card.status } };
 }
 
 function Desk({ page, idle, reload }) {
