@@ -60,7 +60,8 @@ async def read(browser: Browser, episode: str, until: float, think: float, chanc
             shots = [card["shot"] for sequence in json.loads(body)["sequences"] for card in sequence["shots"]]
         await asyncio.sleep(think * chance.uniform(0.5, 1.5))
         takes = json.loads(await browser.get("shot", f"/episodes/{episode}/shots/{chance.choice(shots)}"))["takes"]
-        shown = chance.sample(takes, min(THUMBNAILS, len(takes)))
+        with_file = [take for take in takes if take["media"]]
+        shown = chance.sample(with_file, min(THUMBNAILS, len(with_file)))
         for take in shown:
             await browser.get("thumbnail", f"/takes/{take['take']}/frames/0.jpg?width=320")
         await browser.get("take", f"/takes/{shown[0]['take']}")

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from fastapi import Path as InPath
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 
 from catalog.standing import Row
 from pipeline.api.desk import Desk
 from pipeline.api.problems import Problem
 from pipeline.api.services import media
-from pipeline.api.services.episodes import facts_soon, statuses_soon, take_row
+from pipeline.api.services.episodes import facts_soon, file_row, statuses_soon, take_row
 from pipeline.api.services.shots import as_told, drawn
 
 from .asked import TAKE, EpisodeId, OfDesk, ShotId, StageName, Version
@@ -30,7 +30,8 @@ KINDS = {".png": "image/png", ".mp4": "video/mp4"}
 @router.get(TAKE)
 async def take(episode: EpisodeId, shot: ShotId, stage: StageName, version: Version, desk: OfDesk) -> dict[str, Any]:
     """A take: how it was made, its measures, what the gates say, what people said."""
-    row = await _row(desk, episode, shot, stage, version)
+    name = f"{episode}/{shot}/{stage}/{version}"
+    row = await _known(take_row(desk, name), name)
     return as_told(row, await facts_soon(desk, episode), await statuses_soon(desk))
 
 
@@ -38,7 +39,7 @@ async def take(episode: EpisodeId, shot: ShotId, stage: StageName, version: Vers
 async def file(episode: EpisodeId, shot: ShotId, stage: StageName, version: Version, desk: OfDesk, download: bool = False) -> File:
     """The take's file as it was judged; parts of it by Range."""
     row = await _with_file(desk, episode, shot, stage, version)
-    path = await asyncio.to_thread(_file, desk, row)
+    path = await run_in_threadpool(_file, desk, row)
     name = f"{episode}-{shot}-{stage}-{version}{path.suffix}" if download else None
     return File(path, media_type=KINDS[path.suffix], filename=name, headers=FOR_EVER)
 
@@ -82,22 +83,24 @@ async def curves(episode: EpisodeId, shot: ShotId, stage: StageName, version: Ve
     row = await _with_file(desk, episode, shot, stage, version)
     if stage != "clip":
         return {"frames": 1, "fps": None, "curves": []}
-    found, frames, fps = await asyncio.to_thread(lambda: media.curves(_file(desk, row)))
-    return {"frames": frames, "fps": fps, "curves": drawn(row, found)}
+    found, frames, fps = await run_in_threadpool(lambda: media.curves(_file(desk, row)))
+    judged = await _known(take_row(desk, row["take"]), row["take"])
+    return {"frames": frames, "fps": fps, "curves": drawn(judged, found)}
 
 
-async def _row(desk: Desk, episode: str, shot: str, stage: str, version: str) -> Row:
-    name = f"{episode}/{shot}/{stage}/{version}"
-    row = await take_row(desk, name)
+async def _known(asked: Awaitable[Row | None], name: str) -> Row:
+    row = await asked
     if row is None:
         raise Problem(404, f"there is no take {name}")
     return row
 
 
 async def _with_file(desk: Desk, episode: str, shot: str, stage: str, version: str) -> Row:
-    row = await _row(desk, episode, shot, stage, version)
+    """What the file of a take needs."""
+    name = f"{episode}/{shot}/{stage}/{version}"
+    row = await _known(file_row(desk, name), name)
     if not row["media_path"]:
-        raise Problem(404, f"take {row['take']} has no file: {row['error']}")
+        raise Problem(404, f"take {name} has no file: {row['error']}")
     return row
 
 

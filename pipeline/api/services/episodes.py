@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from pipeline.story.errors import NoSuch
 
 from . import board, says, shots
 from .events import Hub
-from .facts import Facts, facts
+from .facts import Facts, Verdicts, facts
 
 FACTS_NEED = ("takes", "judgements", "reviews", "runs")
 PLAN_NEEDS = ("takes", "judgements", "reviews", "stories")
@@ -226,11 +227,20 @@ def _statuses(desk: Desk) -> dict[str, str]:
 
 async def take_row(desk: Desk, take: str) -> Row | None:
     """The row of a take with the verdict that holds now; None if there is no such take."""
+    return await _of_take(desk, take, lambda verdicts: verdicts.take(take))
+
+
+async def file_row(desk: Desk, take: str) -> Row | None:
+    """Of the row of a take, what its file needs."""
+    return await _of_take(desk, take, lambda verdicts: verdicts.file_of(take))
+
+
+async def _of_take(desk: Desk, take: str, read: Callable[[Verdicts], Row | None]) -> Row | None:
     episode = take.partition("/")[0]
-    found = (await facts_soon(desk, episode)).verdicts.take(take)
+    found = read((await facts_soon(desk, episode)).verdicts)
     if found is None:  # it may have come since the latest look
         await asyncio.to_thread(desk.tables.look)
-        found = (await facts_soon(desk, episode)).verdicts.take(take)
+        found = read((await facts_soon(desk, episode)).verdicts)
     return found
 
 

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -130,6 +131,7 @@ class Hub:
         self.runs: list[Row] = []  # those without an end, as of a version of their table
         self.runs_at: Versions = ()
         self.missed = Kept(most=8)
+        self.thread = ThreadPoolExecutor(1, "desk-hub")  # its own: pictures that are being made must not delay a look
         self.listeners = 0
 
     def live_of(self, episode: str) -> Live | None:
@@ -149,7 +151,7 @@ class Hub:
 
     async def look(self) -> None:
         """Tell listeners what came since the last look."""
-        self.told, self.living, live, events = await asyncio.to_thread(self._look)
+        self.told, self.living, live, events = await asyncio.get_running_loop().run_in_executor(self.thread, self._look)
         gone = {one.episode for one in self.live} - {one.episode for one in live}
         if live != self.live:
             events += [Event(as_id(self.told), "live", one.episode, _json(one)) for one in live]

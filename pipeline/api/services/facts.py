@@ -19,6 +19,7 @@ from . import says
 HAPPENED = 40  # latest events that a board tells
 # What no view changes, and most of a row's bytes.
 WIDE = ("measures", "prompt", "negative_prompt", "parameters", "reference_files", "inputs", "workflow_digest", "certificate")
+FILE = ("take", "media", "media_path", "error")  # what the file of a take needs; the quickest to read
 JUDGED = f"SELECT * EXCLUDE ({', '.join(WIDE)}) FROM verdicts"
 SHOTS = """
 WITH latest AS (
@@ -84,6 +85,11 @@ class Verdicts:
     def take(self, name: str) -> Row | None:
         place = self.places.get(name)
         return None if place is None else self._rows([place])[0]
+
+    def file_of(self, name: str) -> Row | None:
+        """The columns FILE alone."""
+        place = self.places.get(name)
+        return None if place is None else _rows(self.judged.select(FILE).slice(place, 1))[0]
 
     def of_shot(self, shot: str) -> list[Row]:
         """Oldest first."""
