@@ -79,10 +79,10 @@ class Service:
 
 
 @contextmanager
-def running(catalog: Path, *args: str, **pipes: Any) -> Iterator[subprocess.Popen[str]]:
+def running(catalog: Path, *args: str) -> Iterator[subprocess.Popen[str]]:
     """A process of the project over the catalog; it is ended with the block."""
     env = os.environ | {"TOWER_CATALOG_URI": str(catalog), "PYTHONPATH": str(PROJECT)}
-    process = subprocess.Popen([sys.executable, "-m", *args], env=env, stdout=subprocess.PIPE, text=True, **pipes)
+    process = subprocess.Popen([sys.executable, "-m", *args], env=env, stdout=subprocess.PIPE, text=True)
     try:
         yield process
     finally:
@@ -108,7 +108,7 @@ def serving(catalog: Path) -> Iterator[Service]:
 @contextmanager
 def rendering(catalog: Path, episode: str) -> Iterator[None]:
     """While this is open, a driver claims the episode and commits takes."""
-    with running(catalog, "benchmarks.desk_writer", episode, stdin=subprocess.PIPE) as process:
+    with running(catalog, "benchmarks.desk_writer", episode) as process:
         assert process.stdout
         assert process.stdout.readline(), "the driver has not begun"
         yield

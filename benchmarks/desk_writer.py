@@ -1,13 +1,12 @@
 """A driver's part in the desk's benchmark: it claims the episode, says what it does once a second, and commits takes at a render's rate.
 
-    python -m benchmarks.desk_writer EPISODE        prints the takes of each commit; ends with its input
+    python -m benchmarks.desk_writer EPISODE        prints a line for each commit; until it is killed
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -30,17 +29,13 @@ DEVICES = 8
 
 async def render(catalog: Catalog, plan: Plan) -> None:
     log = RunLog(catalog, plan, False, {}, devices=DEVICES)
-    done = asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
     numbers = itertools.count()
     with log.claimed():
         async with shown_live(catalog.place, log.run, lambda: says(log, next(numbers))):
             for rows in takes(plan, log.run):
                 await asyncio.to_thread(catalog.append, "takes", rows)
-                print(json.dumps([row["take"] for row in rows]), flush=True)
+                print(rows[-1]["take"], flush=True)
                 await asyncio.sleep(SECONDS)
-                if done.done():
-                    break
-    catalog.append("runs", [log.row("interrupted")])
 
 
 def takes(plan: Plan, run: str) -> Iterator[list[dict[str, object]]]:
