@@ -3,14 +3,14 @@
 import { html, render, useEffect, useState } from "./vendor/preact.js";
 import { Board } from "./board.js";
 import { Cluster } from "./cluster.js";
-import { useConnection, useEvents } from "./data.js";
+import { useConnection } from "./data.js";
 import { Episodes } from "./episodes.js";
 import { Problem, enter, whenLocked } from "./http.js";
 import { useKeys } from "./keys.js";
 import { KeysDialog } from "./keys_dialog.js";
 import { Shot } from "./shot.js";
 import { applyTheme, isLight, switchTheme } from "./theme.js";
-import { Announcer, Button, Dialog, ProblemBox, useWork } from "./ui.js";
+import { Announcer, Dialog, ProblemBox, useWork } from "./ui.js";
 import { Workflows } from "./workflows.js";
 
 const LOCKED = "This desk shows nothing without its token. Load the page again to enter it.";
