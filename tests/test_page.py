@@ -222,6 +222,13 @@ def test_no_key_acts_while_somebody_types(browser: Browser, desk: Served) -> Non
         expect(page.locator("dialog")).to_have_count(0)
 
 
+def test_who_comes_back_from_a_shot_is_at_its_card(browser: Browser, desk: Served) -> None:
+    with opened(browser, url(desk, "#/E90/SH0020")) as page:
+        settle(page)
+        page.keyboard.press("Escape")
+        until(page, f"{FOCUS} === 'SH0020'")
+
+
 def test_a_key_can_be_changed_and_stays_so_and_none_acts_twice(browser: Browser, desk: Served) -> None:
     with opened(browser, url(desk, SHOT)) as page:
         settle(page)

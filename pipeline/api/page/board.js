@@ -1,6 +1,6 @@
 // The board of one episode: its shots in the order of the cut, each as wide as it is long.
 
-import { html, useMemo, useRef, useState } from "./vendor/preact.js";
+import { html, useEffect, useMemo, useRef, useState } from "./vendor/preact.js";
 import { Aside } from "./board_aside.js";
 import { Card } from "./card.js";
 import { ContactSheet } from "./contact_sheet.js";
@@ -17,7 +17,8 @@ import { STATES, count, doneAbout, minutes, seconds } from "./words.js";
 
 const ORDER = ["accepted", "approved", "picked", "retake", "rendering", "exhausted", "rejected", "waiting"];
 
-export function Board({ episode }) {
+// `from`: the shot that a person comes back from.
+export function Board({ episode, from }) {
   const path = `/episodes/${encodeURIComponent(episode)}`;
   const board = useData(path);
   const plan = useData(`${path}/plan`);
@@ -58,6 +59,10 @@ export function Board({ episode }) {
     down: () => climb(1),
     up: () => climb(-1),
   });
+  const there = Boolean(data);
+  useEffect(() => {
+    if (there && from) reach(cards().find((card) => card.hash.endsWith(`/${from}`)));
+  }, [there]);
   if (!data) return html`<${Waiting} problem=${board.problem} />`;
   return html`<main class="page board ${over ? "over" : ""}">
     <header class="head">
