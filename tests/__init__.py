@@ -75,5 +75,5 @@
 | test_training.py | the demo's checkpoints are trained by one command, on a bare machine and in time |
 | test_yaml.py | what was written in YAML or JSON is what is read |
 
-What they share: conftest.py (the demo episode, one render that many look at), planted.py (faults), published.py (published layouts), tiny_xl.py (SDXL with few weights), bare.py (a machine without Ray), browser.py (a service and a browser).
+What they share: conftest.py (the demo episode, one render that many look at), planted.py (faults), published.py (published layouts), tiny_xl.py (SDXL with few weights), bare.py (a machine without Ray), browser.py (a browser before the desk).
 """
