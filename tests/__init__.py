@@ -16,6 +16,7 @@
 | test_contact_sheet.py | every shot is on a page of the sheet, and no page of an earlier sheet is left |
 | test_controls.py | pause and resume, priorities, cluster profiles |
 | test_deploy.py | deployment files say what Ray and KubeRay understand, and open nothing to strangers |
+| test_desk_on_ray.py | the desk on Ray Serve in a cluster is the same desk; killed parts come back, and its end takes nothing along |
 | test_docs.py | documents: commands parse, paths exist, settings and packages are all listed |
 | test_doctor.py | `tower doctor` tells what can render here, and changes nothing |
 | test_drive.py | how many shots live at once, what ends them, what runs beside them |
