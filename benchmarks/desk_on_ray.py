@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,23 +92,19 @@ class Reader(threading.Thread):
     def __init__(self, url: str):
         super().__init__(daemon=True)
         self.url, self.looks = url, list[tuple[float, float]]()
-        self.processes = [p for p in psutil.process_iter(["cmdline"]) if is_of_serve(p)]
+        self.processes = [p for p in psutil.Process().children(recursive=True) if p.cmdline()[0][:10] in ("ray::Serve", "ray::Proxy")]
 
     def run(self) -> None:
-        with httpx.Client(base_url=self.url, timeout=None) as client, client.stream("GET", "/events", params={"episode": EPISODE}) as events:
-            for line in events.iter_lines():
-                if line.startswith("event:") and time.time() > (self.looks[-1][0] if self.looks else 0) + BOARD_SECONDS:
-                    client.get(f"/episodes/{EPISODE}")
+        with suppress(httpx.TransportError), httpx.stream("GET", f"{self.url}/events?episode={EPISODE}", timeout=None) as events:
+            for line in events.iter_lines():  # until the desk ends
+                if line.startswith("event:") and (not self.looks or time.time() > self.looks[-1][0] + BOARD_SECONDS):
+                    httpx.get(f"{self.url}/episodes/{EPISODE}", timeout=None)
                     self.looks.append((time.time(), sum(sum(p.cpu_times()[:2]) for p in self.processes)))
 
     def processor(self, first: float, last: float) -> float:
         """Processor seconds in each second between two times."""
         looks = [look for look in self.looks if first <= look[0] <= last]
         return (looks[-1][1] - looks[0][1]) / (looks[-1][0] - looks[0][0])
-
-
-def is_of_serve(process: psutil.Process) -> bool:
-    return "".join(process.info["cmdline"] or [])[:10] in ("ray::Serve", "ray::Proxy")
 
 
 def one_round(folder: Path, address: str, shots: int, with_desk: bool) -> Round:
