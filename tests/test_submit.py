@@ -18,7 +18,7 @@ from pipeline.story.episode import load_episode
 from pipeline.story.errors import InputError
 
 from .conftest import EPISODE, PROJECT, environment, refused
-from .test_jobs import free_ports
+from .ray_cluster import free_ports
 
 
 def test_an_address_where_nobody_answers_is_one_sentence_before_anything_is_written(here, episode):
