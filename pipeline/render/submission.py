@@ -94,7 +94,7 @@ def submission(order: Order, settings: Settings) -> Submission:
         here,
         command(order.file, [*order.options, "--out", out], here),
         job_env(settings, profile),
-        {"episode": episode.id, "file": str(order.file.absolute())},
+        {"episode": episode.id, "file": str(order.file.absolute()), "catalog": settings.place.uri},
     )
 
 
