@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +39,7 @@ def on_each_node(function: Callable[..., Any], arguments: Callable[[Node], tuple
     Raises:
         ClusterError: the cluster cannot be joined.
     """
-    with cluster(waits=True):
+    with nullcontext() if ray.is_initialized() else cluster(waits=True):  # a service of the cluster is part of it already
         asked = [(n, _asked(n, function, args)) for n in nodes() if not n.leaving and (args := arguments(n)) is not None]
         ray.wait([ref for _, ref in asked], num_returns=len(asked), timeout=ANSWER_SECONDS) if asked else None
         return [(node, _answer(ref)) for node, ref in asked]

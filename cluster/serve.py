@@ -165,6 +165,11 @@ def listening_host() -> str:
     return _get_global_client().http_config.host  # type: ignore[union-attr]
 
 
+def head_address() -> str:
+    """The cluster that this process is part of, as RAY_ADDRESS names it."""
+    return ray.get_runtime_context().gcs_address
+
+
 def jobs_address() -> str:
     """Address of the job API of the cluster that this process is part of."""
-    return ray_address_to_api_server_url(ray.get_runtime_context().gcs_address)
+    return ray_address_to_api_server_url(head_address())

@@ -244,6 +244,13 @@ def test_media_come_whole_and_in_parts_through_the_proxy(used: Served) -> None:
     assert used.client.get(path, headers={"Range": f"bytes={len(whole.content)}-"}).status_code == 416
 
 
+def test_doctor_and_models_tell_of_the_clusters_machines(desk: Served) -> None:
+    told = {notice["check"]: notice["told"] for notice in desk.client.get("/doctor").json()}
+    assert "2 GPUs" in told["devices"], told["devices"]
+    nodes = {row["node"] for row in desk.client.get("/models").json()}
+    assert len(nodes) == 2 and "this machine" in nodes
+
+
 def test_strangers_are_refused_behind_the_proxy_as_they_are_without_it(desk: Served) -> None:
     assert desk.client.get("/episodes", headers={"Host": "evil.example"}).status_code == 421
     assert desk.client.post("/reviews", json={}, headers={"Origin": "http://evil.example"}).status_code == 403

@@ -27,11 +27,11 @@ from pipeline.render.run_log import living
 from pipeline.story.settings import load_settings
 
 from .conftest import EPISODE, environment, refused, tower
+from .ray_cluster import free_ports
 from .test_catalog import row
 from .test_drivers import log
 from .test_faults import read_until
 from .test_faults import start as start_render
-from .test_jobs import free_ports
 from .test_migrations import unpack as unpack_old
 
 ONE_SHOT = EPISODE[: EPISODE.index("      - {id: SH0020")].replace("clip_workflow: ltx_video_2b_demo", "clip_workflow: animatediff_16_demo")

@@ -561,7 +561,7 @@ def test_a_word_that_cannot_be_said_is_refused_on_the_terminal(copied, here):
         (["--retake", "--set", "strength"], "is not a name and a number"),
         (["--retake", "--set", "strength=nan"], "is not a name and a number"),
         (["--retake", "--stage", "sound"], "--stage 'sound' is neither"),
-        (["--retake", "--seed", "7"], "give the episode's file in place of its id"),
+        (["--retake", "--set", "strength=0.5"], "has no parameter 'strength'; it declares none"),  # so says the story that the catalog keeps
     ):
         refused(here("review", "E90", "SH0010", *args), words)
     refused(here("review", "E90", "SH0099"), "no takes of episode E90, shot SH0099")

@@ -18,7 +18,7 @@ from pipeline.story.episode import load_episode
 from pipeline.story.errors import InputError
 
 from .conftest import EPISODE, PROJECT, environment, refused
-from .test_jobs import free_ports
+from .ray_cluster import free_ports
 
 
 def test_an_address_where_nobody_answers_is_one_sentence_before_anything_is_written(here, episode):
@@ -144,7 +144,7 @@ def test_a_submitters_settings_travel_and_its_keys_do_not(tmp_path, monkeypatch)
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://storage:9000")
-    (tmp_path / ".env").write_text("TOWER_DEVICES=3\nTOWER_MODELS_DIR=weights\n")
+    (tmp_path / ".env").write_text("TOWER_DEVICES=3\nTOWER_MODELS_DIR=weights\nTOWER_DESK_TOKEN=a-secret-of-the-desk\n")
     env = submission.job_env(load_settings(), None)
     env.pop("PATH", None)
     assert env == {

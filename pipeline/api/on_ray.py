@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from fastapi import FastAPI
 
-from cluster.serve import application, jobs_address, listening_host
+from cluster.serve import application, head_address, jobs_address, listening_host
 from pipeline.render.ray_jobs import RayJobs
 from pipeline.story.errors import InputError
 from pipeline.story.settings import load_settings
@@ -19,6 +20,7 @@ NAME = "tower-desk"
 
 def build() -> FastAPI:
     """In the replica: the app, whose renders are jobs of the same cluster."""
+    os.environ["RAY_ADDRESS"] = head_address()  # so that doctor and models tell of the cluster
     return _open(is_loopback(listening_host()))
 
 

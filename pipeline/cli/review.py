@@ -33,7 +33,7 @@ def review(
     by: Annotated[str, typer.Option(metavar="WHO", help="who says so; you, if not given")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """A person's word on a shot's take; without one, what was said of the shot. What a retake changes needs the episode's file."""
+    """A person's word on a shot's take; without one, what was said of the shot."""
     from pipeline.evidence.review import Said, say, usual_take
     from pipeline.story.settings import load_settings
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from getpass import getuser
 from pathlib import Path
@@ -13,9 +15,10 @@ from catalog.standing import Row
 from catalog.store import Catalog
 from catalog.views import view
 from pipeline.plan.resolve import Resolver
+from pipeline.plan.stories import check_out, latest_story
 from pipeline.plan.words import WORDS, Changed, Overrides, Words, combined, written
 from pipeline.registry.workflows import Registry
-from pipeline.story.episode import Episode, Sequence, Shot
+from pipeline.story.episode import Episode, Sequence, Shot, load_episode
 from pipeline.story.errors import InputError
 from pipeline.story.fingerprint import SEEDS
 from pipeline.story.prompt import one_line
@@ -57,8 +60,8 @@ def say(catalog: Catalog, settings: Settings, said: Said, episode: Episode | Non
     """Record what a person says of a take. Returns the row.
 
     Args:
-        episode, file: the episode as it is written now, and its file, where other files are looked for; needed where a retake changes
-            the seed, the prompt or parameters.
+        episode, file: the episode as it is written now, and its file, where other files are looked for. What a retake changes is checked
+            with them; not given, with the latest story of the episode in the catalog.
 
     Raises:
         InputError: there is no such take, the take cannot be what is said of it, or what the retake changes does not fit. Nothing is
@@ -203,14 +206,31 @@ def _changes(catalog: Catalog, settings: Settings, said: Said, take: Row, episod
     prompt = None if said.prompt is None else one_line(said.prompt.strip())
     if prompt == "":
         raise InputError(f"{said.take}: the prompt is empty; leave it out to keep the shot's")
-    if episode is None or file is None:
-        raise InputError(f"{said.take}: what a retake changes is checked with the story; give the episode's file in place of its id")
-    sequence, shot = _shot(episode, file, take)
-    changed = Changed(take["stage"], said.by, written(episode, sequence, shot), Overrides(said.seed, prompt, dict(said.parameters)))
-    _check_fit(catalog, settings, changed, episode, file, sequence, shot)
+    with _as_written(catalog, take, episode, file) as (episode, file):
+        sequence, shot = _shot(episode, file, take)
+        changed = Changed(take["stage"], said.by, written(episode, sequence, shot), Overrides(said.seed, prompt, dict(said.parameters)))
+        _check_fit(catalog, settings, changed, episode, file, sequence, shot)
     overrides = {"seed": said.seed, "prompt": prompt, "parameters": dict(said.parameters) or None}
     given = {name: value for name, value in overrides.items() if value is not None}
     return {"overrides": json.dumps(given, ensure_ascii=False), "written": changed.written}
+
+
+@contextmanager
+def _as_written(catalog: Catalog, take: Row, episode: Episode | None, file: Path | None) -> Iterator[tuple[Episode, Path]]:
+    """The episode and its file, as they are given; else as the catalog has them, laid out for a while.
+
+    Raises:
+        InputError: neither is there.
+    """
+    if episode and file:
+        yield episode, file
+        return
+    story = latest_story(catalog, take["episode"])
+    if story is None:
+        raise InputError(f"{take['take']}: what a retake changes is checked with the story; give the episode's file in place of its id")
+    with tempfile.TemporaryDirectory(prefix="tower-story-") as folder:
+        file = check_out(catalog, story, Path(folder))
+        yield load_episode(file), file
 
 
 def _shot(episode: Episode, file: Path, take: Row) -> tuple[Sequence, Shot]:

@@ -17,7 +17,7 @@ from .submission import JOB, PREFIX, submission
 
 
 class RayJobs:
-    """`Jobs` on a cluster.
+    """`Jobs` on a cluster: those that render into the same catalog.
 
     Args:
         address: of Ray's job API; None: as Ray's variables have it. settings: of the renders. catalog: of the settings.
@@ -37,7 +37,8 @@ class RayJobs:
         return self._told(job)
 
     def list(self, episode: str | None = None) -> Sequence[Job]:
-        found = jobs.jobs(self._client(), PREFIX)[::-1]
+        here = self.settings.place.uri
+        found = [job for job in jobs.jobs(self._client(), PREFIX)[::-1] if job.metadata.get("catalog", here) == here]
         facts = Facts(self.catalog)  # after the cluster was asked: of a job that has ended, every row is there
         return [self._told(job, facts) for job in found if episode in (None, job.metadata.get("episode"))]
 

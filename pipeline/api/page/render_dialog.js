@@ -5,8 +5,8 @@ import { post } from "./http.js";
 import { Dialog, ProblemBox, announce, useWork } from "./ui.js";
 import { count, estimate } from "./words.js";
 
-export function RenderDialog({ board, plan, cancel, close }) {
-  return cancel ? html`<${Cancel} board=${board} close=${close} />` : html`<${Start} ...${{ board, plan, close }} />`;
+export function RenderDialog({ board, plan, cancels, close }) {
+  return cancels ? html`<${Cancel} job=${cancels} close=${close} />` : html`<${Start} ...${{ board, plan, close }} />`;
 }
 
 function Start({ board, plan, close }) {
@@ -27,9 +27,9 @@ function Start({ board, plan, close }) {
   </${Dialog}>`;
 }
 
-function Cancel({ board, close }) {
+function Cancel({ job, close }) {
   const stop = useWork(async () => {
-    await post(`/jobs/${board.run.job}/cancel`, {});
+    await post(`/jobs/${job.job}/cancel`, {});
     announce("The render stops. What it has finished stays.");
     close();
   });

@@ -76,9 +76,6 @@ export function Announcer() {
   return html`<div class="announcer ${text ? "told" : ""}" role="status">${text}</div>`;
 }
 
-// Widths and places that data decides: a strict policy forbids style attributes, and allows what script sets.
-export const placed = (values) => (node) => node && Object.entries(values).forEach(([name, value]) => node.style.setProperty(name, value));
-
 const NAME = "tower.name";
 export const myName = () => localStorage.getItem(NAME) ?? "";
 export const keepName = (name) => localStorage.setItem(NAME, name);

@@ -69,7 +69,7 @@ async def filmstrip(
     stage: StageName,
     version: Version,
     desk: OfDesk,
-    frames: Annotated[int, Query(ge=1, le=40)] = 8,
+    frames: Annotated[int, Query(ge=1, le=40, description="how many")] = 8,
     height: Annotated[int, Query(ge=16, le=512, description="pixels")] = 90,
 ) -> Response:
     """Frames side by side, evenly spread over the clip."""
