@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from pipeline.story.settings import Settings
 
 from .rows import OPEN, Rows
 from .tables import Kept, Tables
+
+
+FILES_SECONDS = 10.0
 
 
 @dataclass
@@ -38,6 +42,12 @@ class Desk:
         self.tables = Tables(self.catalog.place)
         self.rows = Rows(self.catalog, self.tables)
         self.facts, self.opened, self.frames, self.kept = Kept(OPEN), Kept(OPEN), Kept(256), Kept()
+
+
+    @property
+    def moment(self) -> int:
+        """Changes every FILES_SECONDS. Model files come and go without a word in the catalog; what follows from them is made again then."""
+        return int(time.monotonic() // FILES_SECONDS)
 
 
 def desk_folder(settings: Settings) -> Path:

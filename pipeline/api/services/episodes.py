@@ -117,22 +117,22 @@ def episode_of(desk: Desk, episode: str) -> Episode:
 
 def plan_of(desk: Desk, episode: str) -> Plan:
     """What a render would do now."""
-    return _plan(desk, episode, "plan", PLAN_NEEDS)
+    return _plan(desk, episode, "plan", PLAN_NEEDS, desk.moment)
 
 
 def _resolved(desk: Desk, episode: str) -> Plan:
     """A plan for what its shots are made from; takes that came since it was made are not in it."""
-    return _plan(desk, episode, "resolved", WRITTEN)
+    return _plan(desk, episode, "resolved", WRITTEN, 0)
 
 
-def _plan(desk: Desk, episode: str, what: str, needs: tuple[str, ...]) -> Plan:
+def _plan(desk: Desk, episode: str, what: str, needs: tuple[str, ...], moment: int) -> Plan:
     file = checked_out(desk, episode)
 
     def make() -> Plan:
         catalog = EpisodeCatalog(desk.catalog.place, desk.catalog.was_version, memory=desk.rows.of(episode))
         return replace(make_plan(episode_of(desk, episode), file, desk.settings, catalog), costs=_costs(desk))
 
-    return desk.kept.of((what, episode), (desk.tables.at(episode, *needs), desk.tables.of(*REGISTRY_NEEDS)), make)
+    return desk.kept.of((what, episode), (desk.tables.at(episode, *needs), desk.tables.of(*REGISTRY_NEEDS), moment), make)
 
 
 def _costs(desk: Desk) -> Costs:
@@ -218,7 +218,7 @@ def report_of(desk: Desk, episode: str, width: int) -> Path:
 
 async def statuses_soon(desk: Desk) -> dict[str, str]:
     """name@version of each workflow to its status here and now."""
-    return await desk.kept.soon("statuses", desk.tables.of(*REGISTRY_NEEDS), lambda: _statuses(desk))
+    return await desk.kept.soon("statuses", (desk.tables.of(*REGISTRY_NEEDS), desk.moment), lambda: _statuses(desk))
 
 
 def _statuses(desk: Desk) -> dict[str, str]:
