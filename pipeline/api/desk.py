@@ -15,7 +15,6 @@ from pipeline.story.settings import Settings
 from .rows import OPEN, Rows
 from .tables import Kept, Tables
 
-
 FILES_SECONDS = 10.0
 
 

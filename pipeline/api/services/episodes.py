@@ -179,7 +179,8 @@ class Opened:
 
 async def opened(desk: Desk, episode: str) -> Opened:
     """Made once for all who ask as long as nothing changes."""
-    at, told = (desk.tables.at(episode, *FACTS_NEED, "stories"), desk.tables.of(*REGISTRY_NEEDS)), await statuses_soon(desk)
+    told = await statuses_soon(desk)
+    at = desk.tables.at(episode, *FACTS_NEED, "stories"), desk.tables.of(*REGISTRY_NEEDS), desk.moment
 
     def make() -> Opened:
         return Opened(episode_of(desk, episode), facts_of(desk, episode), _resolved(desk, episode), told)
