@@ -41,7 +41,7 @@ function cellsOf(room) {
 // Frames of the clip, evenly spaced; of a shot that has only its keyframe yet, that one.
 function Strip({ card, cells, height, cell }) {
   const high = Math.round(height * DENSITY);
-  if (card.clip) return html`<img class=${cells.fill ? "fill" : "film"} loading="lazy" decoding="async" alt="" src="/takes/${card.clip}/filmstrip.jpg?frames=${Math.min(cells.many, 12)}&height=${high}" />`;
+  if (card.clip) return html`<img class=${cells.many === 1 ? "fill one" : cells.fill ? "fill" : "film"} loading="lazy" decoding="async" alt="" src="/takes/${card.clip}/filmstrip.jpg?frames=${Math.min(cells.many, 12)}&height=${high}" />`;
   if (card.keyframe) return html`<img class=${cells.many === 1 ? "fill" : "film"} loading="lazy" decoding="async" alt="" src="/takes/${card.keyframe}/frames/0.jpg?width=${Math.round(cell * DENSITY)}" />`;
   return null;
 }

@@ -65,7 +65,7 @@ function Desk({ page, idle, reload }) {
   const to = (shot) => (location.hash = `#/${page.episode}${shot ? `/${shot}` : ""}`);
   const leave = () => (pen.held ? pen.putAway() : range ? mark(null) : to());
   const actions = {
-    ...deckActions(deck, faultsOf(take, curves.data)),
+    ...deckActions(deck, faultsOf(take, curves.fresh && curves.data)),
     ...viewActions(view, sides),
     after: () => page.after && to(page.after),
     before: () => page.before && to(page.before),
@@ -87,7 +87,7 @@ function Desk({ page, idle, reload }) {
         ${take ? html`
           <${Stage} ...${{ deck, sides, view, pen, drawings: drawingsOn(deck, sides, page.reviews) }} />
           <${Transport} ...${{ deck, view, sides, pen, range, mark, writeNote }} />
-          <${Timeline} ...${{ deck, side: sides.shown, curves: curves.data, range, notes: page.reviews.filter((review) => review.first_frame !== null && review.take === take.take) }} />`
+          <${Timeline} ...${{ deck, side: sides.shown, curves: curves.data, busy: !curves.fresh, range, notes: page.reviews.filter((review) => review.first_frame !== null && review.take === take.take) }} />`
         : html`<p class="nothing quiet">${card.status === "rendering" ? `Its first take is being made: ${card.step}.` : "No take yet. It comes with the next render."}</p>`}
         <${Takes} takes=${takes} sides=${sides} />
       </div>
@@ -173,7 +173,7 @@ const usable = (take) => take && !take.stands && wordOf(take) === "accepted";
 // The first frames of what gates name, in order.
 function faultsOf(take, curves) {
   const named = (take?.findings ?? []).filter((finding) => finding.outcome !== "pass" && finding.frames.length).map((finding) => finding.frames[0]);
-  const curved = (curves?.curves ?? []).flatMap((curve) => curve.at.map(([from]) => from));
+  const curved = (curves ? curves.curves : []).flatMap((curve) => curve.at.map(([from]) => from));
   return [...new Set([...named, ...curved])].sort((a, b) => a - b);
 }
 

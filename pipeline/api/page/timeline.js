@@ -3,7 +3,7 @@
 import { html, useState } from "./vendor/preact.js";
 import { figure, frames as frameText, plain, saying, shown, threshold as limit } from "./words.js";
 
-export function Timeline({ deck, side, curves, range, notes }) {
+export function Timeline({ deck, side, curves, busy, range, notes }) {
   const all = deck.frames;
   const share = (frame) => `${all > 1 ? (frame / (all - 1)) * 100 : 0}%`;
   const [more, show] = useState(false);
@@ -12,7 +12,7 @@ export function Timeline({ deck, side, curves, range, notes }) {
   const first = list.filter((curve, k) => k === 0 || curve.outcome !== "pass");
   const drawn = more ? list : first;
   if (all < 2) return null;
-  return html`<section class="timeline" aria-label="Frames and curves">
+  return html`<section class="timeline" aria-label="Frames and curves" aria-busy=${String(busy)}>
     <div class="scrub">
       <span class="marks" aria-hidden="true">
         ${range && html`<i class="range" style=${{ left: share(range[0]), right: `calc(100% - ${share(range[1])})` }}></i>`}
