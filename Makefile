@@ -56,6 +56,14 @@ define install
 	else pip install --quiet -c $(PINS) $(1); fi
 endef
 
+# The page is tested in a real browser. Without Debian's chromium, and without the right to install it, those tests say that they were skipped.
+define browser
+	@command -v chromium >/dev/null || { \
+	    [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && export DEBIAN_FRONTEND=noninteractive && \
+	    { apt-get install -y -qq chromium || { apt-get update -qq && apt-get install -y -qq chromium; }; } >/dev/null 2>&1; \
+	} || echo "chromium is not installed: the tests of the page will be skipped"
+endef
+
 # Installed again only when the pins or the project's own list of needs change.
 # torch goes first and by itself: asked for together with others, an installer would look past the pinned build.
 $(READY): pyproject.toml $(PINS)
@@ -66,6 +74,7 @@ $(READY): pyproject.toml $(PINS)
 
 $(TESTING): $(READY)
 	$(call install,-e '.[dev]')
+	$(call browser)
 	touch $@
 
 $(MUTATING): $(TESTING)

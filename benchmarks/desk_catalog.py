@@ -33,7 +33,7 @@ from pipeline.story.settings import Settings
 from .catalog import episode_file, take_row
 
 CLIPS, FRAMES, WIDTH, HEIGHT = 24, 48, 192, 128  # different clips and stills
-COMMIT, LATEST_COMMIT = 50, 8  # rows; the latest render is slow, and leaves more commits
+COMMIT, LATEST_COMMIT = 500, 16  # rows; the latest render is slow, and leaves more commits
 APART = timedelta(milliseconds=500)  # between two takes
 FINDING = {"label": "frozen", "measure": "reach", "value": 0.9, "threshold": 1.6, "outcome": "fail", "frames": [3, 40], "text": ""}
 

@@ -139,14 +139,18 @@ class Catalog:
         Args:
             episode: only rows of this episode. columns: only these columns. version: an older version of the table.
         """
-        try:
-            chosen = None if episode is None else pc.field("episode") == episode
-            table = self.dataset(name, version).to_table(filter=chosen, columns=columns)
-        except (OSError, pa.ArrowException) as error:
-            raise self._unreadable(error) from error
+        table = self.table(name, episode, columns, version)
         if "at" in table.column_names:
             table = table.sort_by("at")
         return table.to_pylist(maps_as_pydicts="strict")
+
+    def table(self, name: str, episode: str | None = None, columns: list[str] | None = None, version: int | None = None) -> pa.Table:
+        """`rows` as they are in memory, in no order."""
+        try:
+            chosen = None if episode is None else pc.field("episode") == episode
+            return self.dataset(name, version).to_table(filter=chosen, columns=columns)
+        except (OSError, pa.ArrowException) as error:
+            raise self._unreadable(error) from error
 
     def dataset(self, name: str, version: int | None = None) -> ds.Dataset:
         """The live rows of a table, for any engine that reads Arrow."""
@@ -166,8 +170,7 @@ class Catalog:
             given: more tables for the query, by name.
             values: parameters of the query, `$name` in its text.
         """
-        with duckdb.connect(config={"enable_external_access": False, "allow_community_extensions": False}) as connection:
-            connection.execute("SET TimeZone = 'UTC'")
+        with database() as connection:
             for name in tables:
                 connection.register(name, self.dataset(name))
             for name, table in (given or {}).items():
@@ -181,6 +184,13 @@ class Catalog:
 
     def _unreadable(self, error: BaseException) -> CatalogError:
         return CatalogError(f"catalog {self.place} cannot be read: {_damage(self.place) or _line(error)}")
+
+
+def database(**settings: Any) -> duckdb.DuckDBPyConnection:
+    """An empty database in memory, which can reach no file and no network. Its clock is UTC."""
+    connection = duckdb.connect(config={"enable_external_access": False, "allow_community_extensions": False} | settings)
+    connection.execute("SET TimeZone = 'UTC'")
+    return connection
 
 
 def _place(where: Path | str | Place) -> Place:

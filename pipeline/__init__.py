@@ -1,4 +1,4 @@
-"""Pipeline: plans, renders and delivers episodes, and holds the command line.
+"""Pipeline: plans, renders and delivers episodes, and holds the two front doors: the desk and the command line.
 
 It may import the rooms gates, actors, catalog and cluster; none of them may import it. Its own rooms, each importing only those above it:
 
@@ -11,6 +11,7 @@ It may import the rooms gates, actors, catalog and cluster; none of them may imp
 | `post/` | assembles accepted takes into an episode |
 | `evidence/` | benchmarks, judging stored takes again, a person's reviews, the generated pages |
 | `doctor/` | what can run here, and how to fix what cannot |
+| `api/` | the desk: the web service and its page |
 | `cli/` | the command line |
 """
 

@@ -16,6 +16,9 @@
 | test_contact_sheet.py | every shot is on a page of the sheet, and no page of an earlier sheet is left |
 | test_controls.py | pause and resume, priorities, cluster profiles |
 | test_deploy.py | deployment files say what Ray and KubeRay understand, and open nothing to strangers |
+| test_desk.py | the desk shows what the tables hold: boards, plans, frames, deliveries, whoever rendered and whatever is damaged |
+| test_desk_events.py | a listener gets all that came, in order, whatever is cut, killed or tidied meanwhile |
+| test_desk_survives.py | a killed service ends no render, and shows it again to everybody |
 | test_docs.py | documents: commands parse, paths exist, settings and packages are all listed |
 | test_doctor.py | `tower doctor` tells what can render here, and changes nothing |
 | test_drive.py | how many shots live at once, what ends them, what runs beside them |
@@ -31,6 +34,7 @@
 | test_gate_tasks.py | what a gate's task stores and answers, without Ray |
 | test_gates.py | planted faults found, good pictures let through |
 | test_gpu_benchmark.py | the GPU benchmark runs on a bare machine, and a failing step loses nothing |
+| test_guard.py | who may ask the desk for what: every route x every kind of stranger |
 | test_input.py | bad input is one sentence with its place |
 | test_jobs.py | renders as jobs on a Ray cluster: submitted once, resumed, stopped |
 | test_judges.py | learned judges measure, decide nothing, and say when they did not look |

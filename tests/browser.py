@@ -1,87 +1,27 @@
-"""A service and a browser in front of it, for the tests of the page."""
+"""A browser in front of the desk, for the tests of the page."""
 
 from __future__ import annotations
 
 import json
 import shutil
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from pipeline.registry.open_catalog import open_catalog
 from pipeline.story.settings import load_settings
 
-from .conftest import environment
-
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 ARGUMENTS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
+SEEN = 30_000  # ms until anything but a render must be there, also on a machine that is busy
 AXE = Path(__file__).parent / "vendor" / "axe.min.js"
-STARTED = 60  # seconds that a service may take to answer
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
-@dataclass
-class Service:
-    """`tower serve` in a folder, as a person starts it."""
-
-    cwd: Path
-    port: int = field(default_factory=free_port)
-    env: dict[str, str] = field(default_factory=dict)
-    process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "pipeline.cli", "serve", "--port", str(self.port)]
-        with (self.cwd / "service.log").open("ab") as log:
-            self.process = subprocess.Popen(command, cwd=self.cwd, env=environment(self.cwd, **self.env), stdout=log, stderr=log)
-        for _ in range(STARTED * 5):
-            assert self.process.poll() is None, (self.cwd / "service.log").read_text()
-            with suppress(OSError), urlopen(f"{self.url}/health") as answer:
-                assert json.load(answer)["status"] == "ok"
-                return
-            time.sleep(0.2)
-        raise AssertionError((self.cwd / "service.log").read_text())
-
-    def stop(self) -> None:
-        if self.process:
-            self.process.terminate()
-            self.process.wait(60)
-            self.process = None
-
-    def get(self, path: str) -> Any:
-        with urlopen(self.url + path) as answer:
-            return json.load(answer)
-
-
-@contextmanager
-def served(cwd: Path, **env: str) -> Iterator[Service]:
-    service = Service(cwd, env=env)
-    service.start()
-    try:
-        yield service
-    finally:
-        service.stop()
 
 
 @contextmanager
@@ -126,3 +66,9 @@ def with_many_takes(cwd: Path) -> None:
         rejected = {"outcome": "rejected", "labels": ["flicker"], "findings": json.dumps([fault])} if attempt < 8 else {}
         new = {"take": f"E90/SH0010/clip/v{attempt:03d}", "attempt": attempt, "at": first["at"] + timedelta(seconds=attempt)}
         catalog.append_later("takes", [first | new | rejected | (picture if attempt < 8 else {})])
+
+
+def assert_accessible(page: Page) -> None:
+    page.evaluate(AXE.read_text())
+    found = page.evaluate("axe.run()")["violations"]
+    assert [(v["id"], v["nodes"][0]["html"], v["nodes"][0]["failureSummary"]) for v in found] == []

@@ -112,4 +112,4 @@ def serving(cwd: Path, *args: str, **env: str) -> Iterator[Served]:
                 yield Served(process, client, log)
         finally:
             process.terminate()
-            process.wait(30)
+            process.wait(120)

@@ -142,7 +142,7 @@ def rule(gate: str, label: str, measure: str, outcome: str = "fail") -> Rule:
 @cache
 def from_code() -> tuple[tuple[str, str], ...]:
     """(document, what it must say): numbers that the code decides."""
-    return (*_of_the_pool(), *_of_the_gates(), *_of_the_alerts(), *_of_the_rest())
+    return (*_of_the_pool(), *_of_the_gates(), *_of_the_alerts(), *_of_the_desk(), *_of_the_rest())
 
 
 def _of_the_pool() -> Iterator[tuple[str, str]]:
@@ -205,6 +205,20 @@ def _of_the_alerts() -> Iterator[tuple[str, str]]:
     yield "docs/WATCHING.md", f"more than two devices replaced in {window('TowerDevicesRestarting')} minutes"
     (hours,) = re.findall(r"\[1h\], (\d+) \* 3600", alerts["TowerDiskFilling"]["expr"])
     yield "docs/WATCHING.md", f"it will be full in {word(int(hours))} hours at this pace"
+
+
+def _of_the_desk() -> Iterator[tuple[str, str]]:
+    guard, query = "pipeline/api/guard.py", "pipeline/api/services/query.py"
+    bodies = [f"{constant(guard, name) / 1e6:.0f} MB" for name in ("BODY", "JSON", "UPLOAD")]
+    yield "docs/DESK.md", f"{bodies[0]}; {bodies[1]} of an episode as JSON; {bodies[2]} where files come with one"
+    writes, starts, tries = (constant(guard, name) for name in ("WRITES", "STARTS", "TRIES"))
+    yield "docs/DESK.md", f"{writes} a minute; submissions and renders, {starts} a minute; tokens tried, {tries} a minute"
+    memory = constant(query, "MEMORY").removesuffix("MB")
+    yield "docs/DESK.md", f"{constant(query, 'SECONDS'):.0f} seconds, {memory} MB, {constant(query, 'ROWS'):,} rows"
+    yield "docs/DESK.md", f"| event streams | {constant('pipeline/api/routers/events.py', 'MOST'):,} |"
+    yield "docs/DESK.md", f"a secret of at least {constant('pipeline/api/opened.py', 'SHORTEST')} letters"
+    yield "docs/CLUSTER.md", f"to kill it after {constant('pipeline/render/local_jobs.py', 'STOP_SECONDS'):.0f} seconds"
+    yield "docs/WATCHING.md", f"once a second on a disk, every {word(constant('pipeline/render/live.py', 'BUCKET_SECONDS'))} seconds in a bucket"
 
 
 def _of_the_rest() -> Iterator[tuple[str, str]]:

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import pytest
-import requests
 import yaml
 
 from catalog.store import Catalog
@@ -26,8 +20,7 @@ from pipeline.story.errors import InputError
 from pipeline.story.settings import Settings
 
 from .conftest import EPISODE, Done, refused, takes_of, tower
-
-TOKEN = "a-token-for-these-tests-alone-0123456789"
+from .ray_cluster import TOKEN, Cluster, started
 
 
 def short_episode() -> str:
@@ -39,70 +32,10 @@ def short_episode() -> str:
     return yaml.safe_dump(told | {"sequences": told["sequences"][:1]}, sort_keys=False)
 
 
-@dataclass(frozen=True)
-class Cluster:
-    """A Ray cluster of this machine alone that wants a token. It knows nothing of Tower, nor of its virtual environment."""
-
-    url: str
-    home: Path
-
-    def env(self, **more: str) -> dict[str, str]:
-        """What a person who may use it has in the environment; HOME has no token of its own."""
-        return {"RAY_API_SERVER_ADDRESS": self.url, "RAY_AUTH_TOKEN": TOKEN, "HOME": str(self.home)} | more
-
-
 @pytest.fixture(scope="module")
 def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    session, home = Path(tempfile.mkdtemp(prefix="tj", dir="/tmp")), tmp_path_factory.mktemp("home")  # socket paths must be short
-    dashboard, client = free_ports(2)
-    command = [
-        str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--port=0", "--node-ip-address=127.0.0.1",
-        "--num-cpus=2", "--num-gpus=2", "--object-store-memory=200000000", "--disable-usage-stats", f"--temp-dir={session}",
-        "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", "--dashboard-agent-listen-port=0", f"--ray-client-server-port={client}",
-    ]  # fmt: skip
-    env = {"PATH": "/usr/bin:/bin", "HOME": str(home), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
-    with (home / "ray.log").open("w") as log:
-        process = subprocess.Popen(command, cwd=home, env=env, stdout=log, stderr=log)
-    try:
-        there = Cluster(f"http://127.0.0.1:{dashboard}", home)
-        until_it_answers(there, process, home / "ray.log")
+    with started(tmp_path_factory.mktemp("home")) as there:
         yield there
-    finally:
-        end(process)
-        shutil.rmtree(session, ignore_errors=True)
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
-
-
-def until_it_answers(there: Cluster, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Its job API too: that waits for an agent which starts last."""
-    for _ in range(300):
-        assert process.poll() is None, log.read_text()
-        try:
-            if requests.get(f"{there.url}/api/jobs/", headers={"Authorization": f"Bearer {TOKEN}"}, timeout=5).ok:
-                return
-        except requests.exceptions.RequestException:
-            pass
-        time.sleep(0.2)
-    raise AssertionError(log.read_text())
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    family = psutil.Process(process.pid).children(recursive=True)
-    process.terminate()
-    try:
-        process.wait(20)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-    for member in psutil.wait_procs(family, timeout=5)[1]:
-        member.kill()
 
 
 @pytest.fixture
@@ -223,10 +156,11 @@ def test_a_clusters_jobs_are_told_in_the_words_of_every_job_with_the_runs_that_t
     assert text[:7] + told.log(second.job, 7)[0] == text
 
 
-def test_a_service_starts_a_job_on_a_cluster_and_stops_it(story, ray_cluster, client, tmp_path, seeded):
+def test_a_service_starts_a_job_on_a_cluster_and_stops_it(ray_cluster, client, tmp_path, seeded):
     shutil.copytree(seeded, tmp_path / "catalog-data")
+    (tmp_path / "my episode.yaml").write_text(short_episode())
     told = ray_jobs(ray_cluster, tmp_path)
-    order = Order(story.cwd / "my episode.yaml", tmp_path / "out", fresh=True)
+    order = Order(tmp_path / "my episode.yaml", tmp_path / "out", fresh=True)
     job = told.start(order)
     assert (job.episode, job.run, job.cancellable) == ("E90", None, True) and job.state == "queued"
     assert told.start(order).job == job.job, "the same order again is that job"

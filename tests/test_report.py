@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -20,6 +21,7 @@ import numpy as np
 import psutil
 import pytest
 from PIL import Image
+from playwright.sync_api import sync_playwright
 
 from catalog.store import Catalog
 from gates.decode import read_video
@@ -33,6 +35,7 @@ from pipeline.story.episode import Episode, load_episode
 from .conftest import EPISODE, Done, refused, tower
 
 EVIL = "<script>alert('x')</script><img src=http://evil.example/x onerror=alert(1)>\"'{{ 7*7 }}"
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 AT = datetime(2026, 11, 26, 12, tzinfo=UTC)
 FROZEN = json.dumps([{"label": "frozen", "measure": "reach", "value": 0.9, "threshold": 1.6, "outcome": "fail", "frames": [38, 46], "text": ""}])
 
@@ -207,6 +210,60 @@ def test_what_people_and_models_write_is_text_and_no_markup(studio, tmp_path):
         assert {tag for tag, _ in page.tags} == {tag for tag, _ in plain.tags}
         assert not [a for _, attrs in page.tags for a in attrs if a.startswith("on")]
         assert page.text.count("<script>alert('x')</script>") == page.text.count("{{ 7*7 }}") >= 20
+
+
+PLAYED = """async () => {
+    const video = document.querySelector('video');
+    await video.play();
+    while (!video.currentTime) await new Promise(requestAnimationFrame);
+    return [video.videoWidth, video.videoHeight];
+}"""
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no chromium is installed on this machine")
+@pytest.mark.parametrize("one_file", [False, True], ids=["folder", "one file"])
+def test_it_opens_from_the_disk_without_a_network_plays_and_prints(studio, tmp_path, one_file):
+    file = write_report(facts_of(studio), studio.catalog.media, tmp_path / "out", 480, one_file, None)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        context, said, asked = browser.new_context(offline=True, viewport={"width": 390, "height": 800}), list[str](), list[str]()
+        page = context.new_page()
+        page.on("console", lambda message: said.append(message.text))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(file.as_uri())
+        assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth)")
+        assert page.evaluate(PLAYED) == [192, 128]
+        assert page.evaluate("document.documentElement.scrollWidth") == 390, "nothing is wider than a phone"
+        dark, light = (_background(page, scheme) for scheme in ("dark", "light"))
+        assert sum(dark) < 150 and sum(light) > 600
+        page.emulate_media(media="print")
+        assert not page.locator("video").first.is_visible() and page.locator(".screen img").first.is_visible()
+        assert page.pdf(prefer_css_page_size=True).startswith(b"%PDF")
+        browser.close()
+    assert not said and all(url.startswith(("file:", "data:")) for url in asked)
+
+
+def _background(page: Any, scheme: Any) -> list[int]:
+    page.emulate_media(color_scheme=scheme)
+    return [int(level) for level in re.findall(r"\d+", page.evaluate("getComputedStyle(document.body).backgroundColor"))]
+
+
+def test_a_person_who_approves_what_the_gate_rejected_is_told_beside_the_gate(studio, tmp_path):
+    studio.say("E90/SH0010/clip/v001", "approved", "a held breath")
+    facts = facts_of(studio)
+    first = facts.shots[0]
+    assert first.clip and (first.clip.take, first.state) == ("E90/SH0010/clip/v001", "approved")
+    file = write_report(facts, studio.catalog.media, tmp_path / "out", 480, False, None)
+    assert "accepted the gate: rejected frozen (reach 0.9, threshold 1.6), frames 39–47 approved by Mika" in page_of(file).text
+    assert [p.name for p in (file.parent / "media").glob("*.mp4")] == ["SH0010_clip_v001.mp4"]
+
+
+def test_a_shot_that_moved_to_another_sequence_has_one_clip_that_stands(studio, tmp_path):
+    studio.take("SH0010", "clip", 3, sequence="S020")
+    studio.catalog.append("takes", studio.rows[-1:])
+    (shot,) = [shot for shot in facts_of(studio).shots if shot.id == "SH0010"]
+    assert shot.clip and shot.clip.take == "E90/SH0010/clip/v003"
+    assert [s.id for s in facts_of(studio).sequences if shot in s.shots] == ["S020"]
 
 
 def test_the_clip_is_the_standing_take_small_and_made_for_stepping(studio, tmp_path):

@@ -11,6 +11,7 @@ from pipeline.registry.workflows import user_memory
 from pipeline.render.job import Jobs
 from pipeline.story.settings import Settings
 
+from .rows import OPEN, Rows
 from .tables import Kept, Tables
 
 
@@ -27,11 +28,16 @@ class Desk:
     jobs: Jobs
     token: str = ""
     tables: Tables = field(init=False)
+    rows: Rows = field(init=False)
+    facts: Kept = field(init=False)  # of the episodes in `rows`, and what is larger than these
+    opened: Kept = field(init=False)
+    frames: Kept = field(init=False)  # single pictures
     kept: Kept = field(init=False)
 
     def __post_init__(self) -> None:
         self.tables = Tables(self.catalog.place)
-        self.kept = Kept(self.tables)
+        self.rows = Rows(self.catalog, self.tables)
+        self.facts, self.opened, self.frames, self.kept = Kept(OPEN), Kept(OPEN), Kept(256), Kept()
 
 
 def desk_folder(settings: Settings) -> Path:

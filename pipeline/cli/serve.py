@@ -51,12 +51,19 @@ def _here(settings: Settings, host: str, port: int, loopback: bool) -> None:
 
 
 def _on_ray(settings: Settings, host: str, port: int, loopback: bool) -> None:
-    from cluster.serve import served, wait_while_running
-    from pipeline.api.on_ray import NAME, ON_LOOPBACK, desk
-    from pipeline.render.submission import settings_env
+    from functools import partial
 
-    env = settings_env(settings) | ({ON_LOOPBACK: "1"} if loopback else {})
-    with served(NAME, desk, host, port, env):
+    from cluster.serve import served, wait_while_running
+    from pipeline.api.on_ray import NAME, check, desk
+    from pipeline.render.render import writable
+    from pipeline.render.submission import cluster_env, shared_catalog
+
+    if not port:
+        raise InputError("--port 0 means nothing on a cluster; name the port on which its head is to listen")
+    shared = shared_catalog(settings)
+    for folder in shared:
+        writable(folder)
+    with served(NAME, desk, partial(check, loopback, shared), host, port, cluster_env(settings)):
         _say(host, port)
         wait_while_running(NAME)
 

@@ -83,14 +83,16 @@ def say(catalog: Catalog, settings: Settings, said: Said, episode: Episode | Non
 
 
 def reviews(catalog: Catalog, episode: str, shot: str | None = None) -> list[Row]:
-    """What was said of an episode's takes, or of one shot's, newest first: rows with shot and stage, their JSON as values."""
-    found = []
-    for row in reversed(catalog.rows("reviews", episode)):
-        _, its_shot, stage, _ = row["take"].split("/")
-        if shot in (None, its_shot):
-            values = {name: json.loads(row[name]) if row[name] else None for name in ("drawing", "overrides")}
-            found.append({**row, "shot": its_shot, "stage": stage, **values})
-    return found
+    """What was said of an episode's takes, or of one shot's, newest first."""
+    found = [told(row) for row in reversed(catalog.rows("reviews", episode))]
+    return [row for row in found if shot in (None, row["shot"])]
+
+
+def told(row: Row) -> Row:
+    """A row of the table, with its shot and stage, and its JSON as values."""
+    _, shot, stage, _ = row["take"].split("/")
+    values = {name: json.loads(row[name]) if row[name] else None for name in ("drawing", "overrides")}
+    return {**row, "shot": shot, "stage": stage, **values}
 
 
 def takes_of_stage(catalog: Catalog, take: str) -> list[Row]:

@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from getpass import getuser
 from pathlib import Path
 
@@ -77,11 +77,8 @@ def record_story(catalog: Catalog, episode: Episode, file: Path, by: str = "") -
     before = latest_story(catalog, episode.id)
     if before and (before.name, before.files) == (file.name, files):
         return before
-    story = Story(
-        episode.id, datetime.now(UTC), by or getuser(), file.name, digest_in(files[file.name]), " ".join(episode.title.split()), files
-    )
-    catalog.append_later("stories", [dict(story.__dict__)])
-    return story
+    row = {"episode": episode.id, "by": by or getuser(), "name": file.name, "digest": digest_in(files[file.name]), "files": files}
+    return Story.of(catalog.append_later("stories", [row | {"title": " ".join(episode.title.split())}])[0])
 
 
 def named_files(episode: Episode, file: Path) -> Iterator[tuple[str, Path]]:

@@ -15,8 +15,9 @@ from .preview import preview, small_size
 from .report_facts import Facts, ShotFacts, Take
 
 THUMB, MOMENTS, QUALITY = 224, 8, 78  # pixels at most; frames of a strip; Pillow's scale for JPEG
-# Bytes of a pixel of clips, pictures and strips, measured on drawn clips of 768x512 at a width of 320. Smaller pictures take more of each.
-CLIP_BYTES, PICTURE_BYTES, STRIP_BYTES = 0.008, 0.13, 0.28
+# Bytes for each pixel of width, measured on drawn clips: what a drawing takes are its outlines, which grow with its width.
+FRAME_BYTES, PICTURE_BYTES, STRIP_BYTES = 1.5, 26, 33
+ROW_BYTES = 1500  # of the page, for each take
 
 
 @dataclass(frozen=True)
@@ -90,16 +91,11 @@ def _file(take: Take) -> str:
 
 
 def likely_bytes(facts: Facts, width: int) -> int:
-    """About how large the report's files will be, from the numbers of pixels in them."""
+    """About how large the report's files will be. Photographs and grain take more."""
     total = 0.0
     for shot in facts.shots:
-        total += sum(_pixels(take, _thumb(width)) for take in shot.takes if take.media_path) * PICTURE_BYTES
-        total += sum(_pixels(take, width) for take in (shot.keyframe, shot.clip) if take) * PICTURE_BYTES
+        total += sum(ROW_BYTES + min(_thumb(width), take.size[0]) * PICTURE_BYTES for take in shot.takes)
+        total += sum(min(width, take.size[0]) * PICTURE_BYTES for take in (shot.keyframe, shot.clip) if take)
         if shot.clip:
-            total += _pixels(shot.clip, width) * (shot.clip.frames * CLIP_BYTES + MOMENTS / 16 * STRIP_BYTES)
+            total += min(width, shot.clip.size[0]) * (shot.clip.frames * FRAME_BYTES + STRIP_BYTES)
     return round(total)
-
-
-def _pixels(take: Take, width: int) -> int:
-    across, high = small_size(max(2, take.size[0]), max(2, take.size[1]), width)
-    return across * high

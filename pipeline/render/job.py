@@ -31,7 +31,7 @@ class Job:
     """A render as a job.
 
     run: the newest run that it began; None before. ended: None while it lives. message: why it failed, or what is to be known.
-    done, total: results of the last stage; None before the run began. eta_seconds: None while unknown.
+    done, total: results of the last stage. eta_seconds: of the run. All three are None while unknown.
     """
 
     job: str
@@ -109,7 +109,7 @@ class Facts:
             started=started,
             ended=end.at if end else None,
             message=message,
-            done=last.done if last else (row["accepted"] or 0) if row else None,
+            done=last.done if last else row["accepted"] if row else None,
             total=last.total if last else row["stale"] if row else None,
             eta_seconds=live.eta_seconds if live else None,
             cancellable=end is None,

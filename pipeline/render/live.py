@@ -7,7 +7,7 @@ over the files of dead runs, and a later run removes them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pydantic import TypeAdapter, ValidationError
 
 from catalog.place import Place
+from catalog.standing import Row
 from catalog.store import Catalog
 from cluster.specs import DeviceStats
 from pipeline.story.stages import STAGES
@@ -24,7 +25,8 @@ from .run_log import RunLog, living_runs
 from .watcher import Display
 
 FOLDER = "live"  # in the catalog's place
-DISK_SECONDS, BUCKET_SECONDS = 1.0, 5.0  # between two versions of the file, on a disk and in a bucket
+DISK_SECONDS = 1.0  # between two versions of the file on a disk
+BUCKET_SECONDS = 5.0  # the same in a bucket
 STALE = timedelta(seconds=60)  # a file that is older says nothing about now
 LEFT = timedelta(hours=1)  # a file that is older was left by a killed driver
 
@@ -90,10 +92,15 @@ def living_now(catalog: Catalog, episode: str | None = None) -> list[Live]:
     Raises:
         CatalogError: the table of runs cannot be read.
     """
+    return said_by(catalog.place, living_runs(catalog, episode))
+
+
+def said_by(place: Place, runs: Sequence[Row]) -> list[Live]:
+    """`living_now`, of these runs. runs: a row of each, which names it."""
     found = []
-    for row in living_runs(catalog, episode):
+    for row in runs:
         with suppress(OSError, ValidationError):
-            live = FILE.validate_json(catalog.place.read(_path(row["run"])))
+            live = FILE.validate_json(place.read(_path(row["run"])))
             if live.run == row["run"] and datetime.now(UTC) - live.at < STALE:
                 found.append(live)
     return found

@@ -79,8 +79,9 @@ class LocalJobs:
         return self._told(start(self.folder, order, self.settings, self.catalog))
 
     def list(self, episode: str | None = None) -> Sequence[Job]:
+        found = [(job, self._end(job)) for job in jobs(self.folder) if episode in (None, job.episode)]
         facts = Facts(self.catalog)
-        return [self._told(job, facts) for job in jobs(self.folder) if episode in (None, job.episode)]
+        return [facts.job(job.job, job.episode, job.at, end) for job, end in found]
 
     def find(self, job: str) -> Job:
         return self._told(find(self.folder, job))
@@ -94,8 +95,12 @@ class LocalJobs:
         stop(self.folder / job, found)
         return self._told(found)
 
-    def _told(self, job: LocalJob, facts: Facts | None = None) -> Job:
-        return (facts or Facts(self.catalog)).job(job.job, job.episode, job.at, end_of(self.folder / job.job, job))
+    def _told(self, job: LocalJob) -> Job:
+        end = self._end(job)  # before the catalog is asked: of a job that has ended, every row is there
+        return Facts(self.catalog).job(job.job, job.episode, job.at, end)
+
+    def _end(self, job: LocalJob) -> End | None:
+        return end_of(self.folder / job.job, job)
 
 
 def start(folder: Path, order: Order, settings: Settings, catalog: Catalog) -> LocalJob:

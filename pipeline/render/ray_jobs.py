@@ -37,8 +37,8 @@ class RayJobs:
         return self._told(job)
 
     def list(self, episode: str | None = None) -> Sequence[Job]:
-        facts = Facts(self.catalog)
-        found = reversed(jobs.jobs(self._client(), PREFIX))
+        found = jobs.jobs(self._client(), PREFIX)[::-1]
+        facts = Facts(self.catalog)  # after the cluster was asked: of a job that has ended, every row is there
         return [self._told(job, facts) for job in found if episode in (None, job.metadata.get("episode"))]
 
     def find(self, job: str) -> Job:

@@ -108,7 +108,12 @@ def living_runs(catalog: Catalog, episode: str | None = None) -> list[Row]:
     Raises:
         CatalogError: the table of runs cannot be read.
     """
-    return living(catalog.sql(NOT_OVER, ("runs",), episode=episode).to_pylist())
+    return [row for row in unended_runs(catalog, episode) if may_be_running(row)]
+
+
+def unended_runs(catalog: Catalog, episode: str | None = None) -> list[Row]:
+    """The newest row of each run that has recorded no end, whether its driver lives or not. Raises as `living_runs`."""
+    return catalog.sql(NOT_OVER, ("runs",), episode=episode).to_pylist()
 
 
 def living(rows: Sequence[Row]) -> list[Row]:

@@ -148,18 +148,25 @@ def settings_env(settings: Settings) -> dict[str, str]:
     return env | {"TOWER_CATALOG_URI": settings.place.uri}
 
 
-def job_env(settings: Settings, profile: Path | None) -> dict[str, str]:
-    """The job's environment: the settings that the submitter has set, the catalog's place, and the models folder if it exists here.
+def cluster_env(settings: Settings) -> dict[str, str]:
+    """The environment of what runs on a cluster: the settings that are set here, the catalog's place, and the models folder if it exists here.
 
     All other settings are those of the nodes.
     """
     env = settings_env(settings)
-    if profile:
-        env["TOWER_CLUSTER_PROFILE"] = f"episode/{PROFILE}"
     if settings.models_dir.is_dir():
         env["TOWER_MODELS_DIR"] = str(settings.models_dir.expanduser().absolute())
     if not settings.place.is_local:
         env |= {name: os.environ[name] for name in STORAGE if name in os.environ}
+    return env
+
+
+def job_env(settings: Settings, profile: Path | None) -> dict[str, str]:
+    """The job's environment. What only the desk may know stays here."""
+    env = cluster_env(settings)
+    env.pop("TOWER_DESK_TOKEN", None)
+    if profile:
+        env["TOWER_CLUSTER_PROFILE"] = f"episode/{PROFILE}"
     if sys.prefix != sys.base_prefix:  # a cluster on this machine may have been started outside of the virtual environment
         env["PATH"] = f"{Path(sys.executable).parent}:${{PATH}}"
     return env
@@ -217,8 +224,12 @@ def shared_folders(settings: Settings, out: Path) -> list[Path]:
 
     The job starts only if its machine sees the same folders. An absolute path or a bucket is taken as the cluster's, and is not checked.
     """
-    catalog = [settings.place.folder] if settings.place.is_local and not Path(settings.catalog_uri).is_absolute() else []
-    return catalog + ([] if out.is_absolute() else [out.absolute()])
+    return shared_catalog(settings) + ([] if out.is_absolute() else [out.absolute()])
+
+
+def shared_catalog(settings: Settings) -> list[Path]:
+    """The catalog's folder, if its path is relative; else nothing."""
+    return [settings.place.folder] if settings.place.is_local and not Path(settings.catalog_uri).is_absolute() else []
 
 
 def _relative(name: str, where: str) -> str:

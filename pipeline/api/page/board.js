@@ -11,7 +11,7 @@ import { keyOf, useKeys } from "./keys.js";
 import { RenderDialog } from "./render_dialog.js";
 import { HEIGHTS, useScale } from "./scale.js";
 import { SubmitDialog, useDrop } from "./submit.js";
-import { Button, ProblemBox, State, announce, useWork } from "./ui.js";
+import { Button, ProblemBox, State, Waiting, announce, useWork } from "./ui.js";
 import { STATES, count, doneAbout, minutes, seconds } from "./words.js";
 
 const ORDER = ["accepted", "approved", "picked", "retake", "rendering", "exhausted", "rejected", "waiting"];
@@ -27,8 +27,9 @@ export function Board({ episode }) {
   useEvents(episode, (name, told) => {
     if (name === "live" && told) return board.change((was) => ({ ...was, live: told }));
     board.reload();
+    if (name === "take") return; // a plan takes long; that of a render's end is soon enough
     plan.reload();
-    if (name !== "take") delivery.reload();
+    delivery.reload();
   });
   const control = useWork(async (action) => {
     await post(`${path}/${action}`, {});
@@ -54,7 +55,7 @@ export function Board({ episode }) {
     down: () => climb(1),
     up: () => climb(-1),
   });
-  if (!data) return html`<main class="page"><div class="body"><${ProblemBox} problem=${board.problem} /></div></main>`;
+  if (!data) return html`<${Waiting} problem=${board.problem} />`;
   return html`<main class="page board ${over ? "over" : ""}">
     <header class="head">
       <div class="title"><h1>${data.title || episode}</h1><span class="sub">${episode} · ${count(shotsOf(data), "shot")} · ${seconds(data.seconds)}</span></div>
@@ -97,7 +98,7 @@ function renderWords({ data, problem }) {
   if (problem) return "Render…";
   if (!data) return "Render";
   if (data.stale === 0) return "Nothing is stale";
-  return `Render ${count(data.stale, "stale shot")}`;
+  return `Render ${count(data.stale, "stale shot")}${data.unknown ? "" : ` · ${minutes(data.gpu_minutes)}`}`;
 }
 
 function Progress({ board }) {

@@ -2,7 +2,7 @@
 
 import { html, useEffect, useState } from "./vendor/preact.js";
 import { announce } from "./ui.js";
-import { count, minutes, seconds, takeName, when } from "./words.js";
+import { count, estimate, seconds, takeName, when } from "./words.js";
 
 export function Aside({ board, plan, delivery, open, submit }) {
   return html`<aside class="aside" aria-label="Now, and what happened">
@@ -49,7 +49,7 @@ function Next({ plan, run }) {
   const stale = plan?.shots.filter((shot) => shot.state === "stale") ?? [];
   return html`<section class="now"><h2>Next</h2>
     ${!plan ? html`<p class="quiet">…</p>` : stale.length === 0 ? html`<p class="quiet">Every shot stands.</p>`
-      : html`<p>${count(stale.length, "shot")} to render${plan.gpu_minutes === null ? "" : `, about ${minutes(plan.gpu_minutes)}`}</p>
+      : html`<p>${count(stale.length, "shot")} to render, ${estimate(plan)}</p>
         <ul class="why-list">${stale.slice(0, 6).map((shot) => html`<li><a class="id" href="#/${plan.episode}/${shot.shot}">${shot.shot}</a> <span class="quiet">${shot.why.map((why) => why.text).join("; ")}</span></li>`)}</ul>
         ${stale.length > 6 && html`<p class="quiet">and ${stale.length - 6} more</p>`}`}
     ${run && html`<p class="quiet">Last render ${run.event}, ${when(run.at)}${run.accepted === null ? "" : `: ${run.accepted} accepted${run.exhausted ? `, ${run.exhausted} exhausted` : ""}`}</p>`}

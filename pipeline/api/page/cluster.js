@@ -15,9 +15,10 @@ export function Cluster() {
   const runs = useData("/cluster");
   const jobs = useData("/jobs");
   const [log, open] = useState(null);
-  useEvents("", (name) => {
+  useEvents("", (name, told) => {
+    if (name === "live" && told) return runs.change((was) => [told, ...was.filter((run) => run.run !== told.run)].sort((a, b) => a.run.localeCompare(b.run)));
     runs.reload();
-    if (name !== "live") jobs.reload();
+    jobs.reload();
   });
   const act = useWork(async (job, action) => {
     await post(`/jobs/${encodeURIComponent(job.job)}/${action}`, {});
@@ -93,6 +94,5 @@ function Doctor() {
 }
 
 function Finding({ row }) {
-  const [first, ...rest] = Object.values(row).filter((value) => value !== null && value !== "");
-  return html`<dt>${String(first)}</dt><dd>${rest.map(String).join(" · ")}</dd>`;
+  return html`<dt><span class="state ${{ ok: "ok", warn: "warn" }[row.state] ?? "bad"}">${row.check}</span></dt><dd>${row.told}${row.do && html`<br /><span class="quiet">${row.do}</span>`}</dd>`;
 }

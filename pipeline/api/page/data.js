@@ -65,8 +65,11 @@ export function useData(path) {
         if (!signal?.aborted && wanted.current === path) set({ path, data, problem: null });
       } catch (problem) {
         if (problem.name === "AbortError") return;
-        // A service that is away for a moment takes nothing off the page.
-        set((was) => (problem.status || was.path !== path ? { path, data: null, problem } : was));
+        // A service that is away for a moment takes nothing off the page, and the bar already says that it is away.
+        set((was) => {
+          const kept = was.path === path && problem.status !== 404 ? was.data : null;
+          return { path, data: kept, problem: kept && !problem.status ? null : problem };
+        });
         if (!problem.status) timer.current = setTimeout(() => load(signal), AGAIN);
       }
     },
@@ -82,6 +85,11 @@ export function useData(path) {
     };
   }, [path, load]);
   const reload = useCallback(() => (timer.current ||= setTimeout(load, PAUSE)), [load]);
-  const change = useCallback((how) => set((was) => (was.data ? { ...was, data: how(was.data) } : was)), []);
+  const change = useCallback((how) => {
+    set((was) => {
+      const data = was.data && how(was.data);
+      return data === was.data ? was : { ...was, data };
+    });
+  }, []);
   return { ...state, fresh: state.path === path, reload, now: load, change };
 }

@@ -35,10 +35,14 @@ export async function enter(token) {
 }
 
 async function send(method, path, options) {
+  const token = sessionStorage.getItem(TOKEN);
   const answer = await once(method, path, options);
   if (answer.status !== 401) return checked(answer);
-  asking ??= unlock().finally(() => (asking = null));
-  await asking;
+  if (token === sessionStorage.getItem(TOKEN)) {
+    // Nobody has entered one since this request was sent.
+    asking ??= unlock().finally(() => (asking = null));
+    await asking;
+  }
   return checked(await once(method, path, options));
 }
 

@@ -5,7 +5,7 @@ import { Board } from "./board.js";
 import { Cluster } from "./cluster.js";
 import { useConnection, useEvents } from "./data.js";
 import { Episodes } from "./episodes.js";
-import { enter, whenLocked } from "./http.js";
+import { Problem, enter, whenLocked } from "./http.js";
 import { useKeys } from "./keys.js";
 import { KeysDialog } from "./keys_dialog.js";
 import { Shot } from "./shot.js";
@@ -13,6 +13,7 @@ import { applyTheme, isLight, switchTheme } from "./theme.js";
 import { Announcer, Button, Dialog, ProblemBox, useWork } from "./ui.js";
 import { Workflows } from "./workflows.js";
 
+const LOCKED = "This desk shows nothing without its token. Load the page again to enter it.";
 const EPISODE = /^E\d{2,4}$/;
 
 function route() {
@@ -37,7 +38,7 @@ function Desk() {
       scrollTo(0, 0);
     };
     addEventListener("hashchange", moved);
-    whenLocked(() => new Promise((entered) => lock({ entered })));
+    whenLocked(() => new Promise((entered, left) => lock({ entered, left })));
     return () => removeEventListener("hashchange", moved);
   }, []);
   useKeys("anywhere", { help: () => showKeys(true), theme });
@@ -46,7 +47,7 @@ function Desk() {
     <${Bar} at=${at} help=${() => showKeys(true)} theme=${theme} />
     <div id="content" tabindex="-1"><${View} ...${at} /></div>
     ${keys && html`<${KeysDialog} close=${() => showKeys(false)} />`}
-    ${locked && html`<${TokenDialog} entered=${() => (lock(null), locked.entered())} />`}
+    ${locked && html`<${TokenDialog} entered=${() => (lock(null), locked.entered())} left=${() => (lock(null), locked.left(new Problem(401, { detail: LOCKED })))} />`}
     <${Announcer} />`;
 }
 
@@ -82,7 +83,7 @@ function Bar({ at, help, theme }) {
   </nav>`;
 }
 
-function TokenDialog({ entered }) {
+function TokenDialog({ entered, left }) {
   const [token, set] = useState("");
   const work = useWork(async () => {
     await enter(token);
@@ -92,9 +93,9 @@ function TokenDialog({ entered }) {
     event.preventDefault();
     work.run();
   };
-  return html`<${Dialog} title="This desk asks for its token" close=${() => {}}>
+  return html`<${Dialog} title="This desk asks for its token" close=${left}>
     <form onSubmit=${send}>
-      <p>Whoever started the service was shown it, or set it as <code>TOWER_TOKEN</code>. This tab keeps it until it is closed.</p>
+      <p>Whoever started the service was shown it, or set it as <code>TOWER_DESK_TOKEN</code>. This tab keeps it until it is closed.</p>
       <label class="field">Token<input type="password" autocomplete="current-password" required value=${token} onInput=${(e) => set(e.target.value)} /></label>
       <${ProblemBox} problem=${work.problem} />
       <div class="actions"><button class="btn main" disabled=${work.busy || !token}>Enter</button></div>

@@ -15,22 +15,24 @@ export function useDeck() {
   return deck.current;
 }
 
-// `mode`: side, wipe or difference. `wipe`: share of the width that shows A.
-export function Stage({ deck, takes, side, choose, mode, onion, wipe, moveWipe, pen, draw, drawings }) {
-  const both = takes.A && takes.B;
+// The two sides beside each other, or, where both have a take, one over the other.
+export function Stage({ deck, sides, view, pen, drawings }) {
+  const { laid, both, side, shown } = sides;
   const stage = useRef();
-  const shape = takes.A ?? takes.B;
-  const kind = both ? mode : "single";
+  const shape = laid.A ?? laid.B;
+  const empty = side === "B" && !laid.B;
+  const kind = both ? view.mode : empty ? "side" : "single";
   const drag = (event) => {
     if (kind !== "wipe" || !event.buttons) return;
     const box = stage.current.getBoundingClientRect();
-    moveWipe(Math.max(0, Math.min(1, (event.clientX - box.left) / box.width)));
+    view.moveWipe((event.clientX - box.left) / box.width);
   };
-  return html`<div class="stage ${kind}" ref=${stage} style=${{ "--ratio": shape ? shape.width / shape.height : 1.5, "--wipe": `${wipe * 100}%` }} onPointerDown=${drag} onPointerMove=${drag}>
-    ${["A", "B"].map((name) => takes[name] && html`<${Side} key=${name} ...${{ deck, name, take: takes[name], chosen: both && side === name, choose, onion: onion && !deck.plays && name === (both ? side : name) }}>
-      ${side === name && pen && html`<${Pen} lines=${pen.lines} draw=${draw} />`}
+  return html`<div class="stage ${kind}" ref=${stage} style=${{ "--ratio": shape.width / shape.height || 1.5, "--wipe": `${view.wipe * 100}%` }} onPointerDown=${drag} onPointerMove=${drag}>
+    ${["A", "B"].map((name) => laid[name] && html`<${Side} key=${name} ...${{ deck, name, take: laid[name], chosen: both && side === name, choose: sides.choose, onion: view.onion && !deck.plays && name === shown }}>
+      ${shown === name && pen.here && html`<${Pen} lines=${pen.held.lines} draw=${pen.draw} />`}
       ${!deck.plays && drawings[name].map((lines) => html`<${Drawing} lines=${lines} />`)}
     </${Side}>`)}
+    ${empty && html`<p class="empty">Press a take below to lay it here.</p>`}
     ${kind === "wipe" && html`<i class="edge" aria-hidden="true"></i>`}
     ${kind === "difference" && html`<i class="gain" aria-hidden="true"></i>`}
   </div>`;

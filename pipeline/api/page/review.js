@@ -55,29 +55,35 @@ export function NoteDialog({ take, range, lines, said, close }) {
   </form></${Dialog}>`;
 }
 
+// The retake is asked for in any case: what keeps a render from starting is only told.
+async function startRender({ episode, card }) {
+  try {
+    await post("/jobs", { episode, only: [card.shot] });
+    return `${card.shot} is being made again.`;
+  } catch (problem) {
+    return `${card.shot} is stale now, and no render was started: ${problem.message}`;
+  }
+}
+
 export function RetakeDialog({ page, take, said, close }) {
   const [note, write] = useState("");
   const [name, set] = useState(myName);
-  const [prompt, compose] = useState(page.overrides?.prompt ?? page.prompt);
+  const [prompt, compose] = useState(page.prompt);
   const [seed, sow] = useState("");
   const [changed, change] = useState({});
   const renders = useRef(false);
   const parameters = Object.entries(page.parameters?.[take.stage] ?? {});
   const say = useSay(async () => {
-    if (renders.current) {
-      await post("/jobs", { episode: page.episode, only: [page.card.shot], fresh: false, new_seeds: false, allow_experimental: take.status !== "proven" });
-      announce(`${page.card.shot} is being made again.`);
-    } else announce(`${page.card.shot} is stale now: the next render makes it again.`);
     await said();
+    announce(renders.current ? await startRender(page) : `${page.card.shot} is stale now: the next render makes it again.`);
   });
   const send = (now) => {
     renders.current = now;
     const numbers = Object.fromEntries(Object.entries(changed).filter(([, value]) => value !== "").map(([key, value]) => [key, Number(value)]));
-    const was = page.overrides?.prompt ?? page.prompt;
     say.run({
       take: take.take, verdict: "retake", note: note.trim(), by: name.trim(), seed: seed === "" ? null : Number(seed),
-      prompt: prompt.trim() && prompt.trim() !== was ? prompt.trim() : null, parameters: numbers,
-    }); // prettier-ignore
+      prompt: prompt.trim() && prompt.trim() !== page.prompt ? prompt.trim() : null, parameters: numbers,
+    });
   };
   return html`<${Dialog} title="Retake of ${page.card.shot}, ${take.stage}" close=${close}><form onSubmit=${submitted(() => send(false))}>
     <p class="quiet">${takeName(take.take)} and all ${take.stage}s before it count no more. ${take.stage === "clip" ? "The keyframe stays." : "The clip is made again too."}</p>

@@ -3,7 +3,7 @@
 import { html, useState } from "./vendor/preact.js";
 import { wordOf } from "./player.js";
 import { State } from "./ui.js";
-import { bytes, figure, frames, plain, seconds, takeName, threshold, when } from "./words.js";
+import { bytes, figure, frames, plain, saying, seconds, takeName, threshold, when } from "./words.js";
 
 export function ShotAside({ page, take, side, show, lay }) {
   return html`<aside class="aside" aria-label="About the take">
@@ -39,7 +39,7 @@ function Findings({ take, show }) {
 function Finding({ finding, show }) {
   const tone = { fail: "bad", warn: "warn", pass: "" }[finding.outcome];
   const name = tone ? html`<span class="state ${tone}">${plain(finding.label)}</span>` : plain(finding.measure);
-  return html`<dt title=${finding.says}>${name}</dt>
+  return html`<dt title=${saying(finding.says)}>${name}</dt>
     <dd class="num">${tone && plain(finding.label) !== plain(finding.measure) ? `${plain(finding.measure)} ` : ""}${figure(finding.value)}${finding.threshold === null ? "" : html`<span class="quiet">, ${threshold(finding)}</span>`}
       ${finding.frames.length > 0 && html` <button type="button" class="link" onClick=${() => show(finding.frames[0])}>at ${frames(finding.frames[0], finding.frames.at(-1))}</button>`}
       ${finding.text && html`<br /><span class="quiet">${finding.text}</span>`}${finding.outcome === "warn" && html` <span class="quiet">warns only</span>`}</dd>`;
@@ -66,21 +66,25 @@ function Made({ page, take, lay }) {
   </dl>${parameters.length > 0 && html`<details><summary>${parameters.length} settings</summary><dl>${parameters.map(([key, value]) => html`<dt>${plain(key)}</dt><dd class="num">${String(value)}</dd>`)}</dl></details>`}</section>`;
 }
 
+// What a retake changes, from the next take on.
+function changes({ seed, prompt, parameters }) {
+  const numbers = Object.entries(parameters ?? {}).map(([name, value]) => `${plain(name)} ${value}`);
+  return [seed === undefined || seed === null ? "" : `seed ${seed}`, prompt ? `the prompt “${prompt}”` : "", ...numbers].filter(Boolean).join(", ");
+}
+
 const VERBS = { approved: "approved", picked: "chose", retake: "asked for a retake of", note: "on" };
 
 function Said({ page, show, lay }) {
   const [all, unfold] = useState(false);
-  const { reviews, overrides } = page;
-  const changes = overrides && [overrides.seed !== undefined && overrides.seed !== null && `seed ${overrides.seed}`, overrides.prompt && `prompt “${overrides.prompt}”`, ...Object.entries(overrides.parameters ?? {}).map(([name, value]) => `${plain(name)} ${value}`)].filter(Boolean);
+  const { reviews } = page;
   const go = (review) => {
     lay(review.take);
     setTimeout(() => show(review.first_frame)); // after the take is laid
   };
   return html`<section><h2>Said about it</h2>
-    ${changes?.length > 0 && html`<p class="state lamp">from the next take on: ${changes.join(", ")}</p>`}
     ${!reviews.length && html`<p class="quiet">Nothing yet.</p>`}
     <ol class="happened">${(all ? reviews : reviews.slice(0, 8)).map((review) => html`<li key=${review.at}><time datetime=${review.at}>${when(review.at)}</time><span>
-      <b>${review.by || "somebody"}</b> ${VERBS[review.verdict]} ${takeName(review.take)}${review.first_frame !== null ? html`, <button type="button" class="link" onClick=${() => go(review)}>${review.last_frame > review.first_frame ? "frames" : "frame"} ${frames(review.first_frame, review.last_frame)}${review.drawing?.length ? ", drawn" : ""}</button>` : ""}${review.note ? html`: <q>${review.note}</q>` : ""}</span></li>`)}</ol>
+      <b>${review.by || "somebody"}</b> ${VERBS[review.verdict]} ${takeName(review.take)}${review.first_frame !== null ? html`, <button type="button" class="link" onClick=${() => go(review)}>${review.last_frame > review.first_frame ? "frames" : "frame"} ${frames(review.first_frame, review.last_frame)}${review.drawing?.length ? ", drawn" : ""}</button>` : ""}${review.note ? html`: <q>${review.note}</q>` : ""}${review.overrides ? html` <span class="quiet">with ${changes(review.overrides)}</span>` : ""}</span></li>`)}</ol>
     ${reviews.length > 8 && html`<button type="button" class="link" onClick=${() => unfold(!all)}>${all ? "Fewer" : `${reviews.length - 8} earlier`}</button>`}
   </section>`;
 }

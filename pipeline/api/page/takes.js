@@ -5,11 +5,12 @@ import { wordOf } from "./player.js";
 import { State } from "./ui.js";
 import { plain, takeName } from "./words.js";
 
-export function Takes({ takes, sides, side, into }) {
+export function Takes({ takes, sides }) {
+  const { names, side, into } = sides;
   if (!takes.length) return null;
   return html`<section class="takes" aria-label="Takes"><ol>${takes.map((take, k) => {
-    const on = ["A", "B"].filter((name) => sides[name] === take.take).join(" ");
-    return html`<li key=${take.take}><button type="button" class="take ${on ? "laid" : ""} ${sides[side] === take.take ? "chosen" : ""}" disabled=${!take.media} onClick=${() => into(k)}>
+    const on = ["A", "B"].filter((name) => names[name] === take.take).join(" ");
+    return html`<li key=${take.take}><button type="button" class="take ${on ? "laid" : ""} ${names[side] === take.take ? "chosen" : ""}" disabled=${!take.media} onClick=${() => into(k)}>
       <span class="pic">${take.media && html`<img src="/takes/${take.take}/frames/0.jpg?width=320" alt="" loading="lazy" />`}${on && html`<b class="on"><span class="hidden">on side </span>${on}</b>`}${take.stands && html`<span class="stands">stands</span>`}</span>
       <span class="row"><span>${k < 9 && html`<kbd aria-hidden="true">${k + 1}</kbd>`} ${takeName(take.take)}</span></span>
       <${State} state=${wordOf(take)} />

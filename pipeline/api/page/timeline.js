@@ -1,7 +1,7 @@
 // Under the player: where the take is, the range that a person marks, and the gate's curves, all on one scale.
 
 import { html, useState } from "./vendor/preact.js";
-import { figure, frames as frameText, plain, shown } from "./words.js";
+import { figure, frames as frameText, plain, saying, shown, threshold as limit } from "./words.js";
 
 export function Timeline({ deck, side, curves, range, notes }) {
   const all = deck.frames;
@@ -28,6 +28,9 @@ export function Timeline({ deck, side, curves, range, notes }) {
   </section>`;
 }
 
+// What the gate judges may have another unit than the curve: it is said in words.
+const judged = (finding) => `the clip: ${figure(finding.value)}, ${limit(finding)}`;
+
 function Curve({ curve, all, frame, tall, go }) {
   const { values, threshold, at, outcome } = curve;
   const high = Math.max(...values, threshold ?? 0) * 1.08 || 1;
@@ -42,7 +45,7 @@ function Curve({ curve, all, frame, tall, go }) {
   const tone = outcome === "fail" ? "bad" : outcome === "warn" ? "warn" : "ok";
   const now = figure(values[Math.min(values.length - 1, frame)]);
   return html`<div class="curve ${tall ? "tall" : ""} ${tone}">
-    <p><span><b>${plain(curve.measure)}</b> <span class="state ${tone}">${outcome}</span> ${at.map(([from, until]) => html`<button type="button" class="link" onClick=${() => go(from)}>at ${frameText(from, until)}</button> `)}<span class="quiet says">${curve.says}</span></span>
+    <p><span><b>${plain(curve.measure)}</b> <span class="state ${tone}">${outcome}</span> ${at.map(([from, until]) => html`<button type="button" class="link" onClick=${() => go(from)}>at ${frameText(from, until)}</button> `)}<span class="quiet says">${curve.findings?.length ? judged(curve.findings[0]) : saying(curve.says)}</span></span>
       <span class="num">${now}${curve.unit && curve.unit !== "share" ? ` ${curve.unit}` : ""}${threshold !== null && html` <span class="quiet">limit ${figure(threshold)}</span>`}</span></p>
     <div class="plot" onPointerDown=${pointed} onPointerMove=${pointed}>
       <svg viewBox="0 0 100 100" preserveAspectRatio="none" role="img" aria-label="${plain(curve.measure)} over the frames, ${outcome}${at.length ? `, at ${at.map(([a, b]) => frameText(a, b)).join(", ")}` : ""}">

@@ -8,13 +8,19 @@ from fastapi import Depends, Path, Query, Request
 
 from pipeline.api.desk import Desk
 from pipeline.api.services.controls import Action
+from pipeline.api.services.events import Hub
 
 
-def _desk(request: Request) -> Desk:
+async def _desk(request: Request) -> Desk:  # async: the framework calls anything else in a thread, and waits for one
     return request.app.state.desk
 
 
+async def _hub(request: Request) -> Hub:
+    return request.app.state.hub
+
+
 OfDesk = Annotated[Desk, Depends(_desk)]
+OfHub = Annotated[Hub, Depends(_hub)]
 EpisodeId = Annotated[str, Path(pattern=r"^E[0-9]{2,4}$", description="id of an episode", examples=["E01"])]
 ShotId = Annotated[str, Path(pattern=r"^SH[0-9]{4,6}$", description="id of a shot", examples=["SH0010"])]
 StageName = Annotated[str, Path(pattern=r"^(keyframe|clip)$", description="stage of a take", examples=["clip"])]

@@ -16,7 +16,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi import Path as InPath
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
-from pydantic_core import to_jsonable_python
+from pydantic_core import to_json
 from starlette.datastructures import UploadFile
 
 from catalog.media import digest_in
@@ -26,12 +26,12 @@ from pipeline.api.problems import Problem
 from pipeline.api.services import episodes
 from pipeline.api.services.controls import ask_render
 from pipeline.api.services.delivery import delivery
+from pipeline.api.services.events import Hub
 from pipeline.api.services.media import local_file
 from pipeline.api.services.submit import Submitted, Upload, submit, temporary, validate
 from pipeline.plan.plan import as_rows
-from pipeline.render.run_log import living
 
-from .asked import ActionName, EpisodeId, OfDesk, ShotId
+from .asked import ActionName, EpisodeId, OfDesk, OfHub, ShotId
 from .files import File
 
 router = APIRouter(tags=["episodes"])
@@ -76,9 +76,9 @@ By = Annotated[str, Query(max_length=100, description="who submits it; the servi
 
 
 @router.get("/episodes")
-def list_all(desk: OfDesk) -> list[dict[str, Any]]:
+async def list_all(desk: OfDesk, hub: OfHub) -> list[dict[str, Any]]:
     """Every episode that was submitted or rendered, the latest first."""
-    return episodes.listing(desk)
+    return await desk.kept.soon("listing", episodes.listing_at(desk, hub), lambda: episodes.listing(desk, hub))
 
 
 @router.post("/episodes", status_code=201, openapi_extra=BODY)
@@ -161,9 +161,9 @@ def _copy(file: UploadFile, to: Path) -> None:
 
 
 @router.get("/episodes/{episode}")
-async def board(episode: EpisodeId, request: Request, desk: OfDesk) -> Response:
+async def board(episode: EpisodeId, request: Request, desk: OfDesk, hub: OfHub) -> Response:
     """The board: sequences, shots and how far each is, what runs now, what happened last."""
-    kept: _Bytes = await run_in_threadpool(_board, desk, request.app.state.hub.live, episode)
+    kept = await _board(desk, hub, episode)
     if request.headers.get("if-none-match") == kept.tag:
         return Response(status_code=304, headers={"etag": kept.tag})
     return Response(kept.body, media_type="application/json", headers={"etag": kept.tag, "cache-control": "no-cache"})
@@ -175,16 +175,14 @@ class _Bytes:
     tag: str
 
 
-def _board(desk: Desk, live: list[Any], episode: str) -> _Bytes:
+async def _board(desk: Desk, hub: Hub, episode: str) -> _Bytes:
     """The board as bytes, made once for all who ask as long as nothing changes."""
-    now = next((one for one in live if one.episode == episode), None)
 
     def make() -> _Bytes:
-        body = json.dumps(to_jsonable_python(episodes.board_of(desk, episode, now)), separators=(",", ":"), ensure_ascii=False).encode()
+        body = to_json(episodes.board_of(desk, hub, episode), inf_nan_mode="null")
         return _Bytes(body, f'"{episodes.tag(body)}"')
 
-    alive = bool(living(episodes.facts_of(desk, episode).runs))
-    return desk.kept.of(("board", episode, now.at if now else None, alive), episodes.BOARD_NEEDS, make)
+    return await desk.kept.soon(("board", episode), episodes.board_at(desk, hub, episode), make)
 
 
 @router.get("/episodes/{episode}/story", response_class=File, responses={200: {"content": {"application/yaml": {}}}})
@@ -211,16 +209,16 @@ def plan(episode: EpisodeId, desk: OfDesk) -> dict[str, Any]:
 
 
 @router.get("/episodes/{episode}/shots")
-def shots(episode: EpisodeId, desk: OfDesk, request: Request) -> list[dict[str, Any]]:
+async def shots(episode: EpisodeId, desk: OfDesk, hub: OfHub) -> list[dict[str, Any]]:
     """The shots of the episode, in its order, as the board has them."""
-    told = json.loads(_board(desk, request.app.state.hub.live, episode).body)
+    told = json.loads((await _board(desk, hub, episode)).body)
     return [shot | {"sequence": sequence["sequence"]} for sequence in told["sequences"] for shot in sequence["shots"]]
 
 
 @router.get("/episodes/{episode}/shots/{shot}")
-def shot_page(episode: EpisodeId, shot: ShotId, desk: OfDesk, request: Request) -> dict[str, Any]:
+async def shot_page(episode: EpisodeId, shot: ShotId, desk: OfDesk, hub: OfHub) -> dict[str, Any]:
     """One shot: all its takes, what people said, what a retake may change."""
-    return episodes.shot_of(desk, episode, shot, request.app.state.hub.live)
+    return episodes.shot_of(await episodes.opened(desk, episode), hub.live_of(episode), shot)
 
 
 @router.post("/episodes/{episode}/{action}", status_code=202)

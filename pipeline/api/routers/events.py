@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Request
+from fastapi import APIRouter, Header
 from fastapi.responses import StreamingResponse
 
 from pipeline.api.problems import Problem
-from pipeline.api.services.events import Hub
 
-from .asked import OfEpisode
+from .asked import OfEpisode, OfHub
 
 router = APIRouter(tags=["events"])
 MOST = 2000  # open streams
@@ -21,12 +20,11 @@ EVENTS: dict[int | str, dict[str, Any]] = {
 
 @router.get("/events", response_class=StreamingResponse, responses=EVENTS)
 async def events(
-    request: Request,
+    hub: OfHub,
     episode: OfEpisode = None,
     last_event_id: Annotated[str, Header(max_length=200, description="the last id that was seen; browsers send it by themselves")] = "",
 ) -> StreamingResponse:
     """What happens, as it happens: `take`, `review`, `run`, `story`, `live`, `change` (of another table), `reset` (read all anew)."""
-    hub: Hub = request.app.state.hub
     if hub.listeners >= MOST:
         raise Problem(503, f"{MOST} streams are open already", {"retry-after": "10"})
     return StreamingResponse(hub.listen(last_event_id, episode), media_type="text/event-stream", headers={"x-accel-buffering": "no"})

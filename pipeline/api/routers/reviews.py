@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from catalog.standing import Row
 from pipeline.api.services.episodes import checked_out, episode_of
-from pipeline.evidence.review import Said, say
+from pipeline.evidence.review import Said, reviews, say
 
 from .asked import OfDesk
 
@@ -45,7 +43,7 @@ def add(review: Review, desk: OfDesk) -> dict[str, Any]:
     episode = review.take.split("/")[0]
     row = say(desk.catalog, desk.settings, Said(**review.model_dump()), episode_of(desk, episode), checked_out(desk, episode))
     desk.tables.look()
-    return as_review(row)
+    return next(found for found in reviews(desk.catalog, episode) if found["at"] == row["at"])
 
 
 @router.get("/reviews")
@@ -55,22 +53,5 @@ def listing(
     shot: Annotated[str | None, Query(pattern=r"^SH[0-9]{4,6}$", description="of this shot alone")] = None,
 ) -> list[dict[str, Any]]:
     """What was said of an episode or of one shot, the newest first."""
-    rows = desk.catalog.rows("reviews", episode)
-    return [as_review(row) for row in reversed(rows) if shot is None or row["take"].split("/")[1] == shot]
+    return reviews(desk.catalog, episode, shot)
 
-
-def as_review(row: Row) -> dict[str, Any]:
-    _, shot, stage, _ = row["take"].split("/")
-    return {
-        "take": row["take"],
-        "shot": shot,
-        "stage": stage,
-        "at": row["at"],
-        "verdict": row["verdict"],
-        "note": row["note"],
-        "by": row["by"],
-        "first_frame": row.get("first_frame"),
-        "last_frame": row.get("last_frame"),
-        "drawing": json.loads(row.get("drawing") or "null"),
-        "overrides": json.loads(row.get("overrides") or "null"),
-    }

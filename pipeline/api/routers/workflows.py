@@ -20,13 +20,13 @@ Number = Annotated[int, Path(ge=1, le=1_000_000, description="version of a workf
 
 
 def registry_of(desk: Desk) -> Registry:
-    return desk.kept.of("registry", TABLES, lambda: Registry(desk.catalog, desk.settings))
+    return desk.kept.of("registry", desk.tables.of(*TABLES), lambda: Registry(desk.catalog, desk.settings))
 
 
 @router.get("/workflows")
 def list_all(desk: OfDesk) -> list[dict[str, Any]]:
     """Every registered version: its status here and now, what it makes, whether its files are here."""
-    return desk.kept.of("workflows", TABLES, lambda: listing(registry_of(desk)))
+    return desk.kept.of("workflows", desk.tables.of(*TABLES), lambda: listing(registry_of(desk)))
 
 
 @router.get("/workflows/diff")

@@ -3,90 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 from catalog.standing import Row
-from catalog.store import Catalog
-from catalog.views import view
 from pipeline.plan.stories import Story
 from pipeline.render.live import Live
 from pipeline.story.episode import Episode, Shot
 
 from . import says
+from .facts import Facts
 
-NEEDS = ("takes", "judgements", "reviews", "runs", "stories")  # the tables that a board follows from
 STATES = ("accepted", "approved", "picked", "retake", "rendering", "exhausted", "rejected", "waiting")
-HAPPENED = 40  # latest events that a board tells
-
-SHOTS = """
-WITH latest AS (
-    SELECT shot, count(*) AS takes,
-        arg_max(take, "at") FILTER (stage = 'keyframe' AND outcome = 'accepted') AS keyframe,
-        arg_max({'outcome': outcome, 'labels': labels, 'findings': findings, 'error': error, 'run': run}, "at") AS last
-    FROM verdicts WHERE episode = $episode GROUP BY shot
-)
-SELECT l.shot, l.takes, l.last, coalesce(c.upstream, l.keyframe) AS keyframe, c.take AS clip, c.frames, c.fps, c.gate_outcome, c.labels,
-    still.outcome AS keyframe_outcome
-FROM latest l
-LEFT JOIN shots s ON s.episode = $episode AND s.shot = l.shot
-LEFT JOIN verdicts c ON c.episode = $episode AND c.take = s.clip
-LEFT JOIN verdicts still ON still.episode = $episode AND still.take = c.upstream
-"""
-REJECTIONS = """
-SELECT shot, label, count(*) AS takes FROM (
-    SELECT shot, unnest(labels) AS label FROM verdicts WHERE episode = $episode AND gate_outcome = 'rejected'
-) GROUP BY ALL ORDER BY takes DESC, label
-"""
-WORDS = """
-SELECT shot, stage, take, word.verdict AS verdict, word.note AS note, word."by" AS "by"
-FROM words_on_stages WHERE episode = $episode ORDER BY "at"
-"""
-TAKES = 'SELECT take, shot, stage, attempt, "at", gate_outcome AS outcome, labels, findings, error FROM verdicts WHERE episode = $episode'
-LAST_TAKES = f'{TAKES} ORDER BY verdicts."at" DESC LIMIT {HAPPENED}'
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What the catalog says of an episode.
-
-    shots: by shot. words: shot to the latest word on one of its stages. rejections: shot to (label, takes), most first.
-    runs: rows of the table, oldest first.
-    """
-
-    shots: dict[str, Row]
-    words: dict[str, Row]
-    rejections: dict[str, list[tuple[str, int]]]
-    runs: list[Row]
-    happened: list[dict[str, Any]]
-
-
-def facts(catalog: Catalog, episode: str) -> Facts:
-    """Read all of it, in four queries."""
-
-    def ask(query: str) -> list[Row]:
-        return view(catalog, query, episode=episode).to_pylist(maps_as_pydicts="strict")
-
-    rejections: dict[str, list[tuple[str, int]]] = {}
-    for row in ask(REJECTIONS):
-        rejections.setdefault(row["shot"], []).append((row["label"], row["takes"]))
-    runs = catalog.rows("runs", episode)
-    reviews = catalog.rows("reviews", episode)[-HAPPENED:]
-    events = [event("take", row, *says.take(row)) for row in ask(LAST_TAKES)]
-    events += [event("review", row, *says.review(row)) for row in reviews]
-    events += [event("run", row, *says.run(row)) for row in [r for r in runs if r["event"] != "alive"][-HAPPENED:]]
-    return Facts(
-        {row["shot"]: row for row in ask(SHOTS)},
-        {row["shot"]: row for row in ask(WORDS)},
-        rejections,
-        runs,
-        sorted(events, key=lambda e: e["at"], reverse=True)[:HAPPENED],
-    )
-
-
-def event(kind: str, row: Row, text: str, tone: str) -> dict[str, Any]:
-    shot = row.get("shot") or (row["take"].split("/")[1] if row.get("take") else None)
-    return {"at": row["at"], "kind": kind, "shot": shot, "take": row.get("take"), "text": text, "tone": tone}
 
 
 def board(story: Story, episode: Episode, known: Facts, live: Live | None, living: bool) -> dict[str, Any]:
@@ -95,11 +23,7 @@ def board(story: Story, episode: Episode, known: Facts, live: Live | None, livin
     Args:
         live: of the run that renders the episode now; None also where it has not said anything yet. living: whether there is one.
     """
-    cards, start = {}, 0
-    for _, shot in episode.shots:
-        start -= shot.transition.frames
-        cards[shot.id] = card(shot, start, known, live)
-        start += shot.frames
+    cards = {shot.id: card(shot, start, known, live) for shot, start in _cut(episode)}
     return {
         "episode": episode.id,
         "title": episode.title,
@@ -123,6 +47,20 @@ def board(story: Story, episode: Episode, known: Facts, live: Live | None, livin
         "live": live,
         "happened": known.happened,
     }
+
+
+def _cut(episode: Episode) -> Iterator[tuple[Shot, int]]:
+    """Each shot, and the frame of the cut at which it begins."""
+    start = 0
+    for _, shot in episode.shots:
+        start -= shot.transition.frames
+        yield shot, start
+        start += shot.frames
+
+
+def card_of(episode: Episode, shot: str, known: Facts, live: Live | None) -> dict[str, Any]:
+    """One shot of the board, which the episode has."""
+    return next(card(one, start, known, live) for one, start in _cut(episode) if one.id == shot)
 
 
 def card(shot: Shot, start: int, known: Facts, live: Live | None) -> dict[str, Any]:

@@ -2,44 +2,50 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from catalog.memory import EpisodeCatalog
 from catalog.standing import Row
 from catalog.views import view
 from pipeline.api.desk import Desk
+from pipeline.api.tables import Seen
+from pipeline.evidence.review import told
+from pipeline.plan.costs import Costs
 from pipeline.plan.plan import Plan, make_plan
 from pipeline.plan.stories import Story, check_out, latest_stories
 from pipeline.post.report import write_report
 from pipeline.post.report_facts import gather
 from pipeline.registry.told import listing as workflow_rows
 from pipeline.registry.workflows import Registry
-from pipeline.render.live import Live, living_now
-from pipeline.render.run_log import living
+from pipeline.render.live import Live
 from pipeline.story.episode import Episode, load_episode
 from pipeline.story.errors import NoSuch
 
-from . import board, shots
+from . import board, says, shots
+from .events import Hub
+from .facts import Facts, facts
 
-BOARD_NEEDS = board.NEEDS
-PLAN_NEEDS = ("takes", "judgements", "reviews", "stories", "workflows", "promotions", "benchmarks")
+FACTS_NEED = ("takes", "judgements", "reviews", "runs")
+PLAN_NEEDS = ("takes", "judgements", "reviews", "stories")
+WRITTEN = ("reviews", "stories")  # what decides what a shot is made from, beside workflows
 REGISTRY_NEEDS = ("workflows", "promotions", "benchmarks")
 COUNTS = """
 SELECT e.*, coalesce(a.approved, 0) AS approved FROM episodes e LEFT JOIN (
     SELECT episode, count(*) AS approved FROM words_on_stages WHERE stage = 'clip' AND verdict = 'approved' GROUP BY ALL
 ) a USING (episode)
 """
-MEDIA = "SELECT take, stage, media, media_path, error, measures, findings, profile FROM verdicts WHERE episode = $episode"
 
 
-def listing(desk: Desk) -> list[dict[str, Any]]:
+def listing(desk: Desk, hub: Hub) -> list[dict[str, Any]]:
     """Every episode that has a story, the latest first."""
-    counts = desk.kept.of("counts", BOARD_NEEDS, lambda: {row["episode"]: row for row in view(desk.catalog, COUNTS).to_pylist()})
-    rendering = {live.episode for live in living_now(desk.catalog)}
+    rendering = {live.episode for live in hub.live}
     found = []
     for story in sorted(_stories(desk).values(), key=lambda s: s.at, reverse=True):
-        row, episode = counts.get(story.episode, {}), episode_of(desk, story.episode)
+        row, episode = _counts(desk, story.episode), episode_of(desk, story.episode)
         found.append(
             {
                 "episode": story.episode,
@@ -58,8 +64,36 @@ def listing(desk: Desk) -> list[dict[str, Any]]:
     return found
 
 
+def listing_at(desk: Desk, hub: Hub) -> tuple[Any, ...]:
+    """What the list of episodes follows from."""
+    return desk.tables.of(*FACTS_NEED, "stories"), tuple(sorted(live.episode for live in hub.live))
+
+
+def _counts(desk: Desk, episode: str) -> Row:
+    """Takes, approved and accepted clips: of all episodes in one query when the desk starts, then of those that change."""
+    at, first = _counted(desk)
+    if desk.tables.at(episode, *FACTS_NEED) == at.at(episode, FACTS_NEED):
+        return first.get(episode, {})
+    known = facts_of(desk, episode)
+    shots = known.shots.values()
+    return {
+        "with_accepted_clip": sum(shot["clip"] is not None for shot in shots),
+        "approved": known.approved,
+        "takes": sum(shot["takes"] for shot in shots),
+        "last": max((shot["at"] for shot in shots), default=None),
+    }
+
+
+def _counted(desk: Desk) -> tuple[Seen, dict[str, Row]]:
+    def make() -> tuple[Seen, dict[str, Row]]:
+        seen = desk.tables.seen  # before the query: what comes meanwhile is counted again
+        return seen, {row["episode"]: row for row in view(desk.catalog, COUNTS).to_pylist()}
+
+    return desk.kept.of("counts", (), make)
+
+
 def _stories(desk: Desk) -> dict[str, Story]:
-    return desk.kept.of("stories", ("stories",), lambda: latest_stories(desk.catalog))
+    return desk.kept.of("stories", desk.tables.of("stories"), lambda: latest_stories(desk.catalog))
 
 
 def story_of(desk: Desk, episode: str) -> Story:
@@ -82,40 +116,92 @@ def episode_of(desk: Desk, episode: str) -> Episode:
 
 def plan_of(desk: Desk, episode: str) -> Plan:
     """What a render would do now."""
+    return _plan(desk, episode, "plan", PLAN_NEEDS)
+
+
+def _resolved(desk: Desk, episode: str) -> Plan:
+    """A plan for what its shots are made from; takes that came since it was made are not in it."""
+    return _plan(desk, episode, "resolved", WRITTEN)
+
+
+def _plan(desk: Desk, episode: str, what: str, needs: tuple[str, ...]) -> Plan:
     file = checked_out(desk, episode)
-    make = lambda: make_plan(episode_of(desk, episode), file, desk.settings, desk.catalog)  # noqa: E731
-    return desk.kept.of(("plan", episode), PLAN_NEEDS, make)
+
+    def make() -> Plan:
+        catalog = EpisodeCatalog(desk.catalog.place, desk.catalog.was_version, memory=desk.rows.of(episode))
+        return replace(make_plan(episode_of(desk, episode), file, desk.settings, catalog), costs=_costs(desk))
+
+    return desk.kept.of((what, episode), (desk.tables.at(episode, *needs), desk.tables.of(*REGISTRY_NEEDS)), make)
 
 
-def board_of(desk: Desk, episode: str, live: Live | None) -> dict[str, Any]:
-    """The board. live: of the run that renders the episode now."""
-    known = facts_of(desk, episode)
-    return board.board(story_of(desk, episode), episode_of(desk, episode), known, live, bool(living(known.runs)))
+def _costs(desk: Desk) -> Costs:
+    """Of all episodes, as they were when a run last recorded something."""
+    make = lambda: Costs.of(desk.catalog, Registry(desk.catalog, desk.settings))  # noqa: E731
+    return desk.kept.of("costs", desk.tables.of("runs", "benchmarks"), make)
 
 
-def facts_of(desk: Desk, episode: str) -> board.Facts:
-    return desk.kept.of(("facts", episode), BOARD_NEEDS, lambda: board.facts(desk.catalog, episode))
+def board_at(desk: Desk, hub: Hub, episode: str) -> tuple[Any, ...]:
+    """What the board of an episode follows from, so that equal boards are made once."""
+    live = hub.live_of(episode)
+    return desk.tables.at(episode, *FACTS_NEED, "stories"), live.at if live else None, hub.renders(episode)
 
 
-def shot_of(desk: Desk, episode: str, shot: str, lives: list[Live]) -> dict[str, Any]:
+def board_of(desk: Desk, hub: Hub, episode: str) -> dict[str, Any]:
+    story = story_of(desk, episode)
+    return board.board(story, episode_of(desk, episode), facts_of(desk, episode), hub.live_of(episode), hub.renders(episode))
+
+
+def facts_of(desk: Desk, episode: str) -> Facts:
+    return desk.facts.of(episode, desk.tables.at(episode, *FACTS_NEED), lambda: _facts(desk, episode))
+
+
+def _facts(desk: Desk, episode: str) -> Facts:
+    story_of(desk, episode)
+    return facts(desk.rows.of(episode))
+
+
+async def facts_soon(desk: Desk, episode: str) -> Facts:
+    """`facts_of`, for the event loop."""
+    at = desk.tables.at(episode, *FACTS_NEED)
+    return await desk.facts.soon(episode, at, lambda: _facts(desk, episode))
+
+
+@dataclass(frozen=True)
+class Opened:
+    """All that the pages of an episode's shots follow from. resolved: what its shots are made from."""
+
+    episode: Episode
+    facts: Facts
+    resolved: Plan
+    statuses: dict[str, str]
+
+
+async def opened(desk: Desk, episode: str) -> Opened:
+    """Made once for all who ask as long as nothing changes."""
+    at, told = (desk.tables.at(episode, *FACTS_NEED, "stories"), desk.tables.of(*REGISTRY_NEEDS)), await statuses_soon(desk)
+
+    def make() -> Opened:
+        return Opened(episode_of(desk, episode), facts_of(desk, episode), _resolved(desk, episode), told)
+
+    return await desk.opened.soon(episode, at, make)
+
+
+def shot_of(found: Opened, live: Live | None, shot: str) -> dict[str, Any]:
     """One shot: its card, its takes, what people said, what a retake may change."""
-    live = next((one for one in lives if one.episode == episode), None)
-    told = board_of(desk, episode, live)
-    cards = [(sequence, card) for sequence in told["sequences"] for card in sequence["shots"]]
-    place = next((i for i, (_, card) in enumerate(cards) if card["shot"] == shot), None)
+    sequences = found.episode.shots
+    place = next((i for i, (_, one) in enumerate(sequences) if one.id == shot), None)
     if place is None:
-        raise NoSuch(f"episode {episode} has no shot {shot}")
-    sequence, card = cards[place]
-    reviews = [row for row in reversed(desk.catalog.rows("reviews", episode)) if row["take"].split("/")[1] == shot]
+        raise NoSuch(f"episode {found.episode.id} has no shot {shot}")
+    sequence, known = sequences[place][0], found.facts
     return {
-        "episode": episode,
-        "card": card,
-        "sequence": {"sequence": sequence["sequence"], "title": sequence["title"]},
-        "before": cards[place - 1][1]["shot"] if place else None,
-        "after": cards[place + 1][1]["shot"] if place + 1 < len(cards) else None,
-        "takes": shots.takes_of_shot(desk.catalog, episode, shot, statuses(desk)),
-        "reviews": reviews,
-        **shots.changeable(plan_of(desk, episode), shot),
+        "episode": found.episode.id,
+        "card": board.card_of(found.episode, shot, known, live),
+        "sequence": {"sequence": sequence.id, "title": sequence.title},
+        "before": sequences[place - 1][1].id if place else None,
+        "after": sequences[place + 1][1].id if place + 1 < len(sequences) else None,
+        "takes": shots.takes_of_shot(known, shot, found.statuses),
+        "reviews": [told(row) for row in reversed(known.reviews) if says.shot(row) == shot],
+        **shots.changeable(found.resolved, shot),
     }
 
 
@@ -126,22 +212,26 @@ def report_of(desk: Desk, episode: str, width: int) -> Path:
     def make() -> Path:
         return write_report(gather(desk.catalog, episode, episode_of(desk, episode)), desk.catalog.media, folder, width, True, None)
 
-    return desk.kept.of(("report", episode, width), BOARD_NEEDS, make)
+    return desk.kept.of(("report", episode, width), desk.tables.at(episode, *FACTS_NEED, "stories"), make)
 
 
-def statuses(desk: Desk) -> dict[str, str]:
+async def statuses_soon(desk: Desk) -> dict[str, str]:
     """name@version of each workflow to its status here and now."""
-    make = lambda: {row["workflow"]: row["status"] for row in workflow_rows(Registry(desk.catalog, desk.settings))}  # noqa: E731
-    return desk.kept.of("statuses", REGISTRY_NEEDS, make)
+    return await desk.kept.soon("statuses", desk.tables.of(*REGISTRY_NEEDS), lambda: _statuses(desk))
 
 
-def take_rows(desk: Desk, episode: str) -> dict[str, Row]:
-    """Take to what its media need, for all takes of an episode."""
+def _statuses(desk: Desk) -> dict[str, str]:
+    return {row["workflow"]: row["status"] for row in workflow_rows(Registry(desk.catalog, desk.settings))}
 
-    def make() -> dict[str, Row]:
-        return {row["take"]: row for row in view(desk.catalog, MEDIA, episode=episode).to_pylist(maps_as_pydicts="strict")}
 
-    return desk.kept.of(("media", episode), ("takes", "judgements", "reviews"), make)
+async def take_row(desk: Desk, take: str) -> Row | None:
+    """The row of a take with the verdict that holds now; None if there is no such take."""
+    episode = take.partition("/")[0]
+    found = (await facts_soon(desk, episode)).verdicts.take(take)
+    if found is None:  # it may have come since the latest look
+        await asyncio.to_thread(desk.tables.look)
+        found = (await facts_soon(desk, episode)).verdicts.take(take)
+    return found
 
 
 def tag(body: bytes) -> str:

@@ -135,7 +135,8 @@ def _check(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
 
 def _first(found: duckdb.DuckDBPyRelation, most: int) -> tuple[list[str], list[tuple[Any, ...]]]:
     """Names of the columns, and the first rows. By way of Arrow: without it, times with a zone need a package that is not among ours."""
-    reader, rows = found.to_arrow_reader(1000), []
+    reader = found.to_arrow_reader(1000)
+    rows: list[tuple[Any, ...]] = []
     for batch in reader:
         rows += zip(*(column.to_pylist(maps_as_pydicts="lossy") for column in batch.columns), strict=True)
         if len(rows) >= most:

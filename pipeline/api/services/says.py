@@ -28,6 +28,11 @@ def failure(row: Row) -> str:
     return finding(failed[0]) + (f" and {len(failed) - 1} more" if failed[1:] else "") if failed else ", ".join(row["labels"] or ())
 
 
+def shot(row: Row) -> str | None:
+    """The shot that a row is about; None where it is about all."""
+    return row.get("shot") or (row["take"].split("/")[1] if row.get("take") else None)
+
+
 def take(row: Row) -> tuple[str, str]:
     """Text and tone of a take that was recorded."""
     name = f"{row['shot']} {row['stage']} v{row['attempt']:03d}"

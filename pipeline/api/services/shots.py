@@ -6,8 +6,6 @@ import json
 from typing import Any
 
 from catalog.standing import Row, name_of
-from catalog.store import Catalog
-from catalog.views import clips_that_stand, view
 from gates import measures
 from gates.rules import Profile
 from pipeline.evidence.curves import CURVE_OF, PER_FRAME, UNITS
@@ -17,33 +15,31 @@ from pipeline.story.gate_profile import load_profile
 from pipeline.story.stages import STAGES
 
 from . import says
+from .facts import Facts
 
 AS_THEY_ARE = (
     "take", "episode", "shot", "sequence", "stage", "attempt", "at", "run", "outcome", "labels", "warnings", "seed", "prompt",
     "negative_prompt", "prompt_cut", "upstream", "width", "height", "frames", "fps", "profile", "declared", "device", "node",
     "queue_seconds", "device_seconds", "gate_seconds", "peak_memory_bytes", "error", "measures",
 )  # fmt: skip
-OF_SHOT = 'SELECT * FROM verdicts WHERE episode = $episode AND shot = $shot ORDER BY verdicts."at"'
 
 
-def takes_of_shot(catalog: Catalog, episode: str, shot: str, statuses: dict[str, str]) -> list[dict[str, Any]]:
+def takes_of_shot(known: Facts, shot: str, statuses: dict[str, str]) -> list[dict[str, Any]]:
     """Every take of a shot, oldest first.
 
     Args:
         statuses: name@version of workflows to their status.
     """
-    rows = view(catalog, OF_SHOT, episode=episode, shot=shot).to_pylist(maps_as_pydicts="strict")
-    clip = clips_that_stand(catalog, episode).get(shot)
-    stills = [row["take"] for row in rows if row["stage"] == STAGES[0] and row["outcome"] == "accepted"]
-    standing = {clip, *(row["upstream"] for row in rows if row["take"] == clip)} if clip else set(stills[-1:])
-    return [_take(row, row["take"] in standing, statuses) for row in rows]
+    return [as_told(row, known, statuses) for row in known.verdicts.of_shot(shot)]
 
 
-def _take(row: Row, stands: bool, statuses: dict[str, str]) -> dict[str, Any]:
+def as_told(row: Row, known: Facts, statuses: dict[str, str]) -> dict[str, Any]:
+    """A take, from its row with the verdict that holds. Other arguments as of `takes_of_shot`."""
+    standing = known.shots[row["shot"]]
     url = f"/takes/{row['take']}"
     return {name: row[name] for name in AS_THEY_ARE} | {
         "gate": row["gate_outcome"],
-        "stands": stands,
+        "stands": row["take"] in (standing["clip"], standing["keyframe"]),
         "word": _word(row),
         "workflow": name_of(row),
         "status": statuses.get(name_of(row)),

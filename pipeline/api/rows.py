@@ -1,0 +1,62 @@
+"""Rows of episodes in memory: read once, then brought up to date by what came into the tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from threading import Lock
+
+import pyarrow as pa
+
+from catalog.changes import table_since
+from catalog.store import Catalog
+
+from .tables import WATCHED, Tables
+
+NAMES = ("takes", "judgements", "reviews", "runs")
+OPEN = 8  # episodes whose rows are kept
+FAR = 200  # commits; whoever is further behind reads the table anew
+PIECES = 64  # of a table in memory, before they are joined
+
+
+@dataclass
+class _Episode:
+    rows: dict[str, tuple[int, pa.Table]] = field(default_factory=dict)  # name to a version of the table, and the rows up to it
+    lock: Lock = field(default_factory=Lock)
+
+
+class Rows:
+    """A cache: it may be emptied at any time."""
+
+    def __init__(self, catalog: Catalog, tables: Tables):
+        self.catalog, self.tables = catalog, tables
+        self.episodes: dict[str, _Episode] = {}
+        self.lock = Lock()
+
+    def of(self, episode: str) -> dict[str, pa.Table]:
+        """The episode's rows in each of the tables NAMES, as of the latest look at the tables.
+
+        Raises:
+            CatalogError: a table cannot be read.
+        """
+        with self.lock:
+            kept = self.episodes.pop(episode, None) or _Episode()
+            self.episodes[episode] = kept  # the latest that was asked for is the last to go
+            if len(self.episodes) > OPEN:
+                self.episodes.pop(next(iter(self.episodes)))
+        with kept.lock:
+            for name in NAMES:
+                self._bring(kept, name, episode)
+            return {name: rows for name, (_, rows) in kept.rows.items()}
+
+    def _bring(self, kept: _Episode, name: str, episode: str) -> None:
+        seen = self.tables.seen
+        now = seen.versions[WATCHED.index(name)]
+        version, rows = kept.rows.get(name, (-1, None))
+        if rows is not None and max(seen.at(episode, (name,))) > version:
+            new = table_since(self.catalog, name, version, now, episode=episode) if now - version <= FAR else None
+            rows = pa.concat_tables([rows, new]) if new is not None else None
+        if rows is None:
+            rows = self.catalog.table(name, episode, version=now)
+        if rows.num_columns and rows.column(0).num_chunks > PIECES:
+            rows = rows.combine_chunks()
+        kept.rows[name] = now, rows

@@ -1,0 +1,147 @@
+"""What the catalog says of an episode, computed by the catalog's own views over rows in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import pyarrow as pa
+
+from catalog.memory import Memory
+from catalog.schema import TABLES
+from catalog.standing import Row
+from catalog.views import READ, STANDING, VERDICTS, WORDS
+
+from . import says
+
+HAPPENED = 40  # latest events that a board tells
+# What no view changes, and most of a row's bytes.
+WIDE = ("measures", "prompt", "negative_prompt", "parameters", "reference_files", "inputs", "workflow_digest", "certificate")
+JUDGED = f"SELECT * EXCLUDE ({', '.join(WIDE)}) FROM verdicts"
+SHOTS = """
+WITH latest AS (
+    SELECT shot, count(*) AS takes, max("at") AS "at",
+        arg_max(take, "at") FILTER (stage = 'keyframe' AND outcome = 'accepted') AS keyframe,
+        arg_max({'outcome': outcome, 'labels': labels, 'findings': findings, 'error': error, 'run': run}, "at") AS last
+    FROM verdicts GROUP BY shot
+)
+SELECT l.shot, l.takes, l."at", l.last, coalesce(c.upstream, l.keyframe) AS keyframe, c.take AS clip, c.frames, c.fps, c.gate_outcome,
+    c.labels, still.outcome AS keyframe_outcome
+FROM latest l
+LEFT JOIN shots s ON s.shot = l.shot
+LEFT JOIN verdicts c ON c.take = s.clip
+LEFT JOIN verdicts still ON still.take = c.upstream
+"""
+REJECTIONS = """
+SELECT shot, label, count(*) AS takes FROM (
+    SELECT shot, unnest(labels) AS label FROM verdicts WHERE gate_outcome = 'rejected'
+) GROUP BY ALL ORDER BY takes DESC, label
+"""
+LAST_WORDS = """
+SELECT shot, stage, take, word.verdict AS verdict, word.note AS note, word."by" AS "by" FROM words_on_stages ORDER BY "at"
+"""
+LAST_TAKES = f"""
+SELECT take, shot, stage, attempt, "at", gate_outcome AS outcome, labels, findings, error
+FROM verdicts ORDER BY verdicts."at" DESC LIMIT {HAPPENED}
+"""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the catalog says of an episode.
+
+    shots: by shot. words: shot to the latest word on one of its stages. approved: shots whose clip a person approved.
+    rejections: shot to (label, takes), most first. runs, reviews: rows of the tables, oldest first.
+    """
+
+    shots: dict[str, Row]
+    words: dict[str, Row]
+    approved: int
+    rejections: dict[str, list[tuple[str, int]]]
+    runs: list[Row]
+    reviews: list[Row]
+    happened: list[dict[str, Any]]
+    verdicts: Verdicts
+
+
+class Verdicts:
+    """Every take of an episode with the verdict that holds. Only rows that are asked for become objects.
+
+    Args:
+        judged: the answer to JUDGED. takes: the rows as they were recorded.
+    """
+
+    def __init__(self, judged: pa.Table, takes: pa.Table):
+        self.judged, self.takes = judged, takes
+        self.recorded = _places(takes)
+        self.places = _places(judged)
+        self.shots: dict[str, list[int]] = {}
+        for place, shot in enumerate(judged["shot"].to_pylist()):
+            self.shots.setdefault(shot, []).append(place)
+
+    def take(self, name: str) -> Row | None:
+        place = self.places.get(name)
+        return None if place is None else self._rows([place])[0]
+
+    def of_shot(self, shot: str) -> list[Row]:
+        """Oldest first."""
+        return sorted(self._rows(self.shots.get(shot, [])), key=lambda row: row["at"])
+
+    def _rows(self, places: list[int]) -> list[Row]:
+        judged = _rows(self.judged.take(places))
+        recorded = _rows(self.takes.select(WIDE).take([self.recorded[row["take"]] for row in judged]))
+        return [wide | row for wide, row in zip(recorded, judged, strict=True)]
+
+
+def _places(table: pa.Table) -> dict[str, int]:
+    return {take: place for place, take in enumerate(table["take"].to_pylist())}
+
+
+def facts(rows: Mapping[str, pa.Table]) -> Facts:
+    """Compute them. rows: an episode's, by table."""
+    (judged,) = _of_takes().ask({name: rows[name] for name in READ}, JUDGED)
+    asked = (SHOTS, LAST_WORDS, REJECTIONS, LAST_TAKES)
+    shots, words, labels, last = map(_rows, _of_verdicts(judged.schema).ask({"reviews": rows["reviews"], "verdicts": judged}, *asked))
+    rejections: dict[str, list[tuple[str, int]]] = {}
+    for row in labels:
+        rejections.setdefault(row["shot"], []).append((row["label"], row["takes"]))
+    runs, reviews = _rows(rows["runs"].sort_by("at")), _rows(rows["reviews"].sort_by("at"))
+    return Facts(
+        {row["shot"]: row for row in shots},
+        {row["shot"]: row for row in words},
+        sum(row["stage"] == "clip" and row["verdict"] == "approved" for row in words),
+        rejections,
+        runs,
+        reviews,
+        _happened(last, reviews, runs),
+        Verdicts(judged, rows["takes"]),
+    )
+
+
+def _happened(takes: list[Row], reviews: list[Row], runs: list[Row]) -> list[dict[str, Any]]:
+    """The latest events of all kinds, newest first."""
+    events = [_event("take", row, *says.take(row)) for row in takes]
+    events += [_event("review", row, *says.review(row)) for row in reviews[-HAPPENED:]]
+    events += [_event("run", row, *says.run(row)) for row in [r for r in runs if r["event"] != "alive"][-HAPPENED:]]
+    return sorted(events, key=lambda e: e["at"], reverse=True)[:HAPPENED]
+
+
+def _event(kind: str, row: Row, text: str, tone: str) -> dict[str, Any]:
+    return {"at": row["at"], "kind": kind, "shot": says.shot(row), "take": row.get("take"), "text": text, "tone": tone}
+
+
+def _rows(table: pa.Table) -> list[Row]:
+    return table.to_pylist(maps_as_pydicts="strict")
+
+
+@cache
+def _of_takes() -> Memory:
+    return Memory(WORDS + VERDICTS, {name: TABLES[name].schema for name in READ})
+
+
+@cache
+def _of_verdicts(schema: pa.Schema) -> Memory:
+    """The views that follow from verdicts, over verdicts that are computed already."""
+    return Memory(WORDS + STANDING, {"reviews": TABLES["reviews"].schema, "verdicts": schema})
