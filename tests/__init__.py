@@ -36,6 +36,7 @@
 | test_gates.py | planted faults found, good pictures let through |
 | test_gpu_benchmark.py | the GPU benchmark runs on a bare machine, and a failing step loses nothing |
 | test_guard.py | who may ask the desk for what: every route x every kind of stranger |
+| test_hostile_requests.py | whatever strangers send the desk: one sentence, flat memory, nothing reached, others served meanwhile |
 | test_input.py | bad input is one sentence with its place |
 | test_jobs.py | renders as jobs on a Ray cluster: submitted once, resumed, stopped |
 | test_judges.py | learned judges measure, decide nothing, and say when they did not look |
@@ -47,6 +48,7 @@
 | test_metrics.py | what Prometheus sees is right, and every chart has its series |
 | test_models.py | what producers hold (checkpoints, LoRAs, motion modules and others) is told for what it is, from its header |
 | test_migrations.py | old catalogs are upgraded, newer ones refused |
+| test_openapi.py | no request along the desk's OpenAPI document is answered with a bug, and answers are as it says |
 | test_operators.py | folders named like ours, secrets, clocks, proxies, signals, lost displays |
 | test_nodes.py | machines that come, leave, differ and fall silent |
 | test_page.py | the page: from a file to a movie, exact frames, every key, WCAG, cuts of the line |
@@ -77,4 +79,5 @@
 | test_yaml.py | what was written in YAML or JSON is what is read |
 
 What they share: conftest.py (the demo episode, one render that many look at), planted.py (faults), published.py (published layouts), tiny_xl.py (SDXL with few weights), bare.py (a machine without Ray), browser.py (a browser before the desk).
+What they share: conftest.py (the demo episode, one render that many look at), planted.py (faults), published.py (published layouts), service.py (the desk, in this process or served), tiny_xl.py (SDXL with few weights), bare.py (a machine without Ray), browser.py (a service and a browser).
 """
