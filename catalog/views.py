@@ -50,21 +50,30 @@ FROM reviewed t
 LEFT JOIN (SELECT * FROM judgements QUALIFY row_number() OVER (PARTITION BY take ORDER BY "at" DESC) = 1) j USING (take);
 """
 STANDING = """
--- The takes that stand before later ones: the latest word on their stage approved or picked them, and sent back no still of theirs since.
+-- The clips whose still a person sent back, and which nobody approved since: they stand no longer.
+CREATE VIEW without_still AS
+SELECT v.take
+FROM verdicts still
+JOIN verdicts v ON v.episode = still.episode AND v.shot = still.shot AND v.keyframe_media = still.media
+    AND coalesce(v.upstream, still.take) = still.take
+WHERE still.review = 'retake' AND (v.review IS DISTINCT FROM 'approved' OR v.review_at < still.review_at);
+
+-- The takes that stand before later ones: the latest word on their stage approved or picked them.
 CREATE VIEW preferred AS
 SELECT v.take, v.episode, v.shot, v.stage
 FROM words_on_stages w
-JOIN verdicts v ON v.take = w.take AND v.review IN ('approved', 'picked')
-LEFT JOIN verdicts still ON still.episode = v.episode AND still.shot = v.shot AND still.media = v.keyframe_media
-    AND still.take = coalesce(v.upstream, still.take) AND still.review = 'retake' AND still.review_at > w."at"
-WHERE still.take IS NULL;
+JOIN verdicts v ON v.take = w.take AND v.review IN ('approved', 'picked') AND v.outcome = 'accepted'
+ANTI JOIN without_still lost ON lost.take = v.take;
 
 CREATE VIEW shots AS
-SELECT episode, sequence, shot,
-    arg_max(take, (preferred.take IS NOT NULL, "at")) FILTER (stage = 'clip' AND outcome = 'accepted') AS clip,
-    arg_max(media_path, (preferred.take IS NOT NULL, "at")) FILTER (stage = 'clip' AND outcome = 'accepted') AS media_path,
+SELECT episode, arg_max(sequence, "at") AS sequence, shot,
+    arg_max(take, place) FILTER (stands) AS clip, arg_max(media_path, place) FILTER (stands) AS media_path,
     count(*) FILTER (stage = 'keyframe') AS keyframe_takes, count(*) FILTER (stage = 'clip') AS clip_takes, max("at") AS last
-FROM verdicts LEFT JOIN (SELECT take FROM preferred) preferred USING (take) GROUP BY ALL;
+FROM (
+    SELECT v.*, v.stage = 'clip' AND v.outcome = 'accepted' AND lost.take IS NULL AS stands, (chosen.take IS NOT NULL, v."at") AS place
+    FROM verdicts v LEFT JOIN preferred chosen ON chosen.take = v.take LEFT JOIN without_still lost ON lost.take = v.take
+)
+GROUP BY episode, shot;
 
 CREATE VIEW episodes AS
 SELECT episode, count(*) AS shots, count(clip) AS with_accepted_clip,

@@ -132,6 +132,7 @@ def test_where_the_video_shows_no_frame_the_frame_s_picture_lies_over_it(browser
 
 
 # What can be seen after each key, and what is pressed before it.
+NAMED = "(([, , shot]) => !shot || shot === document.querySelector('h1').textContent)(location.hash.split('/'))"
 FRAME = "Number(document.querySelector('.side.A').dataset.frame)"
 PLAYS = "document.querySelector('.side.A video').paused === false"
 FOCUS = "document.activeElement.querySelector('.id')?.textContent"
@@ -188,20 +189,18 @@ def test_every_key_of_the_table_acts(browser: Browser, desk: Served) -> None:
     with opened(browser, url(desk, "#/E90")) as page:
         table = [tuple(row) for row in page.evaluate("import('/page/keys.js').then((keys) => keys.TABLE)")]
     assert {(room, action) for room, action, *_ in table} == EFFECTS.keys() | NEEDS_A_RENDER
-    with opened(browser, "about:blank", color_scheme="dark", reduced_motion="no-preference") as page:
+    with opened(browser, url(desk, "#/cluster"), color_scheme="dark") as page:
         for room, action, key, _ in table:
             if (room, action) in NEEDS_A_RENDER:
                 continue
             before, effect = EFFECTS[room, action]
-            page.goto("about:blank")
-            page.goto(url(desk, SHOT if room == "shot" else "#/E90"))
-            settle(page)
+            show(page, *(("#/E90/SH0010", "SH0010") if room == "shot" else ("#/E90", "A test")))
             for pressed in before:
                 page.keyboard.press(pressed)
+                until(page, NAMED)
             assert not page.evaluate(f"Boolean({effect})"), (room, action)
             page.keyboard.press(key.replace("alt+", "Alt+").replace("shift+", "Shift+"))
             until(page, effect)
-            page.evaluate("localStorage.clear()")
 
 
 def test_no_key_acts_while_somebody_types(browser: Browser, desk: Served) -> None:
@@ -221,6 +220,13 @@ def test_no_key_acts_while_somebody_types(browser: Browser, desk: Served) -> Non
         page.keyboard.type(every)
         expect(page.get_by_label("Search the shots")).to_have_value(every)
         expect(page.locator("dialog")).to_have_count(0)
+
+
+def test_who_comes_back_from_a_shot_is_at_its_card(browser: Browser, desk: Served) -> None:
+    with opened(browser, url(desk, "#/E90/SH0020")) as page:
+        settle(page)
+        page.keyboard.press("Escape")
+        until(page, f"{FOCUS} === 'SH0020'")
 
 
 def test_a_key_can_be_changed_and_stays_so_and_none_acts_twice(browser: Browser, desk: Served) -> None:
@@ -285,10 +291,10 @@ def test_a_person_s_word_against_the_gate_is_said_beside_what_the_gate_says(brow
 def test_a_desk_with_a_token_asks_for_it_once_and_shows_pictures_too(browser: Browser, copied: Path) -> None:
     token = "a-lantern-by-the-sea"
     with serving(copied, TOWER_DESK_TOKEN=token) as service, opened(browser, url(service, SHOT), faults=False) as page:
-        page.get_by_label("Token").fill("something else entirely")
+        page.get_by_label("Token", exact=True).fill("something else entirely")
         page.get_by_role("button", name="Enter").click()
         expect(page.locator("dialog .problem")).to_be_visible()
-        page.get_by_label("Token").fill(token)
+        page.get_by_label("Token", exact=True).fill(token)
         page.get_by_role("button", name="Enter").click()
         expect(page.locator("dialog")).to_have_count(0)
         settle(page)
@@ -309,6 +315,17 @@ def test_a_cut_connection_is_told_and_what_was_missed_comes_by_itself(browser: B
         with serving(copied, "--port", str(service.port)):
             expect(page.locator(".heard")).to_have_text("")
             expect(page.locator(".happened li").first).to_contain_text("said meanwhile")
+
+
+def show(page: Page, address: str, heading: str) -> None:
+    """A view as it is when it is opened: dialogs closed, nothing chosen or changed before."""
+    if page.locator("dialog[open]").count():
+        page.keyboard.press("Escape")
+    page.evaluate("localStorage.clear(); delete document.documentElement.dataset.theme; location.hash = '#/cluster'")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Cluster")
+    page.evaluate(f"location.hash = '{address}'")
+    expect(page.get_by_role("heading", level=1)).to_have_text(heading)
+    settle(page)
 
 
 def url(service: Served, address: str = "") -> str:

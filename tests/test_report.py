@@ -248,6 +248,24 @@ def _background(page: Any, scheme: Any) -> list[int]:
     return [int(level) for level in re.findall(r"\d+", page.evaluate("getComputedStyle(document.body).backgroundColor"))]
 
 
+def test_a_person_who_approves_what_the_gate_rejected_is_told_beside_the_gate(studio, tmp_path):
+    studio.say("E90/SH0010/clip/v001", "approved", "a held breath")
+    facts = facts_of(studio)
+    first = facts.shots[0]
+    assert first.clip and (first.clip.take, first.state) == ("E90/SH0010/clip/v001", "approved")
+    file = write_report(facts, studio.catalog.media, tmp_path / "out", 480, False, None)
+    assert "accepted the gate: rejected frozen (reach 0.9, threshold 1.6), frames 39–47 approved by Mika" in page_of(file).text
+    assert [p.name for p in (file.parent / "media").glob("*.mp4")] == ["SH0010_clip_v001.mp4"]
+
+
+def test_a_shot_that_moved_to_another_sequence_has_one_clip_that_stands(studio, tmp_path):
+    studio.take("SH0010", "clip", 3, sequence="S020")
+    studio.catalog.append("takes", studio.rows[-1:])
+    (shot,) = [shot for shot in facts_of(studio).shots if shot.id == "SH0010"]
+    assert shot.clip and shot.clip.take == "E90/SH0010/clip/v003"
+    assert [s.id for s in facts_of(studio).sequences if shot in s.shots] == ["S020"]
+
+
 def test_the_clip_is_the_standing_take_small_and_made_for_stepping(studio, tmp_path):
     file = write_report(facts_of(studio), studio.catalog.media, tmp_path / "out", 96, False, None)
     (clip,) = (file.parent / "media").glob("*.mp4")

@@ -99,7 +99,7 @@ def test_a_retake_of_the_keyframe_ends_the_lock_of_its_clip_until_it_is_taken_ba
     said(desk, CLIP, "approved")
     said(desk, KEYFRAME, "retake", note="too dark")
     assert told(desk) == [("keyframe", "retake", "a retake of the keyframe was asked for by Mika: too dark")] and standing(desk) == []
-    assert clips_that_stand(desk.catalog, "E90") == {"SH0010": CLIP}, "there is no other yet"
+    assert clips_that_stand(desk.catalog, "E90") == {}
     desk.take("SH0010", "clip", 2, 0, desk.take("SH0010", "keyframe", 2, 1))
     assert standing(desk) == ["keyframe/v002", "clip/v002"] and clips_that_stand(desk.catalog, "E90") == {"SH0010": "E90/SH0010/clip/v002"}
     said(desk, KEYFRAME, "approved")
@@ -506,7 +506,7 @@ class Story:
 
 
 @given(STEPS)
-@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 def test_the_plan_follows_the_rules_whatever_is_said_in_whatever_order(tmp_path_factory, seeded, verdicts, steps):
     folder = tmp_path_factory.mktemp("story")
     shutil.copytree(seeded, folder / "catalog")

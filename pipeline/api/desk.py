@@ -29,13 +29,15 @@ class Desk:
     token: str = ""
     tables: Tables = field(init=False)
     rows: Rows = field(init=False)
-    facts: Kept = field(init=False)  # of the episodes in `rows`
+    facts: Kept = field(init=False)  # of the episodes in `rows`, and what is larger than these
+    opened: Kept = field(init=False)
+    frames: Kept = field(init=False)  # single pictures
     kept: Kept = field(init=False)
 
     def __post_init__(self) -> None:
         self.tables = Tables(self.catalog.place)
         self.rows = Rows(self.catalog, self.tables)
-        self.facts, self.kept = Kept(OPEN), Kept()
+        self.facts, self.opened, self.frames, self.kept = Kept(OPEN), Kept(OPEN), Kept(256), Kept()
 
 
 def desk_folder(settings: Settings) -> Path:

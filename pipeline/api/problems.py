@@ -40,26 +40,28 @@ STATUS: Mapping[type[Exception], int] = {  # the first that fits
     ClusterError: 503,
     CodeError: 500,
 }
+CONTENT = {
+    MEDIA_TYPE: {
+        "schema": {
+            "type": "object",
+            "required": ["type", "title", "status", "detail"],
+            "properties": {
+                "type": {"type": "string"},
+                "title": {"type": "string"},
+                "status": {"type": "integer"},
+                "detail": {"type": "string"},
+                "line": {"type": "integer", "description": "of the episode's file"},
+                "shot": {"type": "string", "description": "the shot that the sentence is about"},
+            },
+        }
+    }
+}
 DOCUMENTED: dict[int | str, dict[str, Any]] = {
     "4XX": {
         "description": "What is wrong with the request, as problem details (RFC 9457); `detail` is one sentence",
-        "content": {
-            MEDIA_TYPE: {
-                "schema": {
-                    "type": "object",
-                    "required": ["type", "title", "status", "detail"],
-                    "properties": {
-                        "type": {"type": "string"},
-                        "title": {"type": "string"},
-                        "status": {"type": "integer"},
-                        "detail": {"type": "string"},
-                        "line": {"type": "integer", "description": "of the episode's file"},
-                        "shot": {"type": "string", "description": "the shot that the sentence is about"},
-                    },
-                }
-            }
-        },
-    }
+        "content": CONTENT,
+    },
+    "5XX": {"description": "What the service cannot do now, told in the same way", "content": CONTENT},
 }
 
 

@@ -96,10 +96,13 @@ class Tables:
         return f"{self.place.uri}/{name}/{LOG}/{entry(version)}"
 
 
+NOTHING = object()  # was made yet
+
+
 @dataclass
 class _Kept:
-    at: Hashable  # None: nothing was made yet
-    value: Any
+    at: Hashable = NOTHING
+    value: Any = None
     lock: Lock = field(default_factory=Lock)
 
 
@@ -139,7 +142,7 @@ class Kept:
 
     def _entry(self, key: Hashable) -> _Kept:
         with self.lock:
-            entry = self.entries.pop(key, None) or _Kept(None, None)
+            entry = self.entries.pop(key, None) or _Kept()
             self.entries[key] = entry  # the latest that was asked for is the last to go
             while len(self.entries) > self.most:
                 self.entries.pop(next(iter(self.entries)))

@@ -10,13 +10,13 @@ from itertools import groupby
 
 from catalog.standing import Row
 from catalog.store import Catalog
-from catalog.views import view
+from catalog.views import clips_that_stand, view
 from gates.verdict import Finding
 from pipeline.story.episode import Episode
 from pipeline.story.errors import InputError
 
-COLUMNS = """take, run, "at", sequence, shot, stage, attempt, outcome, labels, findings, error, review, seed, prompt, workflow,
-workflow_version, media, media_path, width, height, frames, fps, upstream, queue_seconds, device_seconds, gate_seconds, device,
+COLUMNS = """take, run, "at", sequence, shot, stage, attempt, outcome, gate_outcome, labels, findings, error, review, seed, prompt,
+workflow, workflow_version, media, media_path, width, height, frames, fps, upstream, queue_seconds, device_seconds, gate_seconds, device,
 model_memory_bytes"""
 WORDS = ("approved", "picked")  # of a person on a take that stands
 GONE = "No longer in the episode"
@@ -37,7 +37,7 @@ class Word:
 class Take:
     """A take. outcome: accepted, rejected or error, as it holds now. reasons: what the gate found, or the error. Times in seconds.
 
-    stands: whether it is the clip that the episode shows.
+    gate: what the outcome is without people's words. stands: whether it is the clip that the episode shows.
     status: of its workflow when its run began; "" where it was not recorded.
     """
 
@@ -46,6 +46,7 @@ class Take:
     name: str
     at: datetime
     outcome: str
+    gate: str
     stands: bool
     reasons: tuple[str, ...]
     words: tuple[Word, ...]
@@ -133,7 +134,7 @@ def gather(catalog: Catalog, name: str, episode: Episode | None) -> Facts:
     rows = view(catalog, f'SELECT {COLUMNS} FROM verdicts WHERE episode = $episode ORDER BY verdicts."at"', episode=name).to_pylist()
     if not rows:
         raise InputError(f"the catalog has no takes of episode {name}; `tower render` makes them")
-    stands = {row["clip"] for row in view(catalog, "SELECT clip FROM shots WHERE episode = $episode", episode=name).to_pylist()}
+    stands = set(clips_that_stand(catalog, name).values())
     statuses = {row["run"]: row["workflows"] or {} for row in catalog.rows("runs", name) if row["event"] == "started"}
     words = _words(catalog.rows("reviews", name))
     takes: dict[str, list[Take]] = {}
@@ -186,6 +187,7 @@ def _take(row: Row, stands: bool, statuses: dict[str, str], words: tuple[Word, .
         name=f"{row['stage']} v{row['attempt']:03}",
         at=row["at"],
         outcome=row["outcome"],
+        gate=row["gate_outcome"],
         stands=stands,
         reasons=tuple(reasons or row["labels"] or ([row["error"]] if row["error"] else [])),
         words=words,

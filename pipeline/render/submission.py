@@ -149,9 +149,9 @@ def settings_env(settings: Settings) -> dict[str, str]:
 
 
 def cluster_env(settings: Settings) -> dict[str, str]:
-    """The environment of what runs on a cluster: settings that are set here, the catalog's place, the models folder if it exists here.
+    """The environment of what runs on a cluster: the settings that are set here, the catalog's place, and the models folder.
 
-    All other settings are those of the nodes.
+    The folder of models counts if it exists here. All other settings are those of the nodes.
     """
     env = settings_env(settings)
     if settings.models_dir.is_dir():

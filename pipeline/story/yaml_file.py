@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from .yaml_values import KINDS, MAX_DEPTH, NAMES, TAG, Loader, Values, line_of, 
 
 MAX_BYTES = 4_000_000  # a feature film's worth of shots is under 1 MB
 MAX_JSON_BYTES = 100_000_000
+SORTED_ERRORS = 1000  # whose lines are looked for, so that the first is told; each look goes through the file
 OWN = "^x-"  # top-level keys of a model with TEMPLATES that are a person's own, to hold anchors; they are not read
 TEMPLATES: dict[str, Any] = {"patternProperties": {OWN: {}}}  # for a model's `json_schema_extra`
 COMMENT = re.compile(r"[ \t]#")
@@ -142,8 +144,8 @@ def _nodes_of_json(path: Path, text: str) -> yaml.Node:
 def _unique(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise InputError(f"{path}: {next(n for n in names if names.count(n) > 1)!r} is given twice in the same place")
+        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise InputError(f"{path}: {shortened(twice)!r} is given twice in the same place")
     return found
 
 
@@ -201,7 +203,7 @@ def _sentence(path: Path, root: yaml.Node, plain: Any, model: type[BaseModel], e
         return (*e["loc"], *getattr(e.get("ctx", {}).get("error"), "loc", ()))
 
     errors = sorted(
-        error.errors(), key=lambda e: (e["type"] == "missing", line_of(root, place(e)))
+        error.errors()[:SORTED_ERRORS], key=lambda e: (e["type"] == "missing", line_of(root, place(e)))
     )  # a misspelt field also leaves one missing: report the misspelling
     first, loc = errors[0], place(errors[0])
     field = str(loc[-1]) if loc else "the file"
@@ -217,7 +219,8 @@ def _sentence(path: Path, root: yaml.Node, plain: Any, model: type[BaseModel], e
     else:
         name = f"number {loc[-1] + 1} of {loc[-2]!r}" if len(loc) > 1 and isinstance(loc[-1], int) else repr(field)
         what = f"{name} is {_given(root, loc, first, text)}"
-    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    count = error.error_count()
+    more = f" (and {count - 1} more)" if count > 1 else ""
     return f"{path}:{line_of(root, loc)}: {_who(plain, loc)}{what}{more}"
 
 

@@ -1,12 +1,13 @@
 // The board of one episode: its shots in the order of the cut, each as wide as it is long.
 
-import { html, useMemo, useRef, useState } from "./vendor/preact.js";
+import { html, useEffect, useMemo, useRef, useState } from "./vendor/preact.js";
 import { Aside } from "./board_aside.js";
 import { Card } from "./card.js";
 import { ContactSheet } from "./contact_sheet.js";
 import { CutDialog } from "./cut.js";
 import { useData, useEvents } from "./data.js";
 import { post } from "./http.js";
+import { useJob } from "./job.js";
 import { keyOf, useKeys } from "./keys.js";
 import { RenderDialog } from "./render_dialog.js";
 import { HEIGHTS, useScale } from "./scale.js";
@@ -16,7 +17,8 @@ import { STATES, count, doneAbout, minutes, seconds } from "./words.js";
 
 const ORDER = ["accepted", "approved", "picked", "retake", "rendering", "exhausted", "rejected", "waiting"];
 
-export function Board({ episode }) {
+// `from`: the shot that a person comes back from.
+export function Board({ episode, from }) {
   const path = `/episodes/${encodeURIComponent(episode)}`;
   const board = useData(path);
   const plan = useData(`${path}/plan`);
@@ -30,6 +32,7 @@ export function Board({ episode }) {
     if (name === "take") return; // a plan takes long; that of a render's end is soon enough
     plan.reload();
     delivery.reload();
+    jobs.reload();
   });
   const control = useWork(async (action) => {
     await post(`${path}/${action}`, {});
@@ -38,6 +41,7 @@ export function Board({ episode }) {
   });
   const data = useMemo(() => board.data && now(board.data), [board.data]);
   const live = data?.live;
+  const jobs = useJob(episode, live, () => (delivery.reload(), plan.reload()));
   const stale = !live && plan.data?.stale;
   const pause = () => live && control.run(live.paused ? "resume" : "pause");
   const [words, search] = useState("");
@@ -46,7 +50,7 @@ export function Board({ episode }) {
   useKeys("board", {
     search: () => field.current?.focus(),
     cut: () => data && open("cut"),
-    render: () => (stale ? open("render") : announce(live ? "The episode is being rendered." : "Nothing is stale.")),
+    render: () => (stale && !jobs.job ? open("render") : announce(live || jobs.job ? "The episode is being rendered." : "Nothing is stale.")),
     sheet: () => delivery.data?.contact_sheet?.length && open("sheet"),
     pause,
     leave: () => (location.hash = "#/"),
@@ -55,6 +59,10 @@ export function Board({ episode }) {
     down: () => climb(1),
     up: () => climb(-1),
   });
+  const there = Boolean(data);
+  useEffect(() => {
+    if (there && from) reach(cards().find((card) => card.hash.endsWith(`/${from}`)));
+  }, [there]);
   if (!data) return html`<${Waiting} problem=${board.problem} />`;
   return html`<main class="page board ${over ? "over" : ""}">
     <header class="head">
@@ -63,20 +71,21 @@ export function Board({ episode }) {
       <div class="does">
         <${Button} room="board" action="cut" press=${() => open("cut")}>Play the cut</${Button}>
         ${live && html`<${Button} room="board" action="pause" disabled=${control.busy} press=${pause}>${live.paused ? "Resume" : "Pause"}</${Button}>`}
-        ${live && data.run?.job && html`<${Button} press=${() => open("cancel")}>Cancel…</${Button}>`}
-        ${!live && html`<${Button} room="board" action="render" main disabled=${!stale} press=${() => open("render")}>${renderWords(plan)}</${Button}>`}
+        ${jobs.job?.cancellable && html`<${Button} press=${() => open("cancel")}>Cancel…</${Button}>`}
+        ${!live && html`<${Button} room="board" action="render" main disabled=${!stale || Boolean(jobs.job)} press=${() => open("render")}>${jobs.job ? jobWords(jobs.job, data.run) : renderWords(plan)}</${Button}>`}
       </div>
     </header>
     <div class="body columns">
       <div class="sheet">
         <${ProblemBox} problem=${control.problem ?? board.problem} />
+        ${jobs.failed && html`<p class="problem"><span class="state bad">failed</span> the last render: ${jobs.failed.message} <a href="#/cluster">Its log</a></p>`}
         <${Filter} ...${{ counts: data.counts, chosen, choose, words, search, field }} />
         <${Sequences} ...${{ board: data, chosen, words }} />
       </div>
       <${Aside} ...${{ board: data, plan: plan.data, delivery: delivery.data, open, submit }} />
     </div>
     ${dialog === "cut" && html`<${CutDialog} board=${data} close=${() => open(null)} />`}
-    ${(dialog === "render" || dialog === "cancel") && html`<${RenderDialog} board=${data} plan=${plan.data} cancel=${dialog === "cancel"} close=${() => (open(null), board.reload())} />`}
+    ${(dialog === "render" || dialog === "cancel") && html`<${RenderDialog} board=${data} plan=${plan.data} cancels=${dialog === "cancel" && jobs.job} close=${() => (open(null), board.reload(), jobs.reload())} />`}
     ${dialog === "sheet" && html`<${ContactSheet} pages=${delivery.data.contact_sheet} close=${() => open(null)} />`}
     ${given && html`<${SubmitDialog} given=${given} close=${() => (submit(null), board.reload(), plan.reload())} />`}
   </main>`;
@@ -94,11 +103,14 @@ function now(board) {
 
 const shotsOf = (board) => board.sequences.reduce((sum, { shots }) => sum + shots.length, 0);
 
+// Before its first device works, a render loads models; after its last take it assembles the episode.
+const jobWords = (job, run) => (job.run && run?.run === job.run && run.event === "finished" ? "Assembling…" : "Starting…");
+
 function renderWords({ data, problem }) {
   if (problem) return "Render…";
   if (!data) return "Render";
   if (data.stale === 0) return "Nothing is stale";
-  return `Render ${count(data.stale, "stale shot")}`;
+  return `Render ${count(data.stale, "stale shot")}${data.unknown ? "" : ` · ${minutes(data.gpu_minutes)}`}`;
 }
 
 function Progress({ board }) {

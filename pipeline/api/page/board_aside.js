@@ -2,7 +2,7 @@
 
 import { html, useEffect, useState } from "./vendor/preact.js";
 import { announce } from "./ui.js";
-import { count, minutes, seconds, takeName, when } from "./words.js";
+import { count, estimate, seconds, takeName, when } from "./words.js";
 
 export function Aside({ board, plan, delivery, open, submit }) {
   return html`<aside class="aside" aria-label="Now, and what happened">
@@ -21,7 +21,7 @@ export function Aside({ board, plan, delivery, open, submit }) {
 export function Now({ live, title = "Now" }) {
   return html`<section class="now">${title && html`<h2>${title}</h2>`}
     ${live.devices.map((device) => html`<${Device} key=${`${device.node} ${device.device}`} device=${device} />`)}
-    ${Object.entries(live.stages).map(([stage, told]) => html`<${Stage} key=${stage} stage=${stage} told=${told} />`)}
+    ${Object.entries(live.stages).filter(([, told]) => told.total > 0).map(([stage, told]) => html`<${Stage} key=${stage} stage=${stage} told=${told} />`)}
     ${live.paused && html`<p class="quiet">Paused: takes that are being made are finished, no new one begins.</p>`}
   </section>`;
 }
@@ -34,14 +34,14 @@ function Device({ device }) {
     return () => clearInterval(timer);
   }, []);
   const since = device.since ? Math.max(0, (Date.now() - Date.parse(device.since)) / 1000) : null;
-  return html`<div class="device" title=${device.node}><span class="id">${device.device}</span>
+  return html`<div class="device" title=${device.node}><span class="id">${device.device.replace(` on ${device.node}`, "")}</span>
     ${device.up ? html`<span>${does.join(", ") || html`<span class="quiet">idle</span>`}</span>` : html`<span class="state bad">down</span>`}
     <span class="quiet num">${device.up && does.length && since !== null ? seconds(Math.round(since)) : ""}</span></div>`;
 }
 
 function Stage({ stage, told }) {
   const says = [`${told.done} of ${told.total}`, told.running && `${told.running} running`, told.waiting && `${told.waiting} waiting`, told.rejected && `${told.rejected} rejected`, told.failed && `${told.failed} failed`];
-  return html`<div class="device"><span>${stage}s</span><span class="stage-told"><span class="meter" aria-hidden="true"><i class="run" style=${{ flexGrow: told.done }}></i><i class="rest" style=${{ flexGrow: Math.max(0, told.total - told.done) }}></i></span>
+  return html`<div class="device"><span>${stage}s</span><span class="stage-told"><span class="meter" aria-hidden="true">${told.done > 0 && html`<i class="run" style=${{ flexGrow: told.done }}></i>`}<i class="rest" style=${{ flexGrow: Math.max(0, told.total - told.done) }}></i></span>
     <span class="quiet">${says.filter(Boolean).join(" · ")}</span></span></div>`;
 }
 
@@ -49,7 +49,7 @@ function Next({ plan, run }) {
   const stale = plan?.shots.filter((shot) => shot.state === "stale") ?? [];
   return html`<section class="now"><h2>Next</h2>
     ${!plan ? html`<p class="quiet">…</p>` : stale.length === 0 ? html`<p class="quiet">Every shot stands.</p>`
-      : html`<p>${count(stale.length, "shot")} to render${plan.gpu_minutes === null ? "" : `, about ${minutes(plan.gpu_minutes)}`}</p>
+      : html`<p>${count(stale.length, "shot")} to render, ${estimate(plan)}</p>
         <ul class="why-list">${stale.slice(0, 6).map((shot) => html`<li><a class="id" href="#/${plan.episode}/${shot.shot}">${shot.shot}</a> <span class="quiet">${shot.why.map((why) => why.text).join("; ")}</span></li>`)}</ul>
         ${stale.length > 6 && html`<p class="quiet">and ${stale.length - 6} more</p>`}`}
     ${run && html`<p class="quiet">Last render ${run.event}, ${when(run.at)}${run.accepted === null ? "" : `: ${run.accepted} accepted${run.exhausted ? `, ${run.exhausted} exhausted` : ""}`}</p>`}

@@ -65,8 +65,11 @@ export function useData(path) {
         if (!signal?.aborted && wanted.current === path) set({ path, data, problem: null });
       } catch (problem) {
         if (problem.name === "AbortError") return;
-        // A service that is away for a moment takes nothing off the page.
-        set((was) => (problem.status || was.path !== path ? { path, data: null, problem } : was));
+        // A service that is away for a moment takes nothing off the page, and the bar already says that it is away.
+        set((was) => {
+          const kept = was.path === path && problem.status !== 404 ? was.data : null;
+          return { path, data: kept, problem: kept && !problem.status ? null : problem };
+        });
         if (!problem.status) timer.current = setTimeout(() => load(signal), AGAIN);
       }
     },

@@ -85,16 +85,16 @@ export function nameOf(event) {
 
 const layers = []; // the newest view last
 
-// While mounted and not `idle`, the room's keys call `handlers[action]`. A `modal` room also acts inside its dialog.
+// While mounted, the room's keys call `handlers[action]`. An `idle` room takes its keys and does nothing, so that the browser does
+// nothing either, such as going back. A `modal` room also acts inside its dialog.
 export function useKeys(room, handlers, { idle = false, modal = false } = {}) {
   const latest = useRef(handlers);
-  latest.current = handlers;
+  latest.current = idle ? {} : handlers;
   useLayoutEffect(() => {
-    if (idle) return;
     const layer = { room, modal, call: (action, event) => latest.current[action]?.(event) };
     layers.push(layer);
     return () => layers.splice(layers.indexOf(layer), 1);
-  }, [room, idle, modal]);
+  }, [room, modal]);
 }
 
 function onKey(event) {

@@ -3,14 +3,14 @@
 import { html, render, useEffect, useState } from "./vendor/preact.js";
 import { Board } from "./board.js";
 import { Cluster } from "./cluster.js";
-import { useConnection, useEvents } from "./data.js";
+import { useConnection } from "./data.js";
 import { Episodes } from "./episodes.js";
 import { Problem, enter, whenLocked } from "./http.js";
 import { useKeys } from "./keys.js";
 import { KeysDialog } from "./keys_dialog.js";
 import { Shot } from "./shot.js";
 import { applyTheme, isLight, switchTheme } from "./theme.js";
-import { Announcer, Button, Dialog, ProblemBox, useWork } from "./ui.js";
+import { Announcer, Dialog, ProblemBox, useWork } from "./ui.js";
 import { Workflows } from "./workflows.js";
 
 const LOCKED = "This desk shows nothing without its token. Load the page again to enter it.";
@@ -34,8 +34,9 @@ function Desk() {
   };
   useEffect(() => {
     const moved = () => {
-      go(route());
+      go((was) => ({ ...route(), from: was.shot }));
       scrollTo(0, 0);
+      document.getElementById("content").focus({ preventScroll: true }); // a screen reader goes on in the new view
     };
     addEventListener("hashchange", moved);
     whenLocked(() => new Promise((entered, left) => lock({ entered, left })));
@@ -56,8 +57,8 @@ function skip(event) {
   document.getElementById("content").focus();
 }
 
-function View({ view, episode, shot }) {
-  if (view === "board") return html`<${Board} key=${episode} episode=${episode} />`;
+function View({ view, episode, shot, from }) {
+  if (view === "board") return html`<${Board} key=${episode} ...${{ episode, from }} />`;
   if (view === "shot") return html`<${Shot} key=${episode} episode=${episode} shot=${shot} />`;
   if (view === "workflows") return html`<${Workflows} />`;
   if (view === "cluster") return html`<${Cluster} />`;

@@ -3,23 +3,23 @@
 import { html, useState } from "./vendor/preact.js";
 import { post } from "./http.js";
 import { Dialog, ProblemBox, announce, useWork } from "./ui.js";
-import { count, minutes } from "./words.js";
+import { count, estimate } from "./words.js";
 
-export function RenderDialog({ board, plan, only = [], cancel, close }) {
-  return cancel ? html`<${Cancel} board=${board} close=${close} />` : html`<${Start} ...${{ board, plan, only, close }} />`;
+export function RenderDialog({ board, plan, cancels, close }) {
+  return cancels ? html`<${Cancel} job=${cancels} close=${close} />` : html`<${Start} ...${{ board, plan, close }} />`;
 }
 
-function Start({ board, plan, only, close }) {
+function Start({ board, plan, close }) {
   const [allow, set] = useState(false);
   const start = useWork(async (experimental) => {
-    await post("/jobs", { episode: board.episode, only, fresh: false, new_seeds: false, allow_experimental: experimental });
+    await post("/jobs", { episode: board.episode, allow_experimental: experimental });
     announce("The render is started.");
     close();
   });
-  const stale = (plan?.shots ?? []).filter((shot) => shot.state === "stale" && (!only.length || only.includes(shot.shot)));
+  const stale = (plan?.shots ?? []).filter((shot) => shot.state === "stale");
   const needs = /--allow-experimental/.test(start.problem?.message ?? ""); // the sentence is the command line's
-  return html`<${Dialog} title=${only.length ? `Render ${only.join(", ")}` : `Render ${count(stale.length, "stale shot")}`} close=${close}>
-    ${plan && html`<p>${plan.gpu_minutes === null ? "How long it takes is not known: nothing was measured on these devices yet." : `About ${minutes(stale.reduce((sum, shot) => sum + (shot.gpu_minutes ?? 0), 0))}.`}${plan.unknown ? ` ${count(plan.unknown, "shot")} could not be estimated.` : ""}</p>`}
+  return html`<${Dialog} title="Render ${count(stale.length, "stale shot")}" close=${close}>
+    ${plan && html`<p>How long: ${estimate(plan)}.</p>`}
     <ul class="why-list tall" tabindex="0" aria-label="What will be rendered, and why">${stale.map((shot) => html`<li><span class="id">${shot.shot}</span> <span class="quiet">${shot.why.map((why) => why.text).join("; ")}</span></li>`)}</ul>
     <${ProblemBox} problem=${start.problem} />
     ${needs && html`<label class="check"><input type="checkbox" checked=${allow} onChange=${(event) => set(event.target.checked)} /> Allow workflows that are not proven, this once</label>`}
@@ -27,9 +27,9 @@ function Start({ board, plan, only, close }) {
   </${Dialog}>`;
 }
 
-function Cancel({ board, close }) {
+function Cancel({ job, close }) {
   const stop = useWork(async () => {
-    await post(`/jobs/${board.run.job}/cancel`, {});
+    await post(`/jobs/${job.job}/cancel`, {});
     announce("The render stops. What it has finished stays.");
     close();
   });

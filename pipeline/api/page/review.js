@@ -55,6 +55,16 @@ export function NoteDialog({ take, range, lines, said, close }) {
   </form></${Dialog}>`;
 }
 
+// The retake is asked for in any case: what keeps a render from starting is only told.
+async function startRender({ episode, card }) {
+  try {
+    await post("/jobs", { episode, only: [card.shot] });
+    return `${card.shot} is being made again.`;
+  } catch (problem) {
+    return `${card.shot} is stale now, and no render was started: ${problem.message}`;
+  }
+}
+
 export function RetakeDialog({ page, take, said, close }) {
   const [note, write] = useState("");
   const [name, set] = useState(myName);
@@ -64,11 +74,8 @@ export function RetakeDialog({ page, take, said, close }) {
   const renders = useRef(false);
   const parameters = Object.entries(page.parameters?.[take.stage] ?? {});
   const say = useSay(async () => {
-    if (renders.current) {
-      await post("/jobs", { episode: page.episode, only: [page.card.shot], fresh: false, new_seeds: false, allow_experimental: take.status !== "proven" });
-      announce(`${page.card.shot} is being made again.`);
-    } else announce(`${page.card.shot} is stale now: the next render makes it again.`);
     await said();
+    announce(renders.current ? await startRender(page) : `${page.card.shot} is stale now: the next render makes it again.`);
   });
   const send = (now) => {
     renders.current = now;

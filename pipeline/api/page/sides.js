@@ -18,6 +18,7 @@ export function useSides({ takes, card }) {
     shown: laid[side] ? side : "A",
     take: laid[side] ?? laid.A,
     both: Boolean(laid.A && laid.B),
+    many: takes.filter((take) => take.media).length > 1,
     other: () => choose(other),
     into: (number) => takes[number]?.media && put(takes[number].take),
   };

@@ -80,7 +80,7 @@ export function SubmitDialog({ given, close }) {
 
 function Found({ found }) {
   return html`<div class="found"><b>${found.title}</b>
-    <p>${found.episode} · ${count(found.shots, "shot")}, ${found.stale} to render${found.gpu_minutes === null ? "" : ` · about ${minutes(found.gpu_minutes)}`}</p>
+    <p>${found.episode} · ${count(found.shots, "shot")}, ${found.stale} to render${found.stale && found.gpu_minutes !== null ? ` · about ${minutes(found.gpu_minutes)}` : ""}</p>
     ${found.notes.map((note) => html`<p class="quiet">${note}</p>`)}</div>`;
 }
 

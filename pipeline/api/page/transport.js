@@ -6,13 +6,13 @@ import { shown, takeName } from "./words.js";
 
 export function Transport({ deck, view, sides, pen, range, mark, writeNote }) {
   const moves = deck.frames > 1;
-  const { both, side } = sides;
+  const { both, many, side } = sides;
   return html`<div class="transport">
     ${moves && html`<${Button} room="shot" action="play" press=${() => deck.toggle()}>${deck.plays ? "Pause" : "Play"}</${Button}>
       <span class="count num">frame <b>${shown(deck.frame)}</b> of ${deck.frames}</span>
       <span class="quiet speed">${deck.plays && deck.speed !== 1 ? `${deck.speed}×` : ""}</span>`}
     <span class="gap"></span>
-    <${Button} room="shot" action="side" press=${sides.other}>Side ${side}</${Button}>
+    ${many && html`<${Button} room="shot" action="side" press=${sides.other}>Side ${side}</${Button}>`}
     ${both && html`<${Button} room="shot" action="wipe" on=${view.mode === "wipe"} press=${() => view.toggle("wipe")}>Wipe</${Button}>
       <${Button} room="shot" action="difference" on=${view.mode === "difference"} press=${() => view.toggle("difference")}>Difference</${Button}>`}
     ${moves && html`<${Button} room="shot" action="onion" on=${view.onion} press=${view.peel}>Onion</${Button}>`}

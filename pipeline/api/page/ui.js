@@ -18,12 +18,13 @@ export function Button({ room, action, main, on, disabled, title, press, childre
 
 export function ProblemBox({ problem, children }) {
   if (!problem) return null;
-  return html`<div class="problem" role="alert"><span class="state bad">refused</span> ${problem.message}${children}</div>`;
+  const word = problem.status === 0 ? "no answer" : problem.status === 404 ? "not there" : problem.status < 500 ? "refused" : "failed";
+  return html`<div class="problem" role="alert"><span class="state bad">${word}</span> ${problem.message}${children}</div>`;
 }
 
 // A view whose data is not there yet. The word appears only where the wait is long enough to be noticed.
 export function Waiting({ problem }) {
-  return html`<main class="page"><div class="body">${problem ? html`<${ProblemBox} problem=${problem} />` : html`<p class="waiting quiet">Loading…</p>`}</div></main>`;
+  return html`<main class="page"><div class="body">${problem ? html`<${ProblemBox} problem=${problem} /><p class="links"><a href="#/">All episodes</a></p>` : html`<p class="waiting quiet">Loading…</p>`}</div></main>`;
 }
 
 // A modal dialog: the browser keeps the focus inside, closes it at Escape and gives the focus back.
@@ -74,9 +75,6 @@ export function Announcer() {
   }, [text]);
   return html`<div class="announcer ${text ? "told" : ""}" role="status">${text}</div>`;
 }
-
-// Widths and places that data decides: a strict policy forbids style attributes, and allows what script sets.
-export const placed = (values) => (node) => node && Object.entries(values).forEach(([name, value]) => node.style.setProperty(name, value));
 
 const NAME = "tower.name";
 export const myName = () => localStorage.getItem(NAME) ?? "";

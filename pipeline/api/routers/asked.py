@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Depends, Path, Request
+from fastapi import Depends, Path, Query, Request
 
 from pipeline.api.desk import Desk
+from pipeline.api.services.controls import Action
 from pipeline.api.services.events import Hub
 
 
@@ -26,4 +27,6 @@ StageName = Annotated[str, Path(pattern=r"^(keyframe|clip)$", description="stage
 Version = Annotated[str, Path(pattern=r"^v[0-9]{3,6}$", description="attempt of a take", examples=["v001"])]
 WorkflowName = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", description="name of a workflow")]
 JobId = Annotated[str, Path(pattern=r"^[A-Za-z0-9_.-]{1,100}$", description="id of a job, as GET /jobs lists it")]
+ActionName = Annotated[Action, Path(description="what the render is to do")]
+OfEpisode = Annotated[str | None, Query(pattern=r"^E[0-9]{2,4}$", description="of this episode alone")]
 TAKE = "/takes/{episode}/{shot}/{stage}/{version}"

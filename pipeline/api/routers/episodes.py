@@ -24,14 +24,14 @@ from pipeline.api.desk import Desk
 from pipeline.api.guard import JSON, kind_of
 from pipeline.api.problems import Problem
 from pipeline.api.services import episodes
-from pipeline.api.services.controls import Action, ask_render
+from pipeline.api.services.controls import ask_render
 from pipeline.api.services.delivery import delivery
 from pipeline.api.services.events import Hub
 from pipeline.api.services.media import local_file
 from pipeline.api.services.submit import Submitted, Upload, submit, temporary, validate
 from pipeline.plan.plan import as_rows
 
-from .asked import EpisodeId, OfDesk, OfHub, ShotId
+from .asked import ActionName, EpisodeId, OfDesk, OfHub, ShotId
 from .files import File
 
 router = APIRouter(tags=["episodes"])
@@ -76,9 +76,9 @@ By = Annotated[str, Query(max_length=100, description="who submits it; the servi
 
 
 @router.get("/episodes")
-def list_all(desk: OfDesk, hub: OfHub) -> list[dict[str, Any]]:
+async def list_all(desk: OfDesk, hub: OfHub) -> list[dict[str, Any]]:
     """Every episode that was submitted or rendered, the latest first."""
-    return episodes.listing(desk, hub)
+    return await desk.kept.soon("listing", episodes.listing_at(desk, hub), lambda: episodes.listing(desk, hub))
 
 
 @router.post("/episodes", status_code=201, openapi_extra=BODY)
@@ -216,13 +216,13 @@ async def shots(episode: EpisodeId, desk: OfDesk, hub: OfHub) -> list[dict[str, 
 
 
 @router.get("/episodes/{episode}/shots/{shot}")
-def shot_page(episode: EpisodeId, shot: ShotId, desk: OfDesk, hub: OfHub) -> dict[str, Any]:
+async def shot_page(episode: EpisodeId, shot: ShotId, desk: OfDesk, hub: OfHub) -> dict[str, Any]:
     """One shot: all its takes, what people said, what a retake may change."""
-    return episodes.shot_of(desk, hub, episode, shot)
+    return episodes.shot_of(await episodes.opened(desk, episode), hub.live_of(episode), shot)
 
 
 @router.post("/episodes/{episode}/{action}", status_code=202)
-def control(episode: EpisodeId, action: Action, desk: OfDesk) -> dict[str, Any]:
+def control(episode: EpisodeId, action: ActionName, desk: OfDesk) -> dict[str, Any]:
     """Pause the render of the episode, or let it go on, wherever it was begun."""
     row = ask_render(desk, episode, action)
     return {"run": row["run"], "action": row["action"]}
@@ -244,7 +244,7 @@ def movie(episode: EpisodeId, desk: OfDesk, download: bool = False) -> File:
 
 
 @router.get("/episodes/{episode}/contact_sheet/{page}.png", response_class=File, responses={200: {"content": {"image/png": {}}}})
-def contact_sheet(episode: EpisodeId, page: Annotated[int, InPath(ge=1, le=100_000)], desk: OfDesk) -> File:
+def contact_sheet(episode: EpisodeId, page: Annotated[int, InPath(ge=1, le=100_000, description="from 1")], desk: OfDesk) -> File:
     """A page of the contact sheet, from 1 on."""
     sheets = delivery(desk.catalog, episodes.episode_of(desk, episode), desk.folder / "out" / episode)["sheets"]
     if not 1 <= page <= len(sheets):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Header
 from fastapi.responses import StreamingResponse
 
 from pipeline.api.problems import Problem
 
-from .asked import OfHub
+from .asked import OfEpisode, OfHub
 
 router = APIRouter(tags=["events"])
 MOST = 2000  # open streams
@@ -21,7 +21,7 @@ EVENTS: dict[int | str, dict[str, Any]] = {
 @router.get("/events", response_class=StreamingResponse, responses=EVENTS)
 async def events(
     hub: OfHub,
-    episode: Annotated[str | None, Query(pattern=r"^E[0-9]{2,4}$", description="of this episode alone")] = None,
+    episode: OfEpisode = None,
     last_event_id: Annotated[str, Header(max_length=200, description="the last id that was seen; browsers send it by themselves")] = "",
 ) -> StreamingResponse:
     """What happens, as it happens: `take`, `review`, `run`, `story`, `live`, `change` (of another table), `reset` (read all anew)."""

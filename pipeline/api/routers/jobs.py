@@ -11,14 +11,14 @@ from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.api.problems import Problem
-from pipeline.api.services.controls import Action, ask_render
+from pipeline.api.services.controls import ask_render
 from pipeline.api.services.episodes import checked_out, plan_of
 from pipeline.plan.plan import select
 from pipeline.registry.workflows import Registry
 from pipeline.render.order import Order
 from pipeline.render.render import require_proven
 
-from .asked import JobId, OfDesk
+from .asked import ActionName, JobId, OfDesk, OfEpisode
 
 router = APIRouter(tags=["jobs"])
 Name = Annotated[str, Field(pattern=r"^(SH[0-9]{4,6}|S[0-9]{3,5})$")]
@@ -52,7 +52,7 @@ def start(render: Render, desk: OfDesk) -> dict[str, Any]:
 
 
 @router.get("/jobs")
-def listing(desk: OfDesk, episode: Annotated[str | None, Query(pattern=r"^E[0-9]{2,4}$")] = None) -> list[dict[str, Any]]:
+def listing(desk: OfDesk, episode: OfEpisode = None) -> list[dict[str, Any]]:
     """The jobs of an episode or of all, the newest first."""
     return [asdict(job) for job in desk.jobs.list(episode)]
 
@@ -64,7 +64,7 @@ def show(job: JobId, desk: OfDesk) -> dict[str, Any]:
 
 
 @router.get("/jobs/{job}/log", response_class=PlainTextResponse)
-def log(job: JobId, desk: OfDesk, offset: Annotated[int, Query(ge=0, le=2**53)] = 0) -> PlainTextResponse:
+def log(job: JobId, desk: OfDesk, offset: Annotated[int, Query(ge=0, le=2**53, description="in bytes")] = 0) -> PlainTextResponse:
     """What the job has printed from a byte on; the header X-Offset says where to go on."""
     text, following = desk.jobs.log(job, offset)
     return PlainTextResponse(text, headers={"x-offset": str(following)})
@@ -77,7 +77,7 @@ def cancel(job: JobId, desk: OfDesk) -> dict[str, Any]:
 
 
 @router.post("/jobs/{job}/{action}", status_code=202)
-def control(job: JobId, action: Action, desk: OfDesk) -> dict[str, Any]:
+def control(job: JobId, action: ActionName, desk: OfDesk) -> dict[str, Any]:
     """Let a job begin nothing more, or let it go on."""
     ask_render(desk, desk.jobs.find(job).episode, action)
     return asdict(desk.jobs.find(job))

@@ -49,8 +49,8 @@ def add(review: Review, desk: OfDesk) -> dict[str, Any]:
 @router.get("/reviews")
 def listing(
     desk: OfDesk,
-    episode: Annotated[str, Query(pattern=r"^E[0-9]{2,4}$")],
-    shot: Annotated[str | None, Query(pattern=r"^SH[0-9]{4,6}$")] = None,
+    episode: Annotated[str, Query(pattern=r"^E[0-9]{2,4}$", description="id of an episode")],
+    shot: Annotated[str | None, Query(pattern=r"^SH[0-9]{4,6}$", description="of this shot alone")] = None,
 ) -> list[dict[str, Any]]:
     """What was said of an episode or of one shot, the newest first."""
     return reviews(desk.catalog, episode, shot)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Query
+from fastapi import Path as InPath
 from fastapi.responses import Response
 
 from catalog.standing import Row
 from pipeline.api.desk import Desk
 from pipeline.api.problems import Problem
 from pipeline.api.services import media
-from pipeline.api.services.episodes import facts_of, statuses, take_row
-from pipeline.api.services.shots import drawn, takes_of_shot
+from pipeline.api.services.episodes import facts_soon, statuses_soon, take_row
+from pipeline.api.services.shots import as_told, drawn
 
 from .asked import TAKE, EpisodeId, OfDesk, ShotId, StageName, Version
 from .files import File
@@ -24,75 +28,85 @@ KINDS = {".png": "image/png", ".mp4": "video/mp4"}
 
 
 @router.get(TAKE)
-def take(episode: EpisodeId, shot: ShotId, stage: StageName, version: Version, desk: OfDesk) -> dict[str, Any]:
+async def take(episode: EpisodeId, shot: ShotId, stage: StageName, version: Version, desk: OfDesk) -> dict[str, Any]:
     """A take: how it was made, its measures, what the gates say, what people said."""
-    name = f"{episode}/{shot}/{stage}/{version}"
-    found = next((t for t in takes_of_shot(facts_of(desk, episode), shot, statuses(desk)) if t["take"] == name), None)
-    if found is None:
-        raise Problem(404, f"there is no take {name}")
-    return found
+    row = await _row(desk, episode, shot, stage, version)
+    return as_told(row, await facts_soon(desk, episode), await statuses_soon(desk))
 
 
 @router.get(f"{TAKE}/media", response_class=File, responses={200: {"content": {"video/mp4": {}, "image/png": {}}}})
-def file(episode: EpisodeId, shot: ShotId, stage: StageName, version: Version, desk: OfDesk, download: bool = False) -> File:
+async def file(episode: EpisodeId, shot: ShotId, stage: StageName, version: Version, desk: OfDesk, download: bool = False) -> File:
     """The take's file as it was judged; parts of it by Range."""
-    path = _file(desk, _row(desk, episode, shot, stage, version))
+    row = await _with_file(desk, episode, shot, stage, version)
+    path = await asyncio.to_thread(_file, desk, row)
     name = f"{episode}-{shot}-{stage}-{version}{path.suffix}" if download else None
     return File(path, media_type=KINDS[path.suffix], filename=name, headers=FOR_EVER)
 
 
 @router.get(f"{TAKE}/frames/{{number}}.jpg", response_class=Response, responses=JPEG)
-def frame(
+async def frame(
     episode: EpisodeId,
     shot: ShotId,
     stage: StageName,
     version: Version,
-    number: Annotated[int, Path(ge=0, le=10_000_000, description="counted from 0")],
+    number: Annotated[int, InPath(ge=0, le=10_000_000, description="counted from 0")],
     desk: OfDesk,
     width: Annotated[int | None, Query(ge=16, le=4096, description="pixels; the take's own, if not given")] = None,
 ) -> Response:
     """One frame, exact. A keyframe has one, number 0."""
-    path = _file(desk, _row(desk, episode, shot, stage, version))
+    row = await _with_file(desk, episode, shot, stage, version)
     try:
-        return Response(media.frame_jpeg(path, number, width), media_type="image/jpeg", headers=FOR_EVER)
+        return await _picture(desk, row, ("frame", number, width), lambda path: media.frame_jpeg(path, number, width))
     except IndexError as error:
         raise Problem(404, str(error)) from error
 
 
 @router.get(f"{TAKE}/filmstrip.jpg", response_class=Response, responses=JPEG)
-def filmstrip(
+async def filmstrip(
     episode: EpisodeId,
     shot: ShotId,
     stage: StageName,
     version: Version,
     desk: OfDesk,
-    frames: Annotated[int, Query(ge=1, le=40)] = 8,
+    frames: Annotated[int, Query(ge=1, le=40, description="how many")] = 8,
     height: Annotated[int, Query(ge=16, le=512, description="pixels")] = 90,
 ) -> Response:
     """Frames side by side, evenly spread over the clip."""
-    path = _file(desk, _row(desk, episode, shot, stage, version))
-    return Response(media.strip_jpeg(path, frames, height), media_type="image/jpeg", headers=FOR_EVER)
+    row = await _with_file(desk, episode, shot, stage, version)
+    return await _picture(desk, row, ("strip", frames, height), lambda path: media.strip_jpeg(path, frames, height))
 
 
 @router.get(f"{TAKE}/curves")
-def curves(episode: EpisodeId, shot: ShotId, stage: StageName, version: Version, desk: OfDesk) -> dict[str, Any]:
+async def curves(episode: EpisodeId, shot: ShotId, stage: StageName, version: Version, desk: OfDesk) -> dict[str, Any]:
     """The gate's curves of a clip: a value for each frame, the threshold, the frames of its faults."""
-    row = _row(desk, episode, shot, stage, version)
+    row = await _with_file(desk, episode, shot, stage, version)
     if stage != "clip":
         return {"frames": 1, "fps": None, "curves": []}
-    found, frames, fps = media.curves(_file(desk, row))
+    found, frames, fps = await asyncio.to_thread(lambda: media.curves(_file(desk, row)))
     return {"frames": frames, "fps": fps, "curves": drawn(row, found)}
 
 
-def _row(desk: Desk, episode: str, shot: str, stage: str, version: str) -> Row:
+async def _row(desk: Desk, episode: str, shot: str, stage: str, version: str) -> Row:
     name = f"{episode}/{shot}/{stage}/{version}"
-    row = take_row(desk, name)
+    row = await take_row(desk, name)
     if row is None:
         raise Problem(404, f"there is no take {name}")
-    if not row["media_path"]:
-        raise Problem(404, f"take {name} has no file: {row['error']}")
     return row
 
 
-def _file(desk: Desk, row: Row) -> Any:
+async def _with_file(desk: Desk, episode: str, shot: str, stage: str, version: str) -> Row:
+    row = await _row(desk, episode, shot, stage, version)
+    if not row["media_path"]:
+        raise Problem(404, f"take {row['take']} has no file: {row['error']}")
+    return row
+
+
+def _file(desk: Desk, row: Row) -> Path:
     return media.local_file(desk.catalog.place, row["media_path"], row["media"], desk.folder)
+
+
+async def _picture(desk: Desk, row: Row, what: tuple[Any, ...], make: Callable[[Path], bytes]) -> Response:
+    """A picture of a take's file, made once for all who ask as long as the file is as it was."""
+    at = media.stamp(desk.catalog.place, row["media_path"], desk.folder)
+    picture = await desk.frames.soon((row["media_path"], *what), at, lambda: make(_file(desk, row)))
+    return Response(picture, media_type="image/jpeg", headers=FOR_EVER)

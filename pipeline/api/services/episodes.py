@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from pipeline.post.report import write_report
 from pipeline.post.report_facts import gather
 from pipeline.registry.told import listing as workflow_rows
 from pipeline.registry.workflows import Registry
+from pipeline.render.live import Live
 from pipeline.story.episode import Episode, load_episode
 from pipeline.story.errors import NoSuch
 
@@ -60,6 +62,11 @@ def listing(desk: Desk, hub: Hub) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def listing_at(desk: Desk, hub: Hub) -> tuple[Any, ...]:
+    """What the list of episodes follows from."""
+    return desk.tables.of(*FACTS_NEED, "stories"), tuple(sorted(live.episode for live in hub.live))
 
 
 def _counts(desk: Desk, episode: str) -> Row:
@@ -145,25 +152,56 @@ def board_of(desk: Desk, hub: Hub, episode: str) -> dict[str, Any]:
 
 
 def facts_of(desk: Desk, episode: str) -> Facts:
-    return desk.facts.of(episode, desk.tables.at(episode, *FACTS_NEED), lambda: facts(desk.rows.of(episode)))
+    return desk.facts.of(episode, desk.tables.at(episode, *FACTS_NEED), lambda: _facts(desk, episode))
 
 
-def shot_of(desk: Desk, hub: Hub, episode: str, shot: str) -> dict[str, Any]:
+def _facts(desk: Desk, episode: str) -> Facts:
+    story_of(desk, episode)
+    return facts(desk.rows.of(episode))
+
+
+async def facts_soon(desk: Desk, episode: str) -> Facts:
+    """`facts_of`, for the event loop."""
+    at = desk.tables.at(episode, *FACTS_NEED)
+    return await desk.facts.soon(episode, at, lambda: _facts(desk, episode))
+
+
+@dataclass(frozen=True)
+class Opened:
+    """All that the pages of an episode's shots follow from. resolved: what its shots are made from."""
+
+    episode: Episode
+    facts: Facts
+    resolved: Plan
+    statuses: dict[str, str]
+
+
+async def opened(desk: Desk, episode: str) -> Opened:
+    """Made once for all who ask as long as nothing changes."""
+    at, told = (desk.tables.at(episode, *FACTS_NEED, "stories"), desk.tables.of(*REGISTRY_NEEDS)), await statuses_soon(desk)
+
+    def make() -> Opened:
+        return Opened(episode_of(desk, episode), facts_of(desk, episode), _resolved(desk, episode), told)
+
+    return await desk.opened.soon(episode, at, make)
+
+
+def shot_of(found: Opened, live: Live | None, shot: str) -> dict[str, Any]:
     """One shot: its card, its takes, what people said, what a retake may change."""
-    sequences = episode_of(desk, episode).shots
+    sequences = found.episode.shots
     place = next((i for i, (_, one) in enumerate(sequences) if one.id == shot), None)
     if place is None:
-        raise NoSuch(f"episode {episode} has no shot {shot}")
-    sequence, known = sequences[place][0], facts_of(desk, episode)
+        raise NoSuch(f"episode {found.episode.id} has no shot {shot}")
+    sequence, known = sequences[place][0], found.facts
     return {
-        "episode": episode,
-        "card": board.card_of(episode_of(desk, episode), shot, known, hub.live_of(episode)),
+        "episode": found.episode.id,
+        "card": board.card_of(found.episode, shot, known, live),
         "sequence": {"sequence": sequence.id, "title": sequence.title},
         "before": sequences[place - 1][1].id if place else None,
         "after": sequences[place + 1][1].id if place + 1 < len(sequences) else None,
-        "takes": shots.takes_of_shot(known, shot, statuses(desk)),
+        "takes": shots.takes_of_shot(known, shot, found.statuses),
         "reviews": [told(row) for row in reversed(known.reviews) if says.shot(row) == shot],
-        **shots.changeable(_resolved(desk, episode), shot),
+        **shots.changeable(found.resolved, shot),
     }
 
 
@@ -177,19 +215,22 @@ def report_of(desk: Desk, episode: str, width: int) -> Path:
     return desk.kept.of(("report", episode, width), desk.tables.at(episode, *FACTS_NEED, "stories"), make)
 
 
-def statuses(desk: Desk) -> dict[str, str]:
+async def statuses_soon(desk: Desk) -> dict[str, str]:
     """name@version of each workflow to its status here and now."""
-    make = lambda: {row["workflow"]: row["status"] for row in workflow_rows(Registry(desk.catalog, desk.settings))}  # noqa: E731
-    return desk.kept.of("statuses", desk.tables.of(*REGISTRY_NEEDS), make)
+    return await desk.kept.soon("statuses", desk.tables.of(*REGISTRY_NEEDS), lambda: _statuses(desk))
 
 
-def take_row(desk: Desk, take: str) -> Row | None:
+def _statuses(desk: Desk) -> dict[str, str]:
+    return {row["workflow"]: row["status"] for row in workflow_rows(Registry(desk.catalog, desk.settings))}
+
+
+async def take_row(desk: Desk, take: str) -> Row | None:
     """The row of a take with the verdict that holds now; None if there is no such take."""
     episode = take.partition("/")[0]
-    found = facts_of(desk, episode).verdicts.take(take)
-    if found is None:
-        desk.tables.look()  # it may have come since the latest look
-        found = facts_of(desk, episode).verdicts.take(take)
+    found = (await facts_soon(desk, episode)).verdicts.take(take)
+    if found is None:  # it may have come since the latest look
+        await asyncio.to_thread(desk.tables.look)
+        found = (await facts_soon(desk, episode)).verdicts.take(take)
     return found
 
 

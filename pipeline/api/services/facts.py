@@ -90,8 +90,8 @@ class Verdicts:
         return sorted(self._rows(self.shots.get(shot, [])), key=lambda row: row["at"])
 
     def _rows(self, places: list[int]) -> list[Row]:
-        judged = _rows(self.judged.take(places))
-        recorded = _rows(self.takes.select(WIDE).take([self.recorded[row["take"]] for row in judged]))
+        judged = _rows(self.judged.take(pa.array(places, pa.int64())))
+        recorded = _rows(self.takes.select(WIDE).take(pa.array([self.recorded[row["take"]] for row in judged], pa.int64())))
         return [wide | row for wide, row in zip(recorded, judged, strict=True)]
 
 

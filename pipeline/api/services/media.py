@@ -17,6 +17,15 @@ SHARP, THUMBNAIL = 95, 82  # JPEG's quality of a frame to be judged, and of one 
 KEPT_FILES = 2048  # files whose digests are remembered
 
 
+def stamp(place: Place, path: str, folder: Path) -> tuple[int, int] | None:
+    """Size of a media file and when it was written, by which a change is noticed; None where it is not on this machine."""
+    try:
+        stat = os.stat(f"{place.uri if place.is_local else folder}/{path}")
+    except OSError:
+        return None
+    return stat.st_size, stat.st_mtime_ns
+
+
 def local_file(place: Place, path: str, digest: str, folder: Path) -> Path:
     """Path, on this machine, of a media file whose bytes were compared with its digest.
 
@@ -59,7 +68,6 @@ def _fetched(place: Place, path: str, folder: Path) -> Path:
     return target
 
 
-@lru_cache(maxsize=512)
 def frame_jpeg(file: Path, number: int, width: int | None) -> bytes:
     """One frame of a clip, or a still as frame 0, as JPEG.
 
@@ -77,7 +85,6 @@ def frame_jpeg(file: Path, number: int, width: int | None) -> bytes:
     return jpeg(read_still(file).image, width, SHARP if width is None else THUMBNAIL)
 
 
-@lru_cache(maxsize=256)
 def strip_jpeg(file: Path, frames: int, height: int) -> bytes:
     """A filmstrip of a clip as JPEG; of a still, the still alone. Raises Undecodable."""
     if file.suffix == ".png":

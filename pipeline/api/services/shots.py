@@ -30,18 +30,16 @@ def takes_of_shot(known: Facts, shot: str, statuses: dict[str, str]) -> list[dic
     Args:
         statuses: name@version of workflows to their status.
     """
-    rows = known.verdicts.of_shot(shot)
-    clip = known.shots[shot]["clip"] if rows else None
-    stills = [row["take"] for row in rows if row["stage"] == STAGES[0] and row["outcome"] == "accepted"]
-    standing = {clip, *(row["upstream"] for row in rows if row["take"] == clip)} if clip else set(stills[-1:])
-    return [_take(row, row["take"] in standing, statuses) for row in rows]
+    return [as_told(row, known, statuses) for row in known.verdicts.of_shot(shot)]
 
 
-def _take(row: Row, stands: bool, statuses: dict[str, str]) -> dict[str, Any]:
+def as_told(row: Row, known: Facts, statuses: dict[str, str]) -> dict[str, Any]:
+    """A take, from its row with the verdict that holds. Other arguments as of `takes_of_shot`."""
+    standing = known.shots[row["shot"]]
     url = f"/takes/{row['take']}"
     return {name: row[name] for name in AS_THEY_ARE} | {
         "gate": row["gate_outcome"],
-        "stands": stands,
+        "stands": row["take"] in (standing["clip"], standing["keyframe"]),
         "word": _word(row),
         "workflow": name_of(row),
         "status": statuses.get(name_of(row)),

@@ -21,6 +21,8 @@ from pipeline.story.errors import InputError
 from pipeline.story.settings import Settings
 from pipeline.story.yaml_file import comments_in_texts
 
+from .reading import read_apart
+
 STORIES, SUBMITTED, PART = "stories", "submitted", ".part-"  # in the desk's folder: what is laid out, what is looked at, and not done
 LEFT_SECONDS = 24 * 3600.0  # a temporary folder that is older was left by a process that was killed
 CHECKING = Lock()  # one submission at a time: an episode of 100,000 shots takes memory and seconds
@@ -98,13 +100,15 @@ def _laid_out(upload: Upload, catalog: Catalog, folder: Path) -> Iterator[tuple[
     A request's file names are only compared with names that the episode gives; no path is made of them. Files that an earlier version
     of the episode brought, and this request does not, are taken from there.
     """
-    with CHECKING, temporary(folder) as laid_out:
+    with temporary(folder) as laid_out:
         file = laid_out / upload.name
         shutil.copyfile(upload.story, file)
         try:
-            episode = load_episode(file)
-            _bring_files(episode, file, upload.files, _earlier(catalog, episode.id, folder / STORIES))
-            yield file, episode
+            read_apart(file)
+            with CHECKING:
+                episode = load_episode(file)
+                _bring_files(episode, file, upload.files, _earlier(catalog, episode.id, folder / STORIES))
+                yield file, episode
         except InputError as error:
             raise InputError(_without(str(error), laid_out)) from error
 
