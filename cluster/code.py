@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 
 FOLDERS: tuple[str, ...] = ("gates", "actors", "catalog", "cluster", "pipeline", "configs", "archive")
-SKIPPED = ("__pycache__", "train", "deploy")  # inside these folders; no render reads them
+SKIPPED: tuple[str, ...] = ("__pycache__", "train", "deploy")  # inside these folders; no render reads them
 SUFFIXES = (".py", ".yaml", ".yml", ".json", ".txt", ".safetensors", ".parquet", ".model", ".otf", ".ttf", ".html", ".css", ".js")
 
 

@@ -18,8 +18,8 @@
 | test_deploy.py | deployment files say what Ray and KubeRay understand, and open nothing to strangers |
 | test_desk.py | the desk shows what the tables hold: boards, plans, frames, deliveries, whoever rendered and whatever is damaged |
 | test_desk_events.py | a listener gets all that came, in order, whatever is cut, killed or tidied meanwhile |
-| test_desk_survives.py | a killed service ends no render, and shows it again to everybody |
 | test_desk_on_ray.py | the desk on Ray Serve in a cluster is the same desk; killed parts come back, and its end takes nothing along |
+| test_desk_survives.py | a killed service ends no render, and shows it again to everybody |
 | test_docs.py | documents: commands parse, paths exist, settings and packages are all listed |
 | test_doctor.py | `tower doctor` tells what can render here, and changes nothing |
 | test_drive.py | how many shots live at once, what ends them, what runs beside them |
@@ -78,6 +78,5 @@
 | test_training.py | the demo's checkpoints are trained by one command, on a bare machine and in time |
 | test_yaml.py | what was written in YAML or JSON is what is read |
 
-What they share: conftest.py (the demo episode, one render that many look at), planted.py (faults), published.py (published layouts), tiny_xl.py (SDXL with few weights), bare.py (a machine without Ray), browser.py (a browser before the desk).
-What they share: conftest.py (the demo episode, one render that many look at), planted.py (faults), published.py (published layouts), service.py (the desk, in this process or served), tiny_xl.py (SDXL with few weights), bare.py (a machine without Ray), browser.py (a service and a browser).
+What they share: conftest.py (the demo episode, one render that many look at), planted.py (faults), published.py (published layouts), service.py (the desk, in this process or served), tiny_xl.py (SDXL with few weights), bare.py (a machine without Ray), browser.py (a browser before the desk).
 """

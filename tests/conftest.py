@@ -54,9 +54,7 @@ os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray wants it so
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # What `make check` leaves out: files whose tests start Ray or run a model, nearly all of them. Single tests elsewhere are marked.
-RAY = (
-    "controls", "desk_on_ray", "desk_survives", "drivers", "faults", "jobs", "local_jobs", "metrics", "nodes", "page", "pool", "render",
-)  # fmt: skip
+RAY = ("controls", "desk_on_ray", "desk_survives", "drivers", "faults", "jobs", "local_jobs", "metrics", "nodes", "page", "pool", "render")
 MODELS = ("actors", "animatediff", "certificates", "gpu_benchmark", "judges", "loading", "lora_kinds", "ltx", "prompts", "sdxl", "shared_weights", "training")
 
 
