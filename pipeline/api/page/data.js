@@ -50,7 +50,7 @@ export function useEvents(episode, hear) {
 }
 
 // {data, problem, reload, change}: `data` stays what it was until the new answer is there, so that nothing on the page jumps.
-// `fresh` is false while `data` still belongs to the path before.
+// A path of null has no data. `fresh` is false while `data` still belongs to the path before.
 export function useData(path) {
   const [state, set] = useState({ path: null, data: null, problem: null });
   const timer = useRef(0);
@@ -91,5 +91,6 @@ export function useData(path) {
       return data === was.data ? was : { ...was, data };
     });
   }, []);
+  if (path === null) return { data: null, problem: null, fresh: true, reload, now: load, change };
   return { ...state, fresh: state.path === path, reload, now: load, change };
 }
