@@ -3,7 +3,7 @@
 import { html, useEffect, useState } from "./vendor/preact.js";
 import { post } from "./http.js";
 import { Dialog, ProblemBox, announce, useWork } from "./ui.js";
-import { count, minutes } from "./words.js";
+import { count, about } from "./words.js";
 
 const AROUND = 2; // lines of the file that are shown before and after a faulty one
 
@@ -80,7 +80,7 @@ export function SubmitDialog({ given, close }) {
 
 function Found({ found }) {
   return html`<div class="found"><b>${found.title}</b>
-    <p>${found.episode} · ${count(found.shots, "shot")}, ${found.stale} to render${found.stale && found.gpu_minutes !== null ? ` · about ${minutes(found.gpu_minutes)}` : ""}</p>
+    <p>${found.episode} · ${count(found.shots, "shot")}, ${found.stale} to render${found.stale && found.gpu_minutes !== null ? ` · ${about(found.gpu_minutes)}` : ""}</p>
     ${found.notes.map((note) => html`<p class="quiet">${note}</p>`)}</div>`;
 }
 

@@ -47,10 +47,14 @@ export function minutes(value) {
   return value < 0.1 ? "less than 0.1 GPU-min" : `${figure(Math.round(value * 10) / 10)} GPU-min`;
 }
 
+export function about(value) {
+  return value < 0.1 ? minutes(value) : `about ${minutes(value)}`;
+}
+
 // How long a plan's stale shots take; shots of workflows that nobody timed on these devices are counted apart.
 export function estimate({ stale, gpu_minutes: known, unknown }) {
   if (unknown && unknown === stale) return "nobody timed it yet";
-  return `about ${minutes(known)}${unknown ? `, and ${count(unknown, "shot")} that nobody timed yet` : ""}`;
+  return `${about(known)}${unknown ? `, and ${count(unknown, "shot")} that nobody timed yet` : ""}`;
 }
 
 export function count(number, one, many = `${one}s`) {
