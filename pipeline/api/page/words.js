@@ -44,7 +44,7 @@ export function bytes(value) {
 }
 
 export function minutes(value) {
-  return value < 0.1 ? "less than 0.1 GPU-min" : `${figure(Math.round(value * 10) / 10)} GPU-min`;
+  return value < 0.1 ? "under 0.1 GPU-min" : `${figure(Math.round(value * 10) / 10)} GPU-min`;
 }
 
 export function about(value) {
