@@ -18,7 +18,7 @@ from cluster.code import CodeError
 from cluster.jobs import NoSuchJob
 from cluster.start import ClusterError
 from gates.still import Undecodable
-from pipeline.story.errors import InputError, NoSuch, StorageError
+from pipeline.story.errors import InputError, NoSuch, NotProven, StorageError
 
 from .services.errors import Busy, Nobody
 
@@ -52,6 +52,7 @@ CONTENT = {
                 "detail": {"type": "string"},
                 "line": {"type": "integer", "description": "of the episode's file"},
                 "shot": {"type": "string", "description": "the shot that the sentence is about"},
+                "needs": {"type": "string", "description": "the member of the request that would allow it"},
             },
         }
     }
@@ -88,6 +89,8 @@ def sentence(error: Exception) -> JSONResponse:
         places["line"] = int(line[1])
     if shot := SHOT.search(detail):
         places["shot"] = shot[1]
+    if isinstance(error, NotProven):
+        places["needs"] = "allow_experimental"
     status = next(code for kind, code in STATUS.items() if isinstance(error, kind))
     return problem(status, detail, {"retry-after": "2"} if isinstance(error, Busy) else None, **places)
 

@@ -20,7 +20,7 @@ from cluster.start import check_devices, cluster
 from pipeline.plan.plan import Plan
 from pipeline.registry.workflows import Registry
 from pipeline.story.cluster_profile import ClusterProfile, cluster_profile
-from pipeline.story.errors import InputError, StorageError
+from pipeline.story.errors import InputError, NotProven, StorageError
 from pipeline.story.workflow import Workflow
 
 from .context import Context
@@ -112,14 +112,14 @@ def require_proven(plan: Plan, registry: Registry, allow_experimental: bool) -> 
     """Refuse workflows that are not proven. Returns the status of every workflow that is about to render, by name@version.
 
     Raises:
-        InputError: a workflow is not proven, and `allow_experimental` is False.
+        NotProven: a workflow is not proven, and `allow_experimental` is False.
     """
     found: dict[str, str] = {}
     for ready in {stage.ready.name: stage.ready for s in plan.stale for stage in s.on_devices}.values():
         standing = registry.standing(ready.workflow)
         found[ready.name] = standing.status
         if not standing.may_render and not allow_experimental:
-            raise InputError(
+            raise NotProven(
                 f"{plan.file}: workflow {ready.name} is {standing.status}, not proven: {standing.why}; "
                 f"`tower benchmark` and `tower workflows promote` prove it, --allow-experimental renders with it as it is"
             )

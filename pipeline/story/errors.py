@@ -11,5 +11,9 @@ class NoSuch(InputError):
     """What is asked for by its id does not exist."""
 
 
+class NotProven(InputError):
+    """A workflow is not proven, and whoever asks has not allowed that."""
+
+
 class StorageError(RuntimeError):
     """The disk or the bucket refused a write, or has too little room. No partial file is left behind."""

@@ -17,7 +17,7 @@ function Start({ board, plan, close }) {
     close();
   });
   const stale = (plan?.shots ?? []).filter((shot) => shot.state === "stale");
-  const needs = /--allow-experimental/.test(start.problem?.message ?? ""); // the sentence is the command line's
+  const needs = start.problem?.more?.needs === "allow_experimental";
   return html`<${Dialog} title="Render ${count(stale.length, "stale shot")}" close=${close}>
     ${plan && html`<p>How long: ${estimate(plan)}.</p>`}
     <ul class="why-list tall" tabindex="0" aria-label="What will be rendered, and why">${stale.map((shot) => html`<li><span class="id">${shot.shot}</span> <span class="quiet">${shot.why.map((why) => why.text).join("; ")}</span></li>`)}</ul>

@@ -82,6 +82,7 @@ export function takeName(take) {
 
 // "allowed" where more would be a fault, "wants" where less would be.
 export function threshold(finding) {
+  if (finding.value === finding.threshold) return `wants ${figure(finding.threshold)}`;
   const over = finding.value > finding.threshold;
   return `${over === (finding.outcome !== "pass") ? "allowed" : "wants"} ${figure(finding.threshold)}`;
 }

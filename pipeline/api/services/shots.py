@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from typing import Any
 
 from catalog.standing import Row, name_of
 from gates import measures
-from gates.rules import Profile
+from gates.rules import Profile, Rule
 from pipeline.evidence.curves import CURVE_OF, PER_FRAME, UNITS
 from pipeline.plan.plan import Plan
 from pipeline.story.errors import InputError
-from pipeline.story.gate_profile import load_profile
-from pipeline.story.stages import STAGES
+from pipeline.story.gate_profile import load_profile, profile_identity
+from pipeline.story.stages import GATES, STAGES
 
 from . import says
 from .facts import Facts
@@ -45,7 +46,7 @@ def as_told(row: Row, known: Facts, statuses: dict[str, str]) -> dict[str, Any]:
         "status": statuses.get(name_of(row)),
         "parameters": json.loads(row["parameters"] or "{}"),
         "reference_files": row["reference_files"] or {},
-        "findings": [_finding(row["stage"], found) for found in says.findings(row)],
+        "findings": [_finding(row["stage"], found) for found in (*says.findings(row), *_passed(row))],
         "why": says.failure(row) if row["outcome"] != "accepted" or row["labels"] else "",
         "media": f"{url}/media" if row["media"] else None,
         "poster": f"{url}/frames/0.jpg" if row["media"] else None,
@@ -65,13 +66,32 @@ def _finding(stage: str, found: dict[str, Any]) -> dict[str, Any]:
     return found | {"unit": known.unit if known else "", "says": known.says if known else ""}
 
 
+def _passed(row: Row) -> list[dict[str, Any]]:
+    """The rules of the profile that found nothing, in the shape of findings: what was measured, and where the limit is."""
+    profile, values = _profile(row["profile"] or ""), row["measures"] or {}
+    if profile is None:
+        return []
+    faulty = {one["measure"] for one in says.findings(row)}
+    rules = {rule.measure: rule for rule in reversed(profile.rules(GATES[row["stage"]])) if rule.measure not in faulty}
+    passed = [rule for name, rule in reversed(rules.items()) if name in values]  # of two rules on a measure, the first in the profile
+    return [
+        {"label": rule.label, "measure": rule.measure, "value": values[rule.measure], "threshold": limit, "outcome": "pass", "frames": []}
+        for rule in passed
+        if (limit := values.get(rule.differs_from) if rule.differs_from else _limit(rule)) is not None
+    ]
+
+
+def _limit(rule: Rule) -> float | None:
+    return rule.below if rule.below is not None else rule.above
+
+
 def drawn(row: Row, curves: dict[str, list[float]]) -> list[dict[str, Any]]:
     """The curves of a clip, those with faults first: values, threshold, and the frames that the findings name.
 
     Args:
         row: the take's. curves: measure to its value in each frame.
     """
-    profile = _profile(row)
+    profile = _profile(row["profile"] or "")
     found: dict[str, list[dict[str, Any]]] = {}
     for one in says.findings(row):
         found.setdefault(CURVE_OF.get(one["measure"], one["measure"]), []).append(one)
@@ -99,16 +119,18 @@ def _threshold(profile: Profile | None, measure: str) -> float | None:
     """The profile's threshold, where it has the unit of the curve."""
     if profile is None or measure not in PER_FRAME:
         return None
-    limits = [rule.below if rule.below is not None else rule.above for rule in profile.video if rule.measure == measure]
+    limits = [_limit(rule) for rule in profile.video if rule.measure == measure]
     return next((limit for limit in limits if limit is not None), None)
 
 
-def _profile(row: Row) -> Profile | None:
-    """The profile that judged the take, as it is today; None where it is no file of this project."""
+@lru_cache(maxsize=32)
+def _profile(identity: str) -> Profile | None:
+    """The profile of that identity, such as `anime#0123456789ab`; None where its file is another today, or there is none."""
     try:
-        return load_profile((row["profile"] or "").partition("#")[0])
+        profile = load_profile(identity.partition("#")[0])
     except InputError:
         return None
+    return profile if profile_identity(profile) == identity else None
 
 
 def changeable(plan: Plan, shot: str) -> dict[str, Any]:
