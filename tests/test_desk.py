@@ -28,6 +28,7 @@ from pipeline.plan.stories import record_story
 from pipeline.render.live import FILE, FOLDER, Live
 from pipeline.render.process import process_columns
 from pipeline.story.episode import load_episode
+from pipeline.story.gate_profile import load_profile, profile_identity
 
 from .conftest import EPISODE, EPISODE_FRAMES
 from .service import asking, desk_app
@@ -299,3 +300,29 @@ def test_an_episode_comes_with_its_pictures_and_its_font(studio, tmp_path):
     assert plan["SH0010"]["keyframe"] == "given" and plan["SH0020"]["keyframe"] == "render"
     stray = studio.client.post("/episodes", files=[("story", story), ("files", ("other.png", picture, "image/png"))])
     assert stray.status_code == 422 and "other.png" in stray.json()["detail"]
+
+
+def test_a_take_tells_the_limits_of_what_passed_too_and_only_those_that_judged_it(studio):
+    identity = profile_identity(load_profile("anime"))
+    measures = {"reach": 9.0, "cut": 0.2, "frames": 48.0, "expected_frames": 48.0}
+    studio.take("SH0010", profile=identity, measures=measures)
+    studio.take("SH0020", profile="anime#000000000000", measures=measures)
+    studio.take("SH0030", outcome="rejected", profile=identity)
+    studio.look()
+
+    def told(shot: str) -> dict[str, tuple[str, float, float]]:
+        take = studio.client.get(f"/takes/E90/{shot}/clip/v001").raise_for_status().json()
+        return {found["measure"]: (found["outcome"], found["value"], found["threshold"]) for found in take["findings"]}
+
+    (reach,) = (rule.below for rule in load_profile("anime").video if rule.measure == "reach" and rule.outcome == "fail")
+    assert told("SH0010")["reach"] == ("pass", 9.0, reach) and told("SH0010")["frames"] == ("pass", 48.0, 48.0)
+    assert told("SH0020") == {}, "its profile is another today"
+    assert told("SH0030") == {"reach": ("fail", 0.9, 1.6)}
+
+
+def test_a_render_with_a_workflow_that_is_not_proven_is_refused_with_what_would_allow_it(studio, tmp_path):
+    text = (tmp_path / "episode.yaml").read_text().replace("clip_workflow: ltx_video_2b_demo", "clip_workflow: animatediff_16_demo_text")
+    studio.client.post("/episodes", content=text, headers={"content-type": "application/yaml"}).raise_for_status()
+    refused = studio.client.post("/jobs", json={"episode": "E90"})
+    assert refused.status_code == 422 and refused.json()["needs"] == "allow_experimental" and "not proven" in refused.json()["detail"]
+    assert studio.client.get("/jobs").json() == []
