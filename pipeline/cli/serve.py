@@ -19,6 +19,7 @@ Host = Annotated[str, typer.Option(metavar="ADDRESS", help="where it listens; of
 Port = Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free")]
 OnRay = Annotated[bool, typer.Option("--on-ray", help="run it on the Ray cluster at RAY_ADDRESS, with renders as its jobs")]
 PROTOCOL: dict[str, Any] = {"http": "h11", "ws": "none"}  # the strict parser, whatever else is installed; the desk has no web sockets
+BACKLOG = 2048  # connections that wait
 CLOSING_SECONDS = 3  # for answers that are under way; event streams never end by themselves
 
 
@@ -75,6 +76,7 @@ def _listening(host: str, port: int) -> socket.socket:
         listening = socket.socket(family, kind, protocol)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
+        listening.listen(BACKLOG)  # from here on whoever asks waits for the answer, also before the app is there
     except OSError as error:
         raise InputError(f"the desk cannot listen on {host}:{port}: {error.strerror or error}; give another --port or --host") from error
     return listening
