@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -52,14 +51,10 @@ def report(
 
 def _latest(catalog: Catalog, name: str) -> Episode | None:
     """The episode as its latest file in the catalog has it; None where the catalog has no file of it."""
-    from pipeline.plan.stories import check_out, latest_story
-    from pipeline.story.episode import load_episode
+    from pipeline.plan.stories import laid_out
 
-    story = latest_story(catalog, name)
-    if story is None:
-        return None
-    with tempfile.TemporaryDirectory(prefix="tower-story-") as folder:
-        return load_episode(check_out(catalog, story, Path(folder)))
+    with laid_out(catalog, name) as story:
+        return story[0] if story else None
 
 
 def _size(count: float) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,10 +14,10 @@ from catalog.standing import Row
 from catalog.store import Catalog
 from catalog.views import view
 from pipeline.plan.resolve import Resolver
-from pipeline.plan.stories import check_out, latest_story
+from pipeline.plan.stories import laid_out
 from pipeline.plan.words import WORDS, Changed, Overrides, Words, combined, written
 from pipeline.registry.workflows import Registry
-from pipeline.story.episode import Episode, Sequence, Shot, load_episode
+from pipeline.story.episode import Episode, Sequence, Shot
 from pipeline.story.errors import InputError
 from pipeline.story.fingerprint import SEEDS
 from pipeline.story.prompt import one_line
@@ -225,12 +224,10 @@ def _as_written(catalog: Catalog, take: Row, episode: Episode | None, file: Path
     if episode and file:
         yield episode, file
         return
-    story = latest_story(catalog, take["episode"])
-    if story is None:
-        raise InputError(f"{take['take']}: what a retake changes is checked with the story; give the episode's file in place of its id")
-    with tempfile.TemporaryDirectory(prefix="tower-story-") as folder:
-        file = check_out(catalog, story, Path(folder))
-        yield load_episode(file), file
+    with laid_out(catalog, take["episode"]) as story:
+        if story is None:
+            raise InputError(f"{take['take']}: what a retake changes is checked with the story; give the episode's file in place of its id")
+        yield story
 
 
 def _shot(episode: Episode, file: Path, take: Row) -> tuple[Sequence, Shot]:

@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from getpass import getuser
@@ -19,7 +20,7 @@ from catalog.media import digest_in
 from catalog.standing import Row
 from catalog.store import Catalog
 from pipeline.registry.files import inside
-from pipeline.story.episode import Episode
+from pipeline.story.episode import Episode, load_episode
 from pipeline.story.errors import InputError, StorageError
 from pipeline.story.fingerprint import digest
 
@@ -128,6 +129,19 @@ def check_out(catalog: Catalog, story: Story, folder: Path) -> Path:
         finally:
             shutil.rmtree(part, ignore_errors=True)
     return target / story.name
+
+
+@contextmanager
+def laid_out(catalog: Catalog, episode: str) -> Iterator[tuple[Episode, Path] | None]:
+    """The latest story of an episode and its file, laid out for the length of a `with` block; None where the catalog has no story of it.
+
+    Raises:
+        InputError, MediaDamaged: as `check_out`; the story is of another version of Tower, and does not fit.
+    """
+    story = latest_story(catalog, episode)
+    with tempfile.TemporaryDirectory(prefix="tower-story-") as folder:
+        file = check_out(catalog, story, Path(folder)) if story else None
+        yield (load_episode(file), file) if file else None
 
 
 def _rename(part: Path, target: Path) -> None:

@@ -84,6 +84,11 @@ def deliver(
     return summary
 
 
+def movie_in(folder: Path) -> Movie | None:
+    """What the movie in an episode's folder was made from; None where there is no movie, or nothing says it."""
+    return _movie_of(_earlier(folder)) if (folder / "episode.mp4").is_file() else None
+
+
 def movie_removed(folder: Path) -> str | None:
     """Why the latest run removed the movie of an earlier one; None if it did not."""
     said = _earlier(folder).get("movie_removed")
@@ -121,14 +126,14 @@ def _outdated(old: Movie | None, now: Movie, results: list[Result], catalog: Cat
         return why
     other = [o.shot for o in results if o.takes[STAGES[-1]]["take"] != old.clips.get(o.shot)]
     if other:
-        return f"{_listed(other)} {'has' if len(other) == 1 else 'have'} another clip now"
+        return f"{listed(other)} {'has' if len(other) == 1 else 'have'} another clip now"
     chosen = preferred_clips(catalog, episode)
     rows = rows_of(catalog, [*old.clips.values(), *chosen.values()], "take, outcome, inputs, review")
     other = [shot for shot, take in old.clips.items() if shot in chosen and _goes_before(rows.get(chosen[shot]), rows.get(take))]
     if other:
-        return f"{_listed(other)} {'has a clip' if len(other) == 1 else 'have clips'} now that a person chose"
+        return f"{listed(other)} {'has a clip' if len(other) == 1 else 'have clips'} now that a person chose"
     refused = [shot for shot, take in old.clips.items() if take not in rows or rows[take]["outcome"] != "accepted"]
-    return f"the clip in it of {_listed(refused)} is not accepted now" if refused else None
+    return f"the clip in it of {listed(refused)} is not accepted now" if refused else None
 
 
 def _goes_before(chosen: Row | None, shown: Row | None) -> bool:
@@ -140,10 +145,11 @@ def _goes_before(chosen: Row | None, shown: Row | None) -> bool:
 
 def _missing(results: list[Result]) -> str | None:
     without = [o.shot for o in results if o.outcome != "accepted"]
-    return f"{_listed(without)} {'has' if len(without) == 1 else 'have'} no accepted clip now" if without else None
+    return f"{listed(without)} {'has' if len(without) == 1 else 'have'} no accepted clip now" if without else None
 
 
-def _listed(shots: list[str]) -> str:
+def listed(shots: list[str]) -> str:
+    """The first ids, and how many more there are."""
     return ", ".join(shots[:5]) + (f" and {len(shots) - 5} more" if len(shots) > 5 else "")
 
 
