@@ -66,10 +66,12 @@ endef
 
 # Installed again only when the pins or the project's own list of needs change.
 # torch goes first and by itself: asked for together with others, an installer would look past the pinned build.
+# spandrel goes without its needs: they include torchvision, which PyPI has only for CUDA, and which fails beside a CPU build of torch.
 $(READY): pyproject.toml $(PINS)
 	$(PYTHON) -m venv $(VENV)
 	$(call install,torch==2.13.0)
 	$(call install,-e .)
+	$(call install,--no-deps spandrel)
 	touch $@
 
 $(TESTING): $(READY)
