@@ -55,7 +55,9 @@ def deliver(
     edit = edit_of(episode, clips, font)
     movie, removed = current_movie(edit, results, movie_of(before), here, folder / MOVIE, partial)
     sheet = contact_sheet(edit, results, counts, before.get("contact_sheet"), here, folder / SHEET)
-    summary = Summary(run, episode.id, results, len(rendered.plan.stale), rendered.takes, folder, folder / MOVIE if movie else None)
+    changed = (files, movie, sheet) != (before.get("files"), movie_of(before), before.get("contact_sheet"))
+    shown = folder / MOVIE if movie else None
+    summary = Summary(run, episode.id, results, len(rendered.plan.stale), rendered.takes, folder, shown, changed)
     more = {"movie_from": asdict(movie) if movie else None, "movie_removed": removed, "files": files, "contact_sheet": sheet}
     write_json(folder / SUMMARY, _summary_json(summary, episode, counts) | more)
     return summary

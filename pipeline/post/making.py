@@ -45,7 +45,7 @@ def make_missing(segments: Sequence[Segment], font: Path | None, here: Context) 
     made = _missing(segments, place)
     calls = [(make_segment, (segment, place, letters)) for segment in made]
     columns = TextColumn("segments"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=here.console, transient=True) as bar:
+    with Progress(*columns, console=here.console, transient=True, disable=not here.console.is_terminal) as bar:
         task = bar.add_task("", total=len(calls))
         if sum(s.frames * s.canvas.width * s.canvas.height for s in made) > FEW:
             asyncio.run(run_all(calls, "segment", max(1, here.ray().cpus) * SENT, lambda: bar.advance(task)))
