@@ -30,7 +30,7 @@ from pipeline.story.errors import InputError
 from pipeline.story.fingerprint import FileDigests
 from pipeline.story.settings import load_settings
 
-from .conftest import refused
+from .conftest import PROJECT, refused
 from .service import asking, desk_app
 from .sounds import CODECS, RATE, click, decoded, episode_with, placed, tone, write_sound
 
@@ -432,3 +432,11 @@ def test_the_desk_takes_sound_files_and_refuses_what_is_none(tmp_path, seeded):
         written = yaml.safe_load(file.read_text())
         del written["sequences"][0]["shots"][0]["dialogue"]
         assert "the episode names no such file" in answer(yaml.safe_dump(written), "one.wav", sound)[1]
+
+
+def test_the_demos_sounds_are_small_and_fit_its_shots(tmp_path):
+    file = PROJECT / "configs" / "episodes" / "demo.yaml"
+    episode = load_episode(file)
+    sounds = placed_sounds(episode, file, SoundFacts(FileDigests(tmp_path / "model-digests.json")))
+    assert {sound.kind for sound in sounds} == {"music", "effect", "dialogue"}
+    assert sum(path.stat().st_size for path in file.parent.glob("*.ogg")) < 400_000
