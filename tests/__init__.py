@@ -59,6 +59,7 @@
 | test_pool.py | devices without models: order, batches, deaths |
 | test_progress.py | what a person sees on a terminal and in a log |
 | test_prompts.py | weights, embeddings, chunks and layers of CLIP, each against a reference by hand |
+| test_provenance.py | pictures and movies say what made them; what people gave is not called generated |
 | test_published.py | published layouts in miniature render what the demo's own folders render |
 | test_pull.py | models from a hub: what was pinned, to the byte, whole or not at all |
 | test_registry.py | versions never change, and evidence alone gives a status |

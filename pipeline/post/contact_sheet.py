@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from pathlib import Path
@@ -12,6 +13,7 @@ from PIL import Image, ImageDraw
 from catalog.media import MediaStore
 from gates.frames import moments
 from gates.still import read_still
+from pipeline.render.marks import Marks, marked
 from pipeline.story.episode import Episode
 from pipeline.story.letters import Fonts, built_in, face, lines_of, missing, width, write
 
@@ -25,7 +27,13 @@ MOST_LETTERS = 200  # of a text that are looked at; no line of the sheet has roo
 
 
 def contact_sheet(
-    episode: Episode, outcomes: list[Result], takes: dict[str, int], store: MediaStore, out: Path, font: Path | None = None
+    episode: Episode,
+    outcomes: list[Result],
+    takes: dict[str, int],
+    store: MediaStore,
+    out: Path,
+    font: Path | None = None,
+    marks: Marks | None = None,
 ) -> list[Path]:
     """Write the sheet as PNG, and remove the pages that a longer one left. Gives its pages in order.
 
@@ -33,6 +41,7 @@ def contact_sheet(
         outcomes: one for each row of the sheet. takes: shot id to its number of takes, of both stages, over all runs.
         out: the first page; the others are beside it, `contact_sheet_02.png` and on. An error leaves no partial page.
         font: the episode's own for titles, which writes its words here too as far as it has the letters; None for the built-in ones.
+        marks: what the pages say of themselves.
     """
     fonts = (font, *built_in()) if font else built_in()
     parts = [outcomes[i : i + PAGE] for i in range(0, len(outcomes), PAGE)] or [[]]
@@ -42,7 +51,7 @@ def contact_sheet(
     pages = [out.with_stem(f"{out.stem}_{n:02}") if n > 1 else out for n in range(1, len(parts) + 1)]
     for n, (page, rows) in enumerate(zip(pages, parts, strict=True), 1):
         told = f"{line}; page {n} of {len(pages)}" if len(pages) > 1 else line
-        _save(_page(episode, rows, takes, store, told, fonts), page)
+        _save(_page(episode, rows, takes, store, told, fonts), page, marks)
     for file in out.parent.glob(f"{out.stem}_*"):
         if re.fullmatch(rf"{re.escape(out.stem)}_\d{{2,}}\.(png|part)", file.name) and file not in pages:
             file.unlink(missing_ok=True)
@@ -68,10 +77,11 @@ def _page(episode: Episode, outcomes: list[Result], takes: dict[str, int], store
     return sheet
 
 
-def _save(sheet: Image.Image, out: Path) -> None:
-    part = out.with_suffix(".part")
+def _save(sheet: Image.Image, out: Path, marks: Marks | None) -> None:
+    part, data = out.with_suffix(".part"), io.BytesIO()
+    sheet.save(data, "PNG")
     try:
-        sheet.save(part, "PNG")
+        part.write_bytes(marked(data.getvalue(), ".png", marks) if marks else data.getvalue())
         os.replace(part, out)
     finally:
         part.unlink(missing_ok=True)
