@@ -10,23 +10,25 @@ from pydantic import AfterValidator, Field, model_validator
 from .written import Written
 
 LONGEST = 24 * 3600.0  # seconds
-SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a")
+# Suffix to FFmpeg's name of the format. A file is read as that and as nothing else: a playlist, say, could name other files.
+FORMATS = {".wav": "wav", ".flac": "flac", ".ogg": "ogg", ".opus": "ogg", ".mp3": "mp3", ".m4a": "mov"}
 Kind = Literal["dialogue", "music", "effect"]
 
 
 def _of_a_known_type(name: str) -> str:
-    if PurePath(name).suffix.lower() not in SUFFIXES:
-        raise ValueError(f"{name!r} is no sound file that is read; its name must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
+    if PurePath(name).suffix.lower() not in FORMATS:
+        *others, last = FORMATS
+        raise ValueError(f"{name!r} is no sound file that is read; its name must end in {', '.join(others)} or {last}")
     return name
 
 
-SoundFile = Annotated[str, Field(max_length=1000), AfterValidator(_of_a_known_type)]
+SoundName = Annotated[str, Field(max_length=1000), AfterValidator(_of_a_known_type)]
 
 
 class Audio(Written):
     """A sound file, and where and how it sounds. It sounds on after the end of the shot or sequence that it stands in."""
 
-    file: SoundFile = Field(description="relative to the episode file")
+    file: SoundName = Field(description="relative to the episode file")
     kind: Kind = Field(description="music gets quieter under dialogue")
     start: float = Field(0.0, ge=0, le=LONGEST, description="seconds after the beginning of what it stands in")
     offset: float = Field(0.0, ge=0, le=LONGEST, description="seconds into the file at which it begins")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from .audio import LONGEST, SoundFile
+from .audio import LONGEST, Audio, SoundName
 from .written import Text, Written
 
 
@@ -17,7 +17,7 @@ class Line(Written):
     end: float | None = Field(
         None, gt=0, le=LONGEST, description="seconds after the shot's beginning, where its subtitle goes; if not given, the audio's end"
     )
-    audio: SoundFile | None = Field(None, description="sound file, relative to the episode file; it sounds whole, from `start` on")
+    audio: SoundName | None = Field(None, description="sound file, relative to the episode file; it sounds whole, from `start` on")
 
     @model_validator(mode="after")
     def _has_an_end(self) -> Line:
@@ -26,3 +26,8 @@ class Line(Written):
         if self.end is not None and self.end <= self.start:
             raise ValueError(f"the line ends at {self.end:g} s, which is not after its start at {self.start:g} s")
         return self
+
+    @property
+    def sound(self) -> Audio | None:
+        """The line's sound file, as it stands in the shot."""
+        return Audio(file=self.audio, kind="dialogue", start=self.start) if self.audio else None  # type: ignore[call-arg]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Literal
@@ -124,6 +125,19 @@ class Sequence(Written):
         return sum(shot.frames for shot in self.shots) - sum(shot.transition.frames for shot in self.shots[1:])
 
 
+@dataclass(frozen=True, slots=True)
+class Sound:
+    """A sound file of an episode.
+
+    where: who names it, for error messages. first, frames: of the cut: the first frame, and the number of frames, of what it stands in.
+    """
+
+    where: str
+    first: int
+    frames: int
+    audio: Audio
+
+
 class Episode(Written):
     """A whole episode."""
 
@@ -169,6 +183,23 @@ class Episode(Written):
             start -= shot.transition.frames
             yield sequence, shot, start
             start += shot.frames
+
+    @property
+    def sounds(self) -> Iterator[Sound]:
+        """Every sound file, those of dialogue lines too."""
+        for n, audio in enumerate(self.audio, 1):
+            yield Sound(f"audio {n}", 0, self.total_frames, audio)
+        begun: Sequence | None = None
+        for sequence, shot, start in self.cut:
+            if sequence is not begun:
+                for n, audio in enumerate(sequence.audio, 1):
+                    yield Sound(f"sequence {sequence.id}: audio {n}", start, sequence.frames, audio)
+                begun = sequence
+            for n, audio in enumerate(shot.audio, 1):
+                yield Sound(f"shot {shot.id}: audio {n}", start, shot.frames, audio)
+            for n, line in enumerate(shot.dialogue, 1):
+                if line.sound:
+                    yield Sound(f"shot {shot.id}: dialogue {n}", start, shot.frames, line.sound)
 
 
 def load_episode(path: Path) -> Episode:
