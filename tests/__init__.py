@@ -75,6 +75,7 @@
 | test_storage.py | the catalog in a bucket, and in the hands of other readers |
 | test_studio.py | what a take's row says, whatever became of the take |
 | test_submit.py | what `tower submit` checks, sends and calls a job |
+| test_subtitles.py | what is said is shown when it is said, in every language: files, a track, the picture |
 | test_titles.py | titles and the sheet's words in every language, or one sentence of the plan |
 | test_training.py | the demo's checkpoints are trained by one command, on a bare machine and in time |
 | test_yaml.py | what was written in YAML or JSON is what is read |

@@ -90,10 +90,8 @@ def _chain(takes: Mapping[str, Row]) -> list[Row]:
 
 def _source(episode: Episode, shots: Shots) -> SourceType:
     """Sound files are people's. Titles and subtitles are no media of their own."""
-    sounds = bool(episode.audio) or any(sequence.audio for sequence in episode.sequences)
-    sounds = sounds or any(shot.audio or any(line.audio for line in shot.dialogue) for _, shot in episode.shots)
     given = any(_given(row) for takes in shots.values() for row in takes.values())
-    return "compositeWithTrainedAlgorithmicMedia" if given or sounds else "trainedAlgorithmicMedia"
+    return "compositeWithTrainedAlgorithmicMedia" if given or any(episode.sounds) else "trainedAlgorithmicMedia"
 
 
 def _flows(shots: Shots) -> Iterable[tuple[str, Row]]:

@@ -1,11 +1,15 @@
-"""Lays a text out in lines: how large its letters are, and where its lines break."""
+"""Lays a text out in lines, as large as fits, and draws them: white letters with an outline, over whatever picture."""
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Sequence
 from functools import partial
 
+from PIL import Image, ImageDraw
+
 from .direction import directed
-from .letters import Fonts, lines_of, width, wrapped
+from .letters import Fonts, lines_of, width, wrapped, write
 
 PITCH = 1.3  # from line to line, in sizes of letters
 
@@ -39,8 +43,27 @@ def high(lines: int, size: int) -> float:
 
 def _balanced(line: str, parts: list[str], limit: float, measure: partial[float]) -> list[str]:
     """The same number of parts, as even in width as possible: no word is left alone on a last line."""
-    for share in range(30, 100, 5):
-        narrower = wrapped(line, limit * share / 100, measure)
-        if narrower and len(narrower) == len(parts):
-            return narrower
-    return parts
+
+    def narrower(share: int) -> list[str] | None:
+        return wrapped(line, limit * share / 100, measure)
+
+    shares = range(30, 100, 5)
+    enough = bisect_left(shares, True, key=lambda share: len(narrower(share) or ()) == len(parts))
+    return (narrower(shares[enough]) if enough < len(shares) else None) or parts
+
+
+def drawn(lines: Sequence[tuple[str, float]], size: int, outline: int, fonts: Fonts, across: int, height: int) -> Image.Image:
+    """Lines, each with the row of the foot of its letters, centred on a transparent layer: RGBA, (across, height) pixels.
+
+    Args:
+        size, outline: of the letters, pixels.
+    """
+    layer = Image.new("RGBA", (across, height), (0, 0, 0, 0))
+    draw = ImageDraw.Draw(layer)
+    places = [((across - width(line, fonts, size)) / 2, foot) for line, foot in lines]
+    for (line, _), (x, y) in zip(lines, places, strict=True):
+        write(draw, (x + size / 14, y + size / 14), line, fonts, size, fill=(10, 10, 30, 150))
+    style = {"fill": (255, 255, 255, 255), "stroke_width": outline, "stroke_fill": (24, 22, 48, 230)}
+    for (line, _), place in zip(lines, places, strict=True):
+        write(draw, place, line, fonts, size, **style)
+    return layer

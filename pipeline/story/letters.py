@@ -116,6 +116,7 @@ def _runs(line: str, fonts: Fonts) -> list[tuple[Font, str, str]]:
     return in_visual_order(parts)
 
 
+@lru_cache(maxsize=16384)  # a line is measured again and again while it is wrapped
 def width(line: str, fonts: Fonts, size: int) -> float:
     """Width of a line, pixels."""
     return sum(face(font, size).getlength(part) for font, part, _ in _runs(line, fonts))
@@ -125,6 +126,12 @@ def middle(line: str, fonts: Fonts, size: int) -> float:
     """Pixels from the middle of a line's height down to the foot of its letters."""
     ascent, descent = face(next(iter(_runs(line, fonts)), (fonts[0],))[0], size).getmetrics()
     return (ascent - descent) / 2
+
+
+def reach(line: str, fonts: Fonts, size: int, outline: int) -> tuple[int, int]:
+    """How far a line reaches above and below the foot of its letters, with stacked marks and an outline of that width, pixels."""
+    boxes = [face(font, size).getbbox(part, anchor="ls", stroke_width=outline) for font, part, _ in _runs(line, fonts)]
+    return max((-round(box[1]) for box in boxes), default=0), max((round(box[3]) for box in boxes), default=0)
 
 
 def write(draw: ImageDraw.ImageDraw, at: tuple[float, float], line: str, fonts: Fonts, size: int, **style: object) -> None:

@@ -7,12 +7,12 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from .direction import undirected
 from .errors import InputError
-from .layout import PITCH, laid_out
-from .letters import Fonts, built_in, middle, missing, width, write
+from .layout import PITCH, drawn, laid_out
+from .letters import Fonts, built_in, middle, missing
 
 WIDEST = 0.9  # share of the picture's width that a line may take
 HIGHEST = 0.5  # share of its height that all lines together may take
@@ -72,21 +72,11 @@ def title_layer(text: str, width: int, height: int, font: Path | None) -> np.nda
 
 def _drawn(text: str, across: int, height: int, font: Path | None) -> Image.Image:
     fonts = _fonts(font)
-    layer = Image.new("RGBA", (across, height), (0, 0, 0, 0))
-    draw = ImageDraw.Draw(layer)
     size, lines = _laid_out(text, across, height, fonts)
     pitch = PITCH * size
     centre = min(CENTRE * height, LOWEST * height - pitch * len(lines) / 2)
-    places = []
-    for i, line in enumerate(lines):
-        foot = centre + (i - (len(lines) - 1) / 2) * pitch + middle(line, fonts, size)
-        places.append(((across - width(line, fonts, size)) / 2, foot))
-    for line, (x, y) in zip(lines, places, strict=True):
-        write(draw, (x + size / 14, y + size / 14), line, fonts, size, fill=(10, 10, 30, 150))
-    style = {"fill": (255, 255, 255, 255), "stroke_width": max(1, size // 16), "stroke_fill": (24, 22, 48, 230)}
-    for line, place in zip(lines, places, strict=True):
-        write(draw, place, line, fonts, size, **style)
-    return layer
+    feet = [centre + (i - (len(lines) - 1) / 2) * pitch + middle(line, fonts, size) for i, line in enumerate(lines)]
+    return drawn(list(zip(lines, feet, strict=True)), size, max(1, size // 16), fonts, across, height)
 
 
 def _laid_out(text: str, across: int, height: int, fonts: Fonts) -> tuple[int, list[str]]:
@@ -101,6 +91,13 @@ def _laid_out(text: str, across: int, height: int, fonts: Fonts) -> tuple[int, l
     if found is None:
         raise OverlongTitle(f"title: {text!r} does not fit into a picture of {across}x{height}; shorten it")
     return found
+
+
+@lru_cache(maxsize=4096)
+def title_top(text: str, width: int, height: int, font: Path | None) -> int:
+    """The uppermost row of a picture that its title touches; the picture's height where nothing of it is seen."""
+    box = _drawn(text, width, height, font).getbbox()
+    return box[1] if box else height
 
 
 def title_opacity(frame: int, frames: int, fps: Fraction) -> float:
