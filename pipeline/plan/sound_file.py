@@ -94,6 +94,7 @@ def sound_blocks(path: Path) -> Iterator[np.ndarray]:
     if not 0 < size <= MOST_BYTES:
         limit = f"{size / 1e6:.0f} MB; at most {MOST_BYTES / 1e6:.0f} MB are read"
         raise Undecodable("the file is empty" if size == 0 else f"it has {limit}")
+    _check_whole(path, size)
     try:
         with av.open(ffmpeg_path(path), format=FORMATS[path.suffix.lower()], metadata_errors="replace") as file:
             if not file.streams.audio:
@@ -101,6 +102,14 @@ def sound_blocks(path: Path) -> Iterator[np.ndarray]:
             yield from _stereo(file, file.streams.audio[0])
     except (av.FFmpegError, OSError, ValueError, MemoryError) as error:
         raise error if isinstance(error, Undecodable) else Undecodable(words(error)) from error
+
+
+def _check_whole(path: Path, size: int) -> None:
+    """Raises Undecodable where a WAV file is shorter than its header says. FFmpeg reads what is there, and passes over that."""
+    with path.open("rb") as file:
+        kind, told = file.read(4), int.from_bytes(file.read(4), "little") + 8
+    if kind == b"RIFF" and size < told <= MOST_BYTES:  # programs that write as they record leave 0 or the highest number there
+        raise Undecodable(f"the file ends after {size} of {told} bytes")
 
 
 def _stereo(file: av.container.InputContainer, stream: av.AudioStream) -> Iterator[np.ndarray]:
