@@ -20,11 +20,13 @@ from catalog.store import Catalog
 from gates.decode import read_video
 from gates.frames import frames_at, listing
 from gates.still import read_still
+from pipeline.api.services.media import frame_jpeg
 from pipeline.plan.guides import Guide
 from pipeline.post.contact_sheet import contact_sheet
+from pipeline.post.preview import preview
 from pipeline.post.provenance import episode_marks, provenance, shot_marks
 from pipeline.post.result import Result
-from pipeline.render.marks import Marks, marked, xmp, xmp_box
+from pipeline.render.marks import Marks, marked, xmp, xmp_box, xmp_in
 from pipeline.render.take import Start
 from pipeline.render.video_file import write_clip
 from pipeline.story.episode import load_episode
@@ -106,7 +108,7 @@ def test_a_movie_says_what_it_is_in_keys_and_in_xmp_and_keeps_its_frames_and_tim
     data = marked(plain, ".mp4", MARKS)
     assert {"title": TITLE, "comment": "AI-generated", "software": "Tower", "workflow": "w@3", "digital_source_type": MADE}.items() <= keys(data).items()
     assert keys(data)["xmp"].encode() == xmp(MARKS) and said(data).get(SOURCE_TYPE) == MADE
-    assert [kind for kind, _ in boxes(data)][:2] == [b"ftyp", b"moov"] and data.endswith(xmp_box(MARKS)), "players begin before they have all of it"
+    assert [kind for kind, _ in boxes(data)][:2] == [b"ftyp", b"moov"] and data.endswith(xmp_box(xmp(MARKS))), "players begin before they have all of it"
     (tmp_path / "marked.mp4").write_bytes(data)
     (before, rate), (after, same) = read_video(tmp_path / "clip.mp4"), read_video(tmp_path / "marked.mp4")
     assert (before == after).all() and rate == same == fps
@@ -126,6 +128,18 @@ def test_letters_that_xml_has_no_place_for_do_not_break_it(tmp_path):
     odd = Marks("trainedAlgorithmicMedia", {"title": "a\x00\x0b\ud800\ufffeb\U0001f3ee"})
     for suffix, data in ((".png", png(GOOD[0])), (".mp4", mp4(tmp_path))):
         assert said(marked(data, suffix, odd))[0][0][0].text == "ab\U0001f3ee"
+
+
+def test_what_is_taken_from_a_file_says_what_the_file_says(tmp_path):
+    for suffix, plain in ((".png", png(GOOD[0])), (".mp4", mp4(tmp_path))):
+        file = tmp_path / f"marked{suffix}"
+        file.write_bytes(marked(plain, suffix, MARKS))
+        with Image.open(io.BytesIO(frame_jpeg(file, 0, None))) as frame:
+            assert frame.format == "JPEG" and frame.info["xmp"] == xmp(MARKS)
+        with Image.open(io.BytesIO(frame_jpeg(file, 0, 64))) as small:
+            assert "xmp" not in small.info, "a thumbnail says nothing"
+        assert xmp_in(io.BytesIO(plain)) == b"" == xmp_in(io.BytesIO(plain[:20])) == xmp_in(io.BytesIO(b""))
+    assert keys(preview(file.read_bytes(), 96))["xmp"].encode() == xmp(MARKS) and "xmp" not in keys(preview(plain, 96))
 
 
 def test_stored_takes_say_what_made_them_and_are_the_same_when_they_are_made_again(stage):

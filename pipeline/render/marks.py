@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 from xml.sax.saxutils import escape, quoteattr
 
 import av
@@ -28,7 +28,7 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 HEADER_END = len(SIGNATURE) + 25  # the IHDR chunk, always the first: 13 bytes of data, 12 around them
 TEXT_CHUNKS = (b"tEXt", b"iTXt", b"zTXt")
 KEYWORDS = ("title", "comment", "software")  # which PNG spells with a capital letter
-XMP_KEYWORD = "XML:com.adobe.xmp"
+XMP_KEYWORD = b"XML:com.adobe.xmp" + bytes(5)  # not compressed, in no language
 XMP_BOX = uuid.UUID("be7acfcb-97a9-42e8-9c71-999491e3afac")  # where MP4 holds XMP, as Adobe's XMP specification part 3 has it
 # Own keys survive in MP4 only with use_metadata_tags; bitexact leaves out FFmpeg's version, and the clock.
 MP4 = {"movflags": "+faststart+use_metadata_tags", "fflags": "+bitexact"}
@@ -87,15 +87,40 @@ def xmp(marks: Marks) -> bytes:
     ).encode()
 
 
-def xmp_box(marks: Marks) -> bytes:
-    """The XMP packet as a box to be added at the end of an MP4 file."""
-    content = XMP_BOX.bytes + xmp(marks)
-    return struct.pack(">I", len(content) + 8) + b"uuid" + content
+def xmp_box(packet: bytes) -> bytes:
+    """An XMP packet as a box to be added at the end of an MP4 file."""
+    return struct.pack(">I4s", len(packet) + 24, b"uuid") + XMP_BOX.bytes + packet
+
+
+def xmp_in(file: BinaryIO) -> bytes:
+    """The XMP packet of a PNG or MP4 that `marked` made, for pictures that are taken from it; empty where it has none."""
+    start = file.read(len(SIGNATURE))
+    return _xmp_in_png(file) if start == SIGNATURE else _xmp_in_mp4(file)
+
+
+def _xmp_in_png(file: BinaryIO) -> bytes:
+    while len(head := file.read(8)) == 8 and head[4:] != b"IDAT":
+        content = file.read(int.from_bytes(head[:4], "big") + 4)[:-4]
+        if head[4:] == b"iTXt" and content.startswith(XMP_KEYWORD):
+            return content[len(XMP_KEYWORD) :]
+    return b""
+
+
+def _xmp_in_mp4(file: BinaryIO) -> bytes:
+    at = 0
+    while len(head := (file.seek(at), file.read(24))[1]) == 24:
+        size = int.from_bytes(head[:4] if head[:4] != b"\0\0\0\1" else head[8:16], "big")  # 1: a number of 64 bits follows the type
+        if head[4:8] == b"uuid" and head[8:] == XMP_BOX.bytes:
+            return file.read(size - 24)
+        if size < 8:  # 0: to the end of the file
+            break
+        at += size
+    return b""
 
 
 def _marked_png(data: bytes, marks: Marks) -> bytes:
     texts = [_text(name.capitalize() if name in KEYWORDS else name, text) for name, text in marks.keys.items()]
-    texts.append(_chunk(b"iTXt", XMP_KEYWORD.encode() + bytes(5) + xmp(marks)))
+    texts.append(_chunk(b"iTXt", XMP_KEYWORD + xmp(marks)))
     kept, at = [], HEADER_END
     while at < len(data):
         end = at + 12 + int.from_bytes(data[at : at + 4], "big")
@@ -128,7 +153,7 @@ def _marked_mp4(data: bytes, marks: Marks) -> bytes:
                 if packet.dts is not None:  # the last one of each stream is empty
                     packet.stream = streams[packet.stream.index]
                     out.mux(packet)
-        return target.read_bytes() + xmp_box(marks)
+        return target.read_bytes() + xmp_box(xmp(marks))
 
 
 def _plain(text: str) -> str:
