@@ -109,12 +109,12 @@ def measure(folder: Path, size: Size, console: Console) -> Iterator[tuple[str, f
         seconds, plan = timed(lambda: make_plan(episode, file, settings, catalog))
         assert not plan.stale, "every shot has its takes"
         yield told("plan", seconds, "s")
-        rows = rows_of(catalog, [s.accepted[-1].take for s in plan.shots])
-        edit = edit_of(episode, {s.shot.id: rows[s.accepted[-1].take] for s in plan.shots}, None)
+        rows = rows_of(catalog, [take.take for s in plan.shots for take in s.accepted])
+        edit = edit_of(plan, {s.shot.id: {take.stage: rows[take.take] for take in s.accepted} for s in plan.shots})
         seconds, made = timed(lambda: make_missing(edit.segments, None, here))
         yield told(f"{len(made)} segments, {episode.total_frames} frames", seconds, "s")
         mine = episode.total_frames / seconds
-        joining, _ = timed(lambda: make_movie(edit, catalog, folder / "episode.mp4"))
+        joining, _ = timed(lambda: make_movie(edit, here, folder / "episode.mp4"))
         yield told("joined and proven", joining, "s")
     yield told("memory at most, driver", peak.driver / 1e6, "MB")
     yield told("memory at most, driver and the workers that encode", peak.all / 1e6, "MB")

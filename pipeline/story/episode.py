@@ -157,6 +157,9 @@ class Episode(Written):
     title_font: str | None = Field(
         None, description="TrueType file for titles, relative to the episode file; needed for letters that the built-in font lacks"
     )
+    subtitles: Literal["none", "soft", "burnt"] = Field(
+        "soft", description="of the dialogue; soft: files and a track that a player shows or not; burnt: drawn into the picture too"
+    )
     loudness: float = Field(-16.0, ge=-40, le=-5, description="of the whole sound, in LUFS (EBU R128, integrated)")
     audio: list[Audio] = Field(default_factory=list, description="sound files that begin in the episode")
     characters: dict[Name, Character] = Field(default_factory=dict)
