@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 import pipeline.plan.sound_file
+import pipeline.post.loudness
 import pipeline.post.mix
 from catalog.store import Catalog
 from pipeline.plan.plan import make_plan
@@ -200,6 +201,16 @@ def test_the_sound_is_as_loud_as_asked_and_its_peaks_stay_low(tmp_path, level, w
     loudness, peak = measured([decoded(tmp_path / "sound.m4a")[: 6 * RATE]])
     assert told.reached and abs(loudness - wanted) <= 0.5 and peak <= -1
     assert (told.integrated, told.true_peak) == (loudness, peak) and f"{loudness:.1f} LUFS" in str(told)
+
+
+def test_a_peak_that_only_the_decoded_file_has_is_brought_down_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline.post.loudness, "HEADROOM", -1.0)  # as if AAC moved peaks by more than it mostly does
+    reached = []
+    monkeypatch.setattr(pipeline.post.loudness, "write_aac", lambda out, blocks: reached.append(out) or write_aac(out, blocks))
+    noisy(tmp_path, 1.0)
+    episode, file = episode_with(tmp_path, audio=[MUSIC], loudness=-14)
+    told = make_sound(episode, placed(episode, file), tmp_path / "sound.m4a")
+    assert len(reached) > 1 and told.reached and told.true_peak <= -1
 
 
 def test_where_peaks_forbid_the_loudness_it_is_told_what_was_reached(tmp_path):
