@@ -162,6 +162,14 @@ def test_what_is_longer_than_its_shot_rings_on_and_ends_with_the_episode(tmp_pat
     assert not sound[2 * RATE :].any(), "length says otherwise"
 
 
+def test_what_starts_in_the_last_moment_is_no_trouble(tmp_path):
+    write_sound(tmp_path / "a.wav", tone(1))
+    last = {"file": "a.wav", "start": 2 - 1e-6}
+    lines = [{"who": "mio", "text": "Hi", "start": 2 - 1e-6, "audio": "a.wav"}]
+    audio = [last | {"kind": "music", "loop": True}, last | {"kind": "effect"}]
+    assert len(mixed(*episode_with(tmp_path, [{"audio": audio, "dialogue": lines}]))) == 2 * RATE
+
+
 def test_music_is_ducked_under_dialogue_and_nothing_else_is(tmp_path):
     write_sound(tmp_path / "music.wav", tone(20, hertz=1000))
     voice = np.concatenate([np.zeros(RATE), tone(2, level=1e-3), tone(1, level=1e-3), np.zeros(RATE)])
