@@ -102,8 +102,8 @@ class Shot(Written):
     clip_parameters: dict[str, float] = Field(default_factory=dict, description="what the clip workflow lets a shot change")
     declares: tuple[Declaration, ...] = Field((), description="what is meant here, so that gates do not take it for a fault")
     variation: int = Field(0, ge=0, le=10**6, description="another number, another seed")
-    dialogue: list[Line] = Field(default_factory=list, description="what is said, for subtitles and sound")
-    audio: list[Audio] = Field(default_factory=list, description="sound files that begin in the shot")
+    dialogue: tuple[Line, ...] = Field((), description="what is said, for subtitles and sound")
+    audio: tuple[Audio, ...] = Field((), description="sound files that begin in the shot")
     priority: int = Field(0, ge=-100, le=100, description="shots with more are rendered before others; what they look like does not change")
 
     def parameters_of(self, stage: StageName) -> dict[str, float]:
@@ -118,7 +118,7 @@ class Sequence(Written):
     title: str = ""
     location: Name | None = None
     time: Text = ""
-    audio: list[Audio] = Field(default_factory=list, description="sound files that begin in the sequence")
+    audio: tuple[Audio, ...] = Field((), description="sound files that begin in the sequence")
     shots: list[Shot] = Field(min_length=1)
 
     @property
@@ -161,7 +161,7 @@ class Episode(Written):
         "soft", description="of the dialogue; soft: files and a track that a player shows or not; burnt: drawn into the picture too"
     )
     loudness: float = Field(-16.0, ge=-40, le=-5, description="of the whole sound, in LUFS (EBU R128, integrated)")
-    audio: list[Audio] = Field(default_factory=list, description="sound files that begin in the episode")
+    audio: tuple[Audio, ...] = Field((), description="sound files that begin in the episode")
     characters: dict[Name, Character] = Field(default_factory=dict)
     locations: dict[Name, Location] = Field(default_factory=dict)
     sequences: list[Sequence] = Field(min_length=1)
@@ -265,12 +265,16 @@ def _transition_fits(before: Shot | None, shot: Shot, *loc: int | str) -> None:
 
 def _sounds(episode: Episode) -> Iterator[tuple[int, Iterable[Audio | Line], tuple[int | str, ...]]]:
     """The length in frames of whatever sounds and lines stand in; these; and their place in the file."""
-    yield episode.total_frames, episode.audio, ("audio",)
+    if episode.audio:
+        yield episode.total_frames, episode.audio, ("audio",)
     for i, sequence in enumerate(episode.sequences):
-        yield sequence.frames, sequence.audio, ("sequences", i, "audio")
+        if sequence.audio:
+            yield sequence.frames, sequence.audio, ("sequences", i, "audio")
         for j, shot in enumerate(sequence.shots):
-            yield shot.frames, shot.audio, ("sequences", i, "shots", j, "audio")
-            yield shot.frames, shot.dialogue, ("sequences", i, "shots", j, "dialogue")
+            if shot.audio:
+                yield shot.frames, shot.audio, ("sequences", i, "shots", j, "audio")
+            if shot.dialogue:
+                yield shot.frames, shot.dialogue, ("sequences", i, "shots", j, "dialogue")
 
 
 def _begin_within(sounds: Iterable[Audio | Line], frames: int, fps: Fraction, *loc: int | str) -> None:
