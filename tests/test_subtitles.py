@@ -118,14 +118,17 @@ def test_what_cannot_be_shown_is_told_with_its_place_unless_nothing_is_shown(tmp
     assert cues_of(tmp_path, {"SH0030": line}, "none") == ()
 
 
-def test_what_cannot_be_burnt_in_is_a_sentence_of_the_plan_and_may_be_soft(tmp_path, here):
-    for text, words in (("Lamp \U00012000", ("'\U00012000'", "DejaVuSans.ttf", "NotoSansCJK", "title_font")), ("x" * 80, ("does not fit", "192x128"))):
-        line = {"SH0020": f"{{who: aoi, text: Fine, start: 0, end: 1}}, {{who: aoi, text: {text}, start: 0.2, end: 1}}"}
-        told(tmp_path, line, "burnt")
-        refused(here("plan", "episode.yaml"), "SH0020: dialogue 1 and shot SH0020: dialogue 2", *words)
-        assert len(cues_of(tmp_path, line)) == 2
-    told(tmp_path, {"SH0020": "{who: aoi, text: Fine, start: 0, end: 1}"}, "burnt")
-    assert here("plan", "episode.yaml").code == 0
+def test_what_cannot_be_burnt_in_is_told_and_may_be_soft(tmp_path):
+    for text, why in (("Lamp \U00012000", "'\U00012000' .*DejaVuSans.ttf, NotoSansCJK.*title_font"), ("x" * 80, "does not fit .*192x128")):
+        lines = {"SH0020": f"{{who: aoi, text: Fine, start: 0, end: 1}}, {{who: aoi, text: {text}, start: 0.2, end: 1}}"}
+        with pytest.raises(InputError, match=f"shot SH0020: dialogue 1 and shot SH0020: dialogue 2: text: .*{why}"):
+            cues_of(tmp_path, lines, "burnt")
+        assert len(cues_of(tmp_path, lines)) == 2
+
+
+def test_the_plan_tells_what_cannot_be_shown(tmp_path, here):
+    told(tmp_path, {"SH0020": "{who: aoi, text: Fine, start: 0, end: 1}, {who: aoi, text: Lamp \U00012000, start: 0.2, end: 1}"}, "burnt")
+    refused(here("plan", "episode.yaml"), "episode.yaml: shot SH0020: dialogue 1 and shot SH0020: dialogue 2", "\U00012000")
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
