@@ -15,6 +15,7 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from catalog.store import Catalog
 from gates.decode import read_video
@@ -26,14 +27,17 @@ from pipeline.post.contact_sheet import contact_sheet
 from pipeline.post.preview import preview
 from pipeline.post.provenance import episode_marks, provenance, shot_marks
 from pipeline.post.result import Result
+from pipeline.render.context import context
 from pipeline.render.marks import Marks, marked, take_marks, xmp, xmp_box, xmp_in
 from pipeline.render.take import Start
 from pipeline.render.video_file import write_clip
 from pipeline.story.episode import load_episode
+from pipeline.story.settings import load_settings
 
 from .conftest import EPISODE
 from .planted import ANOTHER, FPS, GOOD, png
 from .test_migrations import OLD, unpack
+from .test_movie import edit_of_clips
 from .test_studio import Set, accepted, clip, keyframe
 
 MADE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
@@ -235,9 +239,11 @@ def test_the_movie_and_the_sheet_say_which_episode_they_are(stage):
     assert marks.keys["workflows"] == ", ".join(f"{what.workflow.title} {what.workflow_digest}" for what in reversed(plan.stages))
     stage.file.write_text(EPISODE.replace("sequences:", "audio: [{file: theme.ogg, kind: music}]\nsequences:"))
     assert episode_marks(load_episode(stage.file), "d" * 64, {"SH0010": takes}).source == "compositeWithTrainedAlgorithmicMedia"
-    out = stage.file.parent / "contact_sheet.png"
-    contact_sheet(load_episode(stage.file), [Result("SH0010", "accepted", "", takes)], {"SH0010": 2}, stage.catalog.media, out, marks=marks)
-    assert said(out.read_bytes()).get(SOURCE_TYPE) == MADE and read_still(out).image.shape[2] == 3
+    edit = replace(edit_of_clips(load_episode(stage.file), {"SH0010": takes["clip"]}), marks=marks)
+    first, result = stage.file.parent / "contact_sheet.png", Result("SH0010", "accepted", "", takes)
+    with context(load_settings(), stage.catalog, Console(quiet=True)) as here:
+        contact_sheet(edit, [result], {"SH0010": 2}, None, here, first)
+    assert said(first.read_bytes()).get(SOURCE_TYPE) == MADE and read_still(first).image.shape[2] == 3
 
 
 @pytest.mark.parametrize("version", [min(OLD), max(OLD)])

@@ -55,7 +55,7 @@ def take_marks(row: Mapping[str, Any], composite: bool) -> Marks:
         row: of the take. composite: whether a picture or a clip of a person's is in what it was made from.
     """
     if is_given(row):
-        return Marks(None, {"stage": row["stage"], "given_digest": ", ".join(dict(row["reference_files"]).values())})
+        return Marks(None, {"stage": row["stage"], "given_digest": ", ".join(dict(row["reference_files"] or {}).values())})
     facts = {"stage": row["stage"], "workflow": f"{row['workflow']}@{row['workflow_version']}", "workflow_digest": row["workflow_digest"]}
     seed = {} if row["seed"] is None else {"seed": str(row["seed"])}  # not every stage has one
     return Marks("compositeWithTrainedAlgorithmicMedia" if composite else "trainedAlgorithmicMedia", facts | seed)

@@ -15,6 +15,7 @@ from gates.rules import Declaration
 
 from .audio import Audio
 from .dialogue import Line
+from .fit import Fit
 from .rate import Rate
 from .stages import StageName
 from .written import Name, Text, Written
@@ -85,9 +86,10 @@ class Shot(Written):
     time: Text = Field("", description="time of day; the sequence's, if not given")
     camera: Text = Field("", description="camera move")
     transition: Transition = Field(default_factory=Transition, description="how the shot begins")
-    fit: Literal["trim", "hold", "stretch"] = Field(
+    fit: Fit = Field(
         "trim",
-        description="trim: the clip's beginning, which must be long enough; hold: the last frame stands; stretch: the clip is retimed",
+        description="trim: the clip's beginning, which must be long enough; hold: the last frame stands; stretch: the clip is retimed; "
+        "on_twos, on_threes: each of its frames is held for two, three of the episode's; flow: in-betweens by optical flow",
     )
     title: str | None = Field(None, max_length=80, description="text over the picture")
     keyframe: str | None = Field(None, description="a picture to start from in place of a generated keyframe, relative to the episode file")
