@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
+from catalog.media import MediaStore
+from catalog.place import Place
+from catalog.store import Catalog
+from pipeline.post.movie import current_movie
+from pipeline.post.result import Result
 from pipeline.post.signature import credentials_of, sign
+from pipeline.render.context import context
 from pipeline.render.marks import Marks, marked
 from pipeline.render.video_file import write_clip
 from pipeline.story.errors import InputError
+from pipeline.story.fingerprint import file_digest
 from pipeline.story.settings import Settings, load_settings
 
 from .planted import FPS, GOOD, png
+from .test_movie import clip, edit_of_clips, episode
 from .test_provenance import SOURCE_TYPE, keys, said
 
 MARKS = Marks("compositeWithTrainedAlgorithmicMedia", {"title": "海辺"})
@@ -89,6 +99,29 @@ def test_a_signed_file_is_valid_to_c2pas_reader_and_keeps_its_frames_and_marks(t
     with c2pa.Reader("video/mp4", io.BytesIO(changed)) as reader:
         assert reader.get_validation_state() == "Invalid"
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_movie_is_signed_once_and_again_where_it_was_not_or_with_other_certificates(tmp_path, studio):
+    import c2pa
+
+    store = MediaStore(Place.of(tmp_path / "catalog"))
+    story, clips = episode({"frames": 8}), {"SH0010": clip(store, tmp_path, 20, 8, 24) | {"take": "E01/SH0010/clip/v001"}}
+    edit = replace(edit_of_clips(story, clips), marks=MARKS)
+    results, target, old = [Result("SH0010", "accepted", "", {"clip": clips["SH0010"]})], tmp_path / "episode.mp4", None
+    (tmp_path / "other.pem").write_bytes((studio / "chain.pem").read_bytes() + b"\n")
+    keys_seen = []
+    for certificate in (None, studio / "chain.pem", studio / "chain.pem", tmp_path / "other.pem"):
+        told = settings(certificate, studio / "key.pem" if certificate else None)
+        with context(told.model_copy(update={"catalog_uri": str(tmp_path / "catalog")}), Catalog(store.place, 0), Console(quiet=True)) as here:
+            before = target.read_bytes() if target.is_file() else b""
+            old, _ = current_movie(edit, results, old, here, target, partial=False)
+        assert old and file_digest(target) == old.media
+        assert (target.read_bytes() == before) == (old.key in keys_seen), "the same again is left as it is"
+        keys_seen.append(old.key)
+        if certificate:
+            with c2pa.Reader(target) as reader:
+                assert reader.get_validation_state() == "Valid"
+    assert len(set(keys_seen)) == 3
 
 
 def test_what_cannot_sign_is_one_sentence(tmp_path, studio):

@@ -18,8 +18,12 @@ import numpy as np
 import pysubs2
 import pytest
 
+from catalog.media import MediaStore
+from catalog.place import Place
 from pipeline.plan.sound_file import SoundFacts
 from pipeline.plan.subtitles import planned_cues
+from pipeline.post.segments import _pictures, _Sources, segments_of
+from pipeline.post.shown import rgb
 from pipeline.post.subtitles import subtitle_packets, write_subtitles
 from pipeline.render.video_file import write_clip
 from pipeline.story.cues import Cue, spans
@@ -33,6 +37,8 @@ from pipeline.story.subtitle import Burnt, burnt, check_subtitle, subtitle_layer
 from pipeline.story.title import title_layer
 
 from .conftest import EPISODE, refused
+from .test_movie import clip
+from .test_movie import episode as made_up
 
 SIZE = (384, 216)
 FPS = Fraction(24)
@@ -266,6 +272,19 @@ def test_what_is_drawn_into_a_part_of_the_cut_counts_from_its_beginning_and_know
     assert burnt(episode, cues, 84, 132) == [Burnt(0, 24, "Two", ())]
     assert burnt(episode, cues, 110, 132) == []
     assert burnt(episode, cues, 40, 70) == [Burnt(8, 20, "One", ("A test",)), Burnt(20, 30, "One", ())]
+
+
+def test_lines_are_in_exactly_their_frames_of_the_movie_over_a_dissolve_too(tmp_path):
+    store = MediaStore(Place.of(tmp_path))
+    lines = [{"who": "x", "text": "III", "start": 7 / 24, "end": 13 / 24}]
+    story = made_up({"frames": 12, "dialogue": lines}, {"frames": 12, "transition": {"type": "dissolve", "frames": 4}})
+    story = story.model_copy(update={"subtitles": "burnt"})
+    clips = {shot: clip(store, tmp_path, level, 12, 24) for shot, level in (("SH0010", 20), ("SH0020", 60))}
+    said = planned_cues(story, tmp_path / "episode.yaml", SoundFacts(FileDigests(tmp_path / "digests.json")))
+    frames = []
+    for segment in segments_of(story, clips, said, ""):
+        frames += [rgb(picture) for picture in _pictures(segment, _Sources(store, None, tmp_path))]
+    assert [n for n, frame in enumerate(frames) if frame.max() > 200] == list(range(7, 13)) and len(frames) == 20
 
 
 # --- from right to left ----------------------------------------------------------------------------------------------
