@@ -72,6 +72,7 @@
 | test_shared_weights.py | workflows of the same files share weights and draw what each draws alone |
 | test_shot.py | which take follows which verdict |
 | test_sound.py | a sound is at its sample, as long as the picture, as loud as asked, or a sentence of the plan |
+| test_signature.py | movies are signed where a certificate is set; what cannot sign is told |
 | test_stills.py | a still is what a viewer shows, and a bad one is told by the plan |
 | test_storage.py | the catalog in a bucket, and in the hands of other readers |
 | test_studio.py | what a take's row says, whatever became of the take |
