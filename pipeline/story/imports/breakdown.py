@@ -248,6 +248,7 @@ class Breakdown:
                 found = dict.fromkeys(self._seen(cast) for cast in _names_in(shot.action, names))
                 shot.named = [key for key in found if key not in shot.characters]
                 shot.characters = shot.named + shot.characters
+        self.draft.characters = {key: self.draft.characters[key] for key in self.people if key in self.draft.characters}
 
 
 def _parts(heading: str) -> tuple[str, str, str]:
@@ -269,14 +270,14 @@ def _tells_time(part: str, whole: bool) -> bool:
 
 
 def _names_in(text: str, names: dict[tuple[str, ...], Cast]) -> Iterable[Cast]:
-    words = WORD.findall(text)
+    """Those whom a text names, in its order; of names that begin alike, the longest."""
+    words = WORD.findall(text) if names else []
+    folded = [word.casefold() for word in words]
+    first_words = {name[0] for name in names}
     at = 0
     while at < len(words):
-        for length in range(LONGEST_NAME_IN_WORDS, 0, -1):
-            part = words[at : at + length]
-            cast = names.get(tuple(word.casefold() for word in part))
-            if cast and not any(word[0].islower() for word in part):
-                yield cast
-                at += len(part) - 1
-                break
-        at += 1
+        lengths = range(LONGEST_NAME_IN_WORDS, 0, -1) if folded[at] in first_words else ()
+        found = next((length for length in lengths if tuple(folded[at : at + length]) in names), 0)
+        if found and not any(word[0].islower() for word in words[at : at + found]):
+            yield names[tuple(folded[at : at + found])]
+        at += max(found, 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -155,6 +155,10 @@ class Keys:
         self.otherwise = otherwise
         self._of: dict[str, str] = {}
         self._taken: dict[str, int] = {}  # key to the number that its last namesake got
+
+    def __iter__(self) -> Iterator[str]:
+        """Every key, in the order in which the names came."""
+        return iter(self._of.values())
 
     def of(self, name: str) -> str:
         """The name in small ASCII letters; with a number where another name has that key. HANA and Hana are one name."""
