@@ -507,6 +507,12 @@ def test_a_new_episode_can_be_planned_as_it_is(here, tmp_path):
 
 # --- any text -----------------------------------------------------------------------------------------------------------
 
+def test_what_cannot_be_seen_reaches_neither_the_terminal_nor_the_file(imported):
+    done, text = imported("fountain", "A girl.\n\n> \x1b[2JFADE\u202e TO.\n\nA boy.\n")
+    assert "\\u001b[2JFADE\\u202e TO." in done.err and before(text, "- id: SH0020")[0].endswith("\\u001b[2JFADE\\u202e TO. (an episode has cuts, and dissolves between two shots)")
+    assert not {"\x1b", "\u202e"} & {*done.err, *text}
+
+
 LETTERS = st.characters(codec="utf-8", exclude_characters="\0")
 TEXT = st.text(LETTERS, max_size=60) | st.sampled_from(["TODO", "1e5", "no", "~", "- a", "a: b", "#", " # x", "x\u2028y: 1", "x\x85id: E99", "\ufeff", "'\n\"", "|\n a", "{}", "0x1F", "\t", "a " * 200])
 

@@ -82,6 +82,7 @@ class Breakdown:
         self.waiting: list[str] = []  # comments for the next sequence, shot or speech
         self.dissolve = False
         self.cue: _Cue | None = None
+        self.silent = False  # whoever was named last has said nothing yet
 
     def of(self, script: Script) -> Draft:
         """The draft of a script, without ids."""
@@ -141,7 +142,7 @@ class Breakdown:
         if len(name) > LONGEST_CUE:
             self.waiting.append(self.draft.warn(element.where, f"a name of {len(name)} letters: {name[:LONGEST_CUE]}…"))
             return
-        self.cue = _Cue(name or element.text, extension, element.dual, element.where)
+        self.cue, self.silent = _Cue(name or element.text, extension, element.dual, element.where), True
 
     def _parenthetical(self, element: Element) -> None:
         self.waiting.append(f"({element.text.strip('()').strip()})")
@@ -152,6 +153,7 @@ class Breakdown:
             told = self.draft.warn(element.where, "somebody speaks, and the script does not say who")
             shot.speeches.append(Speech(Todo("who says this"), element.text, comments=[told, *self._taken()]))
             return
+        self.silent = False
         place = f"{element.where}, {self.cue.extension}" if self.cue.extension else element.where
         together = ["together with the line before"] if self.cue.dual else []
         speech = Speech(self.cue.name, element.text, comments=[place, *together, *self._taken()])
@@ -160,8 +162,7 @@ class Breakdown:
             self._heard(self.cue, speech)
             return
         speech.who = self._seen(Cast(self.cue.name, self.cue.where))
-        if speech.who not in shot.characters:
-            shot.characters.append(speech.who)
+        shot.characters.append(speech.who)
 
     def _lyric(self, element: Element) -> None:
         self.waiting.append("sung")
@@ -188,7 +189,7 @@ class Breakdown:
     def _title_page(self, entries: Iterable[tuple[str, str]]) -> None:
         for key, text in entries:
             if key.lower() == "title" and isinstance(self.draft.title, Todo) and 0 < len(text) <= LONGEST_NAME:
-                self.draft.title = text
+                self.draft.title = " ".join(text.split())
             elif text:
                 self.draft.comments.append(f"{key}: {text}" if key else text)
 
@@ -216,10 +217,8 @@ class Breakdown:
             self._new_shot("nothing stands under this heading").action = Todo("what is seen")
 
     def _end_of_speech(self) -> None:
-        if self.cue:
-            said = self._last_shot()
-            if not said or not any(speech.who in (self.cue.name, self.people.of(self.cue.name)) for speech in said.speeches):
-                self.waiting.append(self.draft.warn(self.cue.where, f"{self.cue.name} is to speak, and says nothing"))
+        if self.cue and self.silent:
+            self.waiting.append(self.draft.warn(self.cue.where, f"{self.cue.name} is to speak, and says nothing"))
         self.cue = None
 
     def _heard(self, cue: _Cue, speech: Speech) -> None:
@@ -244,10 +243,11 @@ class Breakdown:
         names = {tuple(WORD.findall(cast.name.casefold())): cast for cast in known}
         names.pop((), None)
         for shot in (shot for sequence in self.draft.sequences for shot in sequence.shots):
+            speaking = dict.fromkeys(shot.characters)
             if isinstance(shot.action, str):
                 found = dict.fromkeys(self._seen(cast) for cast in _names_in(shot.action, names))
-                shot.named = [key for key in found if key not in shot.characters]
-                shot.characters = shot.named + shot.characters
+                shot.named = [key for key in found if key not in speaking]
+            shot.characters = [*shot.named, *speaking]
         self.draft.characters = {key: self.draft.characters[key] for key in self.people if key in self.draft.characters}
 
 
@@ -258,10 +258,10 @@ def _parts(heading: str) -> tuple[str, str, str]:
     inside = re.sub(r"[\s.]", "", found[1]).upper() if found else ""
     rest = heading[found.end() :] if found else heading
     parts = [part for part in DASH.split(rest.strip()) if part]
-    when: list[str] = []
-    while (len(parts) > 1 or (parts and not inside)) and _tells_time(parts[-1], whole=len(parts) == 1):
-        when.insert(0, parts.pop())
-    return inside, " - ".join(parts), " - ".join(when)
+    end = len(parts)
+    while end > bool(inside) and _tells_time(parts[end - 1], whole=end == 1):
+        end -= 1
+    return inside, " - ".join(parts[:end]), " - ".join(parts[end:])
 
 
 def _tells_time(part: str, whole: bool) -> bool:

@@ -10,6 +10,7 @@ from fractions import Fraction
 
 from pipeline.story.errors import InputError
 
+HARMLESS = "\u3000\xa0\u200c\u200d"  # spaces, and joiners that letters of Persian and emoji need
 MOST_SHOTS = 99_999  # SH and six digits, in tens
 
 
@@ -110,7 +111,7 @@ class Draft:
 
     def warn(self, where: str, text: str) -> str:
         """Record a warning, and return the comment that stands in its place in the episode."""
-        self.warnings.append(Warned(where, text))
+        self.warnings.append(Warned(where, printable(text)))
         return f"NOT UNDERSTOOD, {where}: {text}"
 
 
@@ -172,3 +173,8 @@ class Keys:
             self._taken[key] = 1
             self._of[name] = key
         return self._of[name]
+
+
+def printable(text: str) -> str:
+    """One line of text, with what cannot be seen spelt out: some of it ends a line of YAML, and what follows would be no comment."""
+    return "".join(c if c.isprintable() or c in HARMLESS else f"\\u{ord(c):04x}" for c in text.replace("\t", " "))

@@ -17,7 +17,7 @@ from pipeline.story.text_file import read_bytes
 from .breakdown import Element, Kind, Script, broken_down
 from .draft import Draft
 
-MAX_BYTES = 40_000_000  # XML is ten times as long as the script in it
+MAX_BYTES = 20_000_000  # XML is ten times as long as the script in it
 MAX_DEPTH = 100
 KINDS = {
     "Scene Heading": Kind.HEADING,

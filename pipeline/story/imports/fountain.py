@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from .breakdown import INSIDE_OUTSIDE, Element, Kind, Script, broken_down
 from .draft import Draft
 
 MAX_BYTES = 4_000_000  # twenty feature films
+CLOSED_BY = {"[[": "]]", "/*": "*/"}
+MARKS = re.compile(r"\[\[|\]\]|/\*|\*/")
 NUMBER = re.compile(r"#([^#]+)#\Z")
 TRANSITION = re.compile(r"[^a-z]*\bTO:|(?:FADE|CUT|DISSOLVE|SMASH|MATCH|WIPE|IRIS)\b[^a-z]*[:.]")
 TITLE_KEY = re.compile(r"([^\W\d_][^:]{0,60}):[ \t]*(.*)")
@@ -47,7 +50,7 @@ class Fountain:
     """The parts of a script's text."""
 
     def __init__(self, text: str):
-        self.remarks: list[tuple[int, Element]] = []  # notes and boneyards with the line where they begin
+        self.remarks: deque[tuple[int, Element]] = deque()  # notes and boneyards with the line where they begin
         self.lines = list(self._without_remarks(re.split(r"\r\n|\n|\r", text)))
         self.elements: list[Element] = []
 
@@ -66,27 +69,23 @@ class Fountain:
         closing, began = "", 0
         inside: list[str] = []
         for number, line in enumerate(lines, 1):
-            kept, rest, cut = "", line, bool(closing)
+            cut = bool(closing)
             if closing == "]]" and not line.strip() and line != "  ":
                 self._remark(began, inside, "a note begins with [[ and is not closed with ]]; it was taken to end at the blank line")
                 closing, cut = "", False
-            while rest or closing:
-                if closing:
-                    said, found, rest = rest.partition(closing)
-                    inside.append(said)
-                    if not found:
-                        break
+            kept, at = [], 0
+            for mark in MARKS.finditer(line):
+                if not closing and mark[0] in CLOSED_BY:
+                    kept.append(line[at : mark.start()])
+                    closing, inside, began, cut, at = CLOSED_BY[mark[0]], [], number, True, mark.end()
+                elif mark[0] == closing:
+                    inside.append(line[at : mark.start()])
                     self._remark(began, inside)
-                    closing = ""
-                    continue
-                found_at = min((at for at in (rest.find("[["), rest.find("/*")) if at >= 0), default=-1)
-                if found_at < 0:
-                    kept, rest = kept + rest, ""
-                    break
-                closing = "]]" if rest.startswith("[[", found_at) else "*/"
-                kept, rest, inside, began, cut = kept + rest[:found_at], rest[found_at + 2 :], [], number, True
-            if not (cut and not kept.strip()):
-                yield _Line(number, kept, cut)
+                    closing, at = "", mark.end()
+            (inside if closing else kept).append(line[at:])
+            text = "".join(kept)
+            if text.strip() or not cut:
+                yield _Line(number, text, cut)
         if closing:
             what = "a note" if closing == "]]" else "what is cut out with /*"
             self._remark(began, inside, f"{what} is not closed with {closing}; it was taken to go on to the end")
@@ -100,9 +99,8 @@ class Fountain:
 
     def _remarks_until(self, line: int) -> None:
         """Give the remarks that begin up to this line."""
-        count = next((i for i, (began, _) in enumerate(self.remarks) if began > line), len(self.remarks))
-        self.elements += [element for _, element in self.remarks[:count]]
-        del self.remarks[:count]
+        while self.remarks and self.remarks[0][0] <= line:
+            self.elements.append(self.remarks.popleft()[1])
 
     def _title_page(self) -> tuple[list[tuple[str, str]], int]:
         """(key, text) of the title page, and where the script begins."""

@@ -14,9 +14,9 @@ from pipeline.story.rate import parse_rate
 from pipeline.story.text_file import decoded, read_bytes
 from pipeline.story.yaml_values import shortened
 
-from .draft import Draft, Sequence, Shot, Todo, ids_from
+from .draft import Draft, Sequence, Shot, Todo, ids_from, printable
 
-MAX_BYTES = 20_000_000
+MAX_BYTES = 4_000_000  # a hundred thousand shots
 LONGEST_SHOT = 24 * 600  # frames, as in episode files
 COLUMNS = {  # heading in small letters to what it is here
     "episode": "episode",
@@ -118,7 +118,7 @@ def _check_headings(path: Path, line: int, cells: list[str], headings: list[str]
         raise InputError(f"{path}:{line}: the column {twice!r} is there twice; leave one")
     extra = [cell.strip() for cell, heading in zip(cells, headings, strict=True) if heading not in COLUMNS and cell.strip()]
     if extra:
-        draft.comments.append(draft.warn(f"row {line}", f"an episode has no place for the columns {', '.join(extra)}"))
+        draft.comments.append(draft.warn(f"row {line}", f"an episode has no place for the columns {shortened(', '.join(extra), 300)}"))
 
 
 def _episode(path: Path, rows: list[_Row], wanted: str) -> tuple[str, list[_Row]]:
@@ -127,8 +127,8 @@ def _episode(path: Path, rows: list[_Row], wanted: str) -> tuple[str, list[_Row]
     if names == [""]:
         return "", rows
     ids = ids_from(names, "E", 2, 4, step=1)
-    told = ", ".join(f"{own} ({name or 'rows without one'})" if own != name else own for own, name in zip(ids, names, strict=True))
-    told = shortened(told, 300)
+    listed = [f"{own} ({shortened(name) or 'rows without one'})" if own != name else own for own, name in zip(ids, names, strict=True)]
+    told = printable(", ".join(listed[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else ""))
     if wanted and wanted not in ids and len(names) > 1:
         raise InputError(f"{path}: there is no episode {wanted} in the file; there are {told}")
     if not wanted and len(names) > 1:

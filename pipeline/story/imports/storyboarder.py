@@ -16,7 +16,7 @@ from pipeline.story.yaml_values import number, shortened
 
 from .draft import Cast, Draft, Keys, Sequence, Shot, Sound, Speech, Todo
 
-MAX_BYTES = 40_000_000
+MAX_BYTES = 20_000_000
 IMAGES = "images"  # the folder beside a scene that holds its pictures and sounds
 SHOT_OF_LABEL = re.compile(r"([0-9]+)[A-Z]*\Z")
 NAMED = re.compile(r"([^\s:][^:\n]{0,40}):\s+(\S.*)", re.S)

@@ -12,11 +12,10 @@ from pipeline.story.errors import InputError
 from pipeline.story.yaml_file import MAX_BYTES
 from pipeline.story.yaml_values import CORE, KINDS, TAG
 
-from .draft import Draft, Sequence, Shot, Speech, Todo
+from .draft import Draft, Sequence, Shot, Speech, Todo, printable
 
 WIDTH = 132  # of a line, where words allow it
 TODO = "TODO"
-HARMLESS = "\u3000\xa0\u200c\u200d"  # spaces, and joiners that letters of Persian and emoji need
 HEAD = (
     "TODO stands where that file does not say what an episode needs. Nothing renders until each is filled in: `tower plan` names the "
     "first that is left. `frames` are a shot's length at the episode's fps; `start` and `end` of a line are seconds after its shot's "
@@ -154,12 +153,12 @@ class _Page:
         self.lines.append("")
 
     def raw(self, indent: int, text: str, remark: str = "") -> None:
-        self.lines.append(" " * indent + text + (f"  # {_printable(remark)}" if remark else ""))
+        self.lines.append(" " * indent + text + (f"  # {printable(remark)}" if remark else ""))
 
     def comment(self, indent: int, text: str) -> None:
         """The text as comments, broken where it is long and where it has an end of line."""
         for line in text.splitlines() or [""]:
-            wrapped = textwrap.wrap(_printable(line), WIDTH - indent - 2, break_long_words=False, break_on_hyphens=False)
+            wrapped = textwrap.wrap(printable(line), WIDTH - indent - 2, break_long_words=False, break_on_hyphens=False)
             self.lines += [f"{' ' * indent}# {part}" for part in wrapped]
 
     def field(self, indent: int, key: str, value: Value, remark: str = "") -> None:
@@ -189,6 +188,8 @@ def _entry(key: str, value: Value, width: int) -> list[str]:
     """The lines of one field, as a mapping of its own."""
     if isinstance(value, list):
         return [f"{key}: [{', '.join(value)}]"]  # keys of the episode, which need no quotes
+    if isinstance(value, int | float):
+        return [f"{key}: {value}"]
     if isinstance(value, Fraction):
         value = value.numerator if value.denominator == 1 else str(value)
     style = "|" if isinstance(value, str) and "\n" in value else '"' if value == TODO else None
@@ -196,8 +197,3 @@ def _entry(key: str, value: Value, width: int) -> list[str]:
     node.style = style
     field = yaml.MappingNode(f"{TAG}map", [(yaml.ScalarNode(f"{TAG}str", key), node)], flow_style=False)
     return yaml.serialize(field, Dumper=Emitter, allow_unicode=True, width=width).removesuffix("\n").split("\n")
-
-
-def _printable(text: str) -> str:
-    """One line of text, with what cannot be seen spelt out: some of it ends a line of YAML, and what follows would be no comment."""
-    return "".join(c if c.isprintable() or c in HARMLESS else f"\\u{ord(c):04x}" for c in text.replace("\t", " "))
