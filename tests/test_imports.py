@@ -514,7 +514,7 @@ def test_what_cannot_be_seen_reaches_neither_the_terminal_nor_the_file(imported)
 
 
 LETTERS = st.characters(codec="utf-8", exclude_characters="\0")
-TEXT = st.text(LETTERS, max_size=60) | st.sampled_from(["TODO", "1e5", "no", "~", "- a", "a: b", "#", " # x", "x\u2028y: 1", "x\x85id: E99", "\ufeff", "'\n\"", "|\n a", "{}", "0x1F", "\t", "a " * 200])
+TEXT = st.text(LETTERS, max_size=60) | st.sampled_from(["TODO", "1e5", "no", "~", "- a", "a: b", "#", " # x", "x\u2028y: 1", "x\x85id: E99", "\ufeff", "'\n\"", "|\n a", "a\n", "\n\u2028a", "a\nb", "{}", "0x1F", "\t", "a " * 200])
 
 
 def test_any_text_is_read_as_it_was_written_and_no_comment_ends_early(tmp_path):

@@ -184,6 +184,11 @@ class _Page:
         self.lines[at] = f"{' ' * indent}- {self.lines[at][indent + 2 :]}"
 
 
+def _is_lines(text: str) -> bool:
+    """Whether a text of several lines may stand as it is: no spaces around it, and no other ends of lines in it."""
+    return text == text.strip() and "\n" in text and all(line.isprintable() for line in text.split("\n"))
+
+
 def _entry(key: str, value: Value, width: int) -> list[str]:
     """The lines of one field, as a mapping of its own."""
     if isinstance(value, list):
@@ -192,8 +197,8 @@ def _entry(key: str, value: Value, width: int) -> list[str]:
         return [f"{key}: {value}"]
     if isinstance(value, Fraction):
         value = value.numerator if value.denominator == 1 else str(value)
-    style = "|" if isinstance(value, str) and "\n" in value else '"' if value == TODO else None
     node = Emitter("").represent_data(value)
-    node.style = style
+    if isinstance(value, str) and (value == TODO or "\n" in value):
+        node.style = "|" if _is_lines(value) else '"'
     field = yaml.MappingNode(f"{TAG}map", [(yaml.ScalarNode(f"{TAG}str", key), node)], flow_style=False)
     return yaml.serialize(field, Dumper=Emitter, allow_unicode=True, width=width).removesuffix("\n").split("\n")
