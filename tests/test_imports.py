@@ -364,7 +364,7 @@ def test_names_that_collide_are_counted_in_tens(imported):
     [((0, 100), (100, 200), [100, 100]), ((1001, 1100), (1101, 1110), [100, 10]), (("", ""), (5, ""), ["TODO", "TODO"]), ((9, 3), (4, 4), ["TODO", 1])],
 )
 def test_a_length_from_the_first_and_the_last_frame(imported, first, second, frames):
-    rows = [f"S1,{n},{a},{b}" for n, (a, b) in enumerate((first, second), 1)]
+    rows = [f"S{n},{n},{a},{b}" for n, (a, b) in enumerate((first, second), 1)]
     _, text = imported("kitsu", "\n".join(["Sequence,Name,In,Out", *rows]))
     assert [s["frames"] for s in shots(text)] == frames
 

@@ -21,6 +21,7 @@ TRANSITION = re.compile(r"[^a-z]*\bTO:|(?:FADE|CUT|DISSOLVE|SMASH|MATCH|WIPE|IRI
 TITLE_KEY = re.compile(r"([^\W\d_][^:]{0,60}):[ \t]*(.*)")
 EMPHASIS = re.compile(r"(?<!\\)\*{1,3}([^\s*](?:[^*\n]*[^\s*\\])?)\*{1,3}")
 UNDERLINE = re.compile(r"(?<![\w\\])_([^\s_](?:[^_\n]*[^\s_\\])?)_(?!\w)")
+SPACES = re.compile(r"[ \t]+")
 ESCAPED = re.compile(r"\\([*_\\])")
 
 
@@ -206,7 +207,8 @@ def _lines(first: _Line, last: _Line) -> str:
 
 
 def plain(text: str) -> str:
-    """The text without the marks of bold, italic and underlined."""
+    """The text without the marks of bold, italic and underlined, and with one space where there are more."""
+    text = SPACES.sub(" ", text)
     for _ in range(2):  # one may stand in another
         text = UNDERLINE.sub(r"\1", EMPHASIS.sub(r"\1", text))
     return ESCAPED.sub(r"\1", text)

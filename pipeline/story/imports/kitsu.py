@@ -63,11 +63,11 @@ def read_kitsu(path: Path, episode: str) -> Draft:
         by_sequence.setdefault(row["sequence"], []).append(row)
     ordered = [row for group in by_sequence.values() for row in group]
     shot_ids = dict(zip(map(id, ordered), ids_from([row["name"] for row in ordered], "SH", 4, 6), strict=True))
+    meeting = _meeting(rows)
     for name, own in zip(by_sequence, ids_from(by_sequence, "S", 3, 5), strict=True):
         group = by_sequence[name]
         sequence = Sequence([f"row {group[0].line}: {name or 'without a sequence'}"], id=own)
-        contiguous = _contiguous(group)
-        sequence.shots = [_shot(draft, row, shot_ids[id(row)], contiguous) for row in group]
+        sequence.shots = [_shot(draft, row, shot_ids[id(row)], meeting) for row in group]
         draft.sequences.append(sequence)
     draft.fps = _fps(draft, rows)
     return draft
@@ -137,16 +137,15 @@ def _episode(path: Path, rows: list[_Row], wanted: str) -> tuple[str, list[_Row]
     return wanted or ids[0], [row for row in rows if row["episode"] == name]
 
 
-def _contiguous(rows: list[_Row]) -> bool:
-    """Whether each shot begins with the frame that the one before ends with: then its last frame is not its own."""
-    pairs = [(row["last"], after["first"]) for row, after in pairwise(rows)]
-    return bool(pairs) and all(last and last == first for last, first in pairs)
+def _meeting(rows: list[_Row]) -> bool:
+    """Whether a shot begins with the frame that the one before ends with: then last frames are not counted."""
+    return any(row["last"] and row["last"] == after["first"] for row, after in pairwise(rows))
 
 
-def _shot(draft: Draft, row: _Row, own: str, contiguous: bool) -> Shot:
+def _shot(draft: Draft, row: _Row, own: str, meeting: bool) -> Shot:
     shot = Shot([f"row {row.line}: {row['name']}"], id=own, action=row["description"])
     first, last = _whole(row["first"]), _whole(row["last"])
-    span = last - first + (not contiguous) if first is not None and last is not None else None
+    span = last - first + (not meeting) if first is not None and last is not None else None
     if row["frames"]:
         shot.frames = _frames(draft, shot, row, "Nb Frames", _whole(row["frames"]), row["frames"])
         if span is not None and isinstance(shot.frames, int) and shot.frames not in (last - first, last - first + 1):  # type: ignore[operator]
@@ -155,7 +154,7 @@ def _shot(draft: Draft, row: _Row, own: str, contiguous: bool) -> Shot:
     elif row["first"] or row["last"]:
         given = f"{row['first']} to {row['last']}"
         shot.frames = _frames(draft, shot, row, "Frame In and Frame Out", span, given)
-        counted = "the last one not counted: the next shot begins with it" if contiguous else "both counted"
+        counted = "the last one not counted: shots begin with the last one of the shot before" if meeting else "both counted"
         shot.comments.append(f"frames {given}, {counted}")
     return shot
 
