@@ -4,7 +4,6 @@
 |---|---|
 | test_actors.py | models without Ray: prompt and keyframe reach the pixels, bit for bit |
 | test_animatediff.py | motion modules, motion LoRAs, few steps, IP-Adapters and long clips: as a plain call of diffusers, or one sentence |
-| test_assemble.py | exact frames from clips of any size and rate |
 | test_calibration.py | the stored evidence supports what docs/gates.md promises |
 | test_care.py | care of a catalog: garbage, compacting, export; faults are told by every command, and work goes on |
 | test_damage.py | each part of a catalog x each kind of damage: told, mended or said to be lost; the next render goes on |
@@ -51,6 +50,7 @@
 | test_migrations.py | old catalogs are upgraded, newer ones refused |
 | test_openapi.py | no request along the desk's OpenAPI document is answered with a bug, and answers are as it says |
 | test_operators.py | folders named like ours, secrets, clocks, proxies, signals, lost displays |
+| test_movie.py | exact frames from clips of any size and rate; each part of the movie encoded once, and proven |
 | test_nodes.py | machines that come, leave, differ and fall silent |
 | test_page.py | the page: from a file to a movie, exact frames, every key, WCAG, cuts of the line |
 | test_past.py | what a plan makes of earlier takes, which are told and not rendered |
@@ -60,6 +60,7 @@
 | test_pool.py | devices without models: order, batches, deaths |
 | test_progress.py | what a person sees on a terminal and in a log |
 | test_prompts.py | weights, embeddings, chunks and layers of CLIP, each against a reference by hand |
+| test_provenance.py | pictures and movies say what made them; what people gave is not called generated |
 | test_published.py | published layouts in miniature render what the demo's own folders render |
 | test_pull.py | models from a hub: what was pinned, to the byte, whole or not at all |
 | test_registry.py | versions never change, and evidence alone gives a status |
@@ -71,13 +72,15 @@
 | test_sdxl.py | SDXL, other VAEs, v-prediction and the second pass are what diffusers makes of them |
 | test_shared_weights.py | workflows of the same files share weights and draw what each draws alone |
 | test_shot.py | which take follows which verdict |
+| test_sound.py | a sound is at its sample, as long as the picture, as loud as asked, or a sentence of the plan |
 | test_stills.py | a still is what a viewer shows, and a bad one is told by the plan |
 | test_storage.py | the catalog in a bucket, and in the hands of other readers |
 | test_studio.py | what a take's row says, whatever became of the take |
 | test_submit.py | what `tower submit` checks, sends and calls a job |
+| test_subtitles.py | what is said is shown when it is said, in every language: files, a track, the picture |
 | test_titles.py | titles and the sheet's words in every language, or one sentence of the plan |
 | test_training.py | the demo's checkpoints are trained by one command, on a bare machine and in time |
 | test_yaml.py | what was written in YAML or JSON is what is read |
 
-What they share: conftest.py (the demo episode, one render that many look at), planted.py (faults), published.py (published layouts), service.py (the desk, in this process or served), tiny_xl.py (SDXL with few weights), bare.py (a machine without Ray), browser.py (a browser before the desk).
+What they share: conftest.py (the demo episode, one render that many look at), planted.py (faults), published.py (published layouts), service.py (the desk, in this process or served), sounds.py (sound files), tiny_xl.py (SDXL with few weights), bare.py (a machine without Ray), browser.py (a browser before the desk).
 """

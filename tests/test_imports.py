@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from screenplay_tools.fountain.parser import Parser
 
 from pipeline.cli.imports import Format, _read
-from pipeline.story.episode import Shot, load_episode
+from pipeline.story.episode import load_episode
 from pipeline.story.errors import InputError
 from pipeline.story.imports.draft import Draft, Sequence, finished
 from pipeline.story.imports.draft import Shot as DraftShot
@@ -26,7 +26,6 @@ from .conftest import Done, refused
 
 FILES = int(os.environ.get("TOWER_FUZZ_FILES", "150"))
 LIMITS: dict[str, Any] = {"deadline": None, "derandomize": True, "suppress_health_check": list(HealthCheck)}
-SPOKEN = pytest.mark.skipif("dialogue" not in Shot.model_fields, reason="episodes have no dialogue yet")
 
 SCRIPT = """\
 Title:
@@ -170,7 +169,7 @@ def before(text: str, line: str) -> list[str]:
     return [part.removeprefix("# ") for part in lines[first:at]]
 
 
-FILLED = {"width": "576", "height": "384", "fps": "24", "keyframe_workflow": "sd15_keyframe_demo", "clip_workflow": "ltx_video_2b_demo", "frames": "48", "start": "0.5", "end": "1.5"}
+FILLED = {"width": "576", "height": "384", "fps": "24", "keyframe_workflow": "sd15_keyframe_demo", "clip_workflow": "ltx_video_2b_demo", "frames": "48", "start": "0.5", "end": "1.5", "kind": "effect"}
 
 
 def filled(text: str) -> str:
@@ -314,7 +313,6 @@ def test_the_word_in_quotes_is_a_text(imported, tmp_path):
     assert load_episode(tmp_path / "E01.yaml").shots[0][1].action == "TODO"
 
 
-@SPOKEN
 @pytest.mark.parametrize(("kind", "text"), [("fountain", SCRIPT), ("fdx", FDX), ("storyboarder", json.dumps(BOARDS))])
 def test_a_file_with_every_todo_filled_in_is_an_episode(imported, here, tmp_path, kind, text):
     _, written = imported(kind, text)
@@ -424,6 +422,13 @@ def test_a_picture_outside_the_scenes_folder_is_not_named(imported, tmp_path, na
     (tmp_path / "images" / "link.png").symlink_to("/etc/passwd")
     done, text = imported("storyboarder", json.dumps(BOARDS | {"boards": [board(1, url=name)]}))
     assert "keyframe" not in shots(text)[0] and "warning: given: board 1: url" in done.err
+
+
+def test_a_sound_of_a_kind_that_is_not_read_is_told(imported, tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "voice.webm").write_bytes(b"")
+    done, text = imported("storyboarder", json.dumps(BOARDS | {"boards": [board(1, audio={"filename": "voice.webm"})]}))
+    assert "audio" not in shots(text)[0] and "warning: given: board 1: audio images/voice.webm is no sound file that is read" in done.err
 
 
 def test_a_picture_outside_the_episodes_folder_is_not_named(imported, tmp_path):

@@ -6,9 +6,10 @@ import json
 import re
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
+from pipeline.story.audio import FORMATS
 from pipeline.story.errors import InputError
 from pipeline.story.rate import exact
 from pipeline.story.text_file import decoded, read_bytes
@@ -168,7 +169,10 @@ def _told(draft: Draft, shot: Shot, board: _Board, at: Fraction, places: _Places
     audio = board.data.get("audio")
     if isinstance(audio, dict) and audio.get("filename"):
         file = _file(draft, shot, name, "audio", audio["filename"], places)
-        if file:
+        if file and PurePath(file).suffix.lower() not in FORMATS:
+            told = f"audio {shortened(file, 120)} is no sound file that is read; those end in {', '.join(FORMATS)}"
+            shot.comments.append(draft.warn(name, told))
+        elif file:
             shot.sounds.append(Sound(file, begins))
 
 
@@ -191,9 +195,8 @@ def _file(draft: Draft, shot: Shot, name: str, what: str, given: Any, places: _P
         return None
     file, why = places.relative(given)
     if file is None:
-        shot.comments.append(f"{name}: {what} {shortened(str(given), 120)} {why}")
-        if why != NOT_THERE:
-            draft.warn(name, f"{what} {shortened(str(given), 120)} {why}")
+        told = f"{what} {shortened(str(given), 120)} {why}"
+        shot.comments.append(f"{name}: {told}" if why == NOT_THERE else draft.warn(name, told))
     return file
 
 
