@@ -36,6 +36,7 @@
 | test_gpu_benchmark.py | the GPU benchmark runs on a bare machine, and a failing step loses nothing |
 | test_guard.py | who may ask the desk for what: every route x every kind of stranger |
 | test_hostile_requests.py | whatever strangers send the desk: one sentence, flat memory, nothing reached, others served meanwhile |
+| test_imports.py | scripts, shot lists and storyboards become episode files: all that they say with its place, and a TODO for the rest |
 | test_input.py | bad input is one sentence with its place |
 | test_jobs.py | renders as jobs on a Ray cluster: submitted once, resumed, stopped |
 | test_judges.py | learned judges measure, decide nothing, and say when they did not look |
