@@ -82,7 +82,7 @@ class Holder:
             return "has lost its file"
         row = self.rows[word.take]
         if len(chain) == len(stages) and shot.fit == "trim" and row["frames"] and row["fps"]:
-            have = int(reach(row["frames"], row["fps"], self.episode))
+            have = int(reach(row["frames"], row["fps"], self.episode)) - shot.first_frame
             if have < shot.frames:
                 return f"fills {have} of the shot's {shot.frames} frames; shorten the shot, or set fit: hold or fit: stretch"
         return None

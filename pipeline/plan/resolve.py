@@ -204,10 +204,14 @@ class Resolver:
 
     def _check_length(self, where: str, shot: Shot, workflow: Workflow) -> None:
         assert workflow.num_frames and workflow.fps
-        have = reach(workflow.num_frames, workflow.fps, self.episode)
-        if shot.fit == "trim" and shot.frames > have:
+        have = int(reach(workflow.num_frames, workflow.fps, self.episode))
+        first = shot.first_frame
+        if first >= have:
+            raise InputError(f"{where}: first_frame {first} lies behind the {have} frames that workflow {workflow.name} makes")
+        if shot.fit == "trim" and first + shot.frames > have:
+            behind = f" after the first {first}" if first else ""
             raise InputError(
-                f"{where}: frames {shot.frames} are more than the {int(have)} that workflow {workflow.name} makes; "
+                f"{where}: frames {shot.frames}{behind} are more than the {have} that workflow {workflow.name} makes; "
                 f"shorten the shot, or set fit: hold or fit: stretch"
             )
 

@@ -93,7 +93,7 @@ def _source_frame(n: int, shot: Shot, have: int, fps: Fraction, episode_fps: Fra
     """Index of the clip's frame that frame n of the shot shows. Frames are repeated, never blended, as drawn animation does it."""
     if shot.fit == "stretch":
         return n * have // shot.frames
-    return min(have - 1, int(n * played_at(fps, episode_fps) / episode_fps))
+    return min(have - 1, int((shot.first_frame + n) * played_at(fps, episode_fps) / episode_fps))
 
 
 def clip_frames(clip: dict[str, Any], store: MediaStore) -> tuple[np.ndarray, Fraction]:
