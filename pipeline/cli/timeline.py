@@ -1,4 +1,4 @@
-"""`tower timeline`: an episode for an editor."""
+"""`tower timeline`, `conform`: an episode for an editor, and what the editor made of it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from pipeline.story.errors import InputError
 
-from .common import EpisodeId, catalog_if_any, episode_file, nameable
+from .common import EpisodeFile, EpisodeId, catalog_if_any, episode_file, nameable
 from .table import err, out
 
 if TYPE_CHECKING:
@@ -39,6 +39,41 @@ def timeline(
     shots, clips = len(written.shots), len(done.copied) + len(done.kept)
     err.print(f"{written.id}: {shots} shots, {clips} clips; {len(done.copied)} copied, {len(done.kept)} were there", soft_wrap=True)
     out.print(str(done.file), soft_wrap=True)
+
+
+def conform(
+    edited: Annotated[Path, typer.Argument(metavar="EDITED", help="the editor's timeline, an .otio file")],
+    episode: EpisodeFile,
+    apply: Annotated[bool, typer.Option("--apply", help="write the changes to the episode's file; without it they are only shown")] = False,
+) -> None:
+    """What an editor changed, per shot, and what the episode's file says then."""
+    from pipeline.plan.history import rows_of
+    from pipeline.post.conform import conform as compare
+    from pipeline.post.edited import read_edit
+    from pipeline.post.patch import patch_of
+    from pipeline.post.timeline import accepted_clips
+    from pipeline.story.episode import load_episode
+
+    catalog, written = catalog_if_any(), load_episode(episode)
+    if catalog is None:
+        raise InputError("there is no catalog yet")
+    clips = accepted_clips(catalog, written)
+    edit = read_edit(edited, written)
+    named = [piece.take for piece in edit.pieces if piece.take.startswith(f"{written.id}/")]
+    done = compare(edit, written, clips, rows_of(catalog, named))
+    if not done.told:
+        out.print("nothing was changed")
+        return
+    for one in done.told:
+        out.print(f"{one.shot or '–':8} {one.kind:10} {one.text}", soft_wrap=True)
+    patch = patch_of(episode, written, done)
+    err.print(f"{done.unchanged} of {len(written.shots)} shots are unchanged", soft_wrap=True)
+    if not patch.diff:
+        return
+    print(patch.diff, end="")
+    if apply:
+        patch.write()
+    err.print(f"{episode} was changed" if apply else f"nothing was written; --apply changes {episode}", soft_wrap=True)
 
 
 def _latest(catalog: Catalog, name: str) -> Episode:
