@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
+from shutil import copytree
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -52,6 +53,14 @@ def clip_bytes(frames: int, fps: Fraction | int) -> bytes:
         return (Path(folder) / "clip.mp4").read_bytes()
 
 
+@cache
+def empty() -> TemporaryDirectory[str]:
+    """A new catalog. To copy it is quicker than to make one for each test."""
+    folder = TemporaryDirectory()
+    Catalog.open(folder.name)
+    return folder
+
+
 def row_of(shot: str, clip: Clip, attempt: int = 1, **more: Any) -> dict[str, Any]:
     """The row of an accepted clip, without its media."""
     return {
@@ -64,6 +73,7 @@ def row_of(shot: str, clip: Clip, attempt: int = 1, **more: Any) -> dict[str, An
 
 def filmed(folder: Path, file: Path, clips: Mapping[str, Clip], fps: Fraction | int = 24) -> tuple[Catalog, Episode]:
     """A catalog in `folder` that has these clips of the episode: real files."""
+    copytree(empty().name, folder / "catalog-data")
     catalog = Catalog.open(folder / "catalog-data")
     media = {clip: catalog.media.put(clip_bytes(*clip), ".mp4") for clip in set(clips.values())}
     catalog.append(

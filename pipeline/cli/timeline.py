@@ -57,8 +57,8 @@ def conform(
     catalog, written = catalog_if_any(), load_episode(episode)
     if catalog is None:
         raise InputError("there is no catalog yet")
-    clips = accepted_clips(catalog, written)
     edit = read_edit(edited, written)
+    clips = accepted_clips(catalog, written)
     named = [piece.take for piece in edit.pieces if piece.take.startswith(f"{written.id}/")]
     done = compare(edit, written, clips, rows_of(catalog, named))
     if not done.told:

@@ -47,9 +47,9 @@ class Conformed:
     fields: dict[str, Fields] = field(default_factory=dict)
     unchanged: int = 0
 
-    def changes(self, episode: Episode) -> bool:
-        """Whether the episode's file would change."""
-        return bool(self.fields) or self.sequences != {s.id: [shot.id for shot in s.shots] for s in episode.sequences}
+    def moves(self, episode: Episode) -> bool:
+        """Whether shots or sequences stand elsewhere than in the episode, or are gone."""
+        return list(self.sequences.items()) != [(sequence.id, [shot.id for shot in sequence.shots]) for sequence in episode.sequences]
 
 
 def conform(edit: Edit, episode: Episode, clips: Mapping[str, Row], takes: Mapping[str, Row]) -> Conformed:

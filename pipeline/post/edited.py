@@ -1,40 +1,29 @@
-"""Read what an editor made of a timeline: which part of which clip stands where.
-
-OpenTimelineIO reads the file in a process of its own: a file of brackets alone makes it crash.
-"""
+"""Read what an editor made of a timeline: which part of which clip stands where."""
 
 from __future__ import annotations
 
 import json
 import re
-import resource
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from math import isfinite
 from pathlib import Path
-from typing import Any
-
-import opentimelineio as otio
 
 from pipeline import PROJECT
 from pipeline.story.episode import Episode
 from pipeline.story.errors import InputError
 from pipeline.story.yaml_values import shortened
 
-from .otio_timeline import OWN, plain
+from .otio_facts import Facts
 
 MOST_BYTES = 64_000_000  # an episode of 300 shots has 1 MB
-ADDRESS_SPACE = 4 * 2**30  # bytes of the reading process
 SECONDS = 120.0  # for the reading process, on a busy machine
 MOST_FRAMES = 120 * 24 * 3600  # of an edit: a day at the highest rate
 OFF = Fraction(1, 4)  # of a frame: rounding in editors is less, another rate is more
 SHOT = re.compile(r"(SH[0-9]{4,6})(\.\w+)?", re.ASCII)
 DISSOLVE = "SMPTE_Dissolve"
-
-Facts = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -82,7 +71,7 @@ def read_edit(file: Path, episode: Episode) -> Edit:
         raise InputError(f"{shortened(str(file), 200)!r} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if size > MOST_BYTES:
         raise InputError(f"{file} has {size / 1e6:.0f} MB; an .otio file of at most {MOST_BYTES / 1e6:.0f} MB is read")
-    command = [sys.executable, "-m", "pipeline.post.edited", str(file.absolute())]
+    command = [sys.executable, "-m", "pipeline.post.otio_facts", str(file.absolute())]
     try:
         done = subprocess.run(command, capture_output=True, timeout=SECONDS, cwd=PROJECT, check=False)
     except subprocess.TimeoutExpired as error:
@@ -130,12 +119,12 @@ def _piece(item: Facts, episode: Episode, at: int, length: int, cut: tuple[int, 
     head, name, shot = cut[0], item["name"], _shot(item, episode)
     own = item["tower"] if item["tower"].get("episode") == episode.id else {}
     take = str(own.get("take", ""))
+    shown = head + length + tail
     if item["kind"] != "Clip" or not item["enabled"]:
-        return Piece(name, shot if item["kind"] == "Gap" else "", "", at - head, Fraction(0), head + length + tail, dissolve=sum(cut), gap=True)
+        return Piece(name, shot if item["kind"] == "Gap" else "", "", at - head, Fraction(0), shown, dissolve=sum(cut), gap=True)
     start, speed, frozen = Fraction(item["start"]) * episode.fps, item["speed"], item["speed"] == 0
     first = Fraction(round(start)) if abs(start - round(start)) <= OFF else start
     first -= Fraction(head * speed).limit_denominator(10**6)
-    shown = head + length + tail
     return Piece(name, shot, take, at - head, first, 0 if frozen else shown, shown if frozen else 0, 1.0 if frozen else speed, sum(cut))
 
 
@@ -192,66 +181,3 @@ def _frames(seconds: float, episode: Episode, where: str) -> int:
     if not 0 <= count <= MOST_FRAMES:
         raise InputError(f"{where} is {float(count):.0f} frames long, which no edit of an episode is")
     return round(count)
-
-
-# --- In the reading process -------------------------------------------------------------------------------------------------
-
-
-def facts_of(timeline: object) -> Facts:
-    """What matters of a timeline, in values that JSON has. Times are seconds.
-
-    Raises:
-        ValueError: it is no timeline, or a time is no number.
-    """
-    if not isinstance(timeline, otio.schema.Timeline):
-        raise ValueError(f"it holds a {type(timeline).__name__}, where a Timeline is wanted")
-    tracks = [child for child in timeline.tracks if isinstance(child, otio.schema.Track) and child.kind == otio.schema.TrackKind.Video]
-    return {"tracks": [{"name": shortened(plain(t.name)), "enabled": t.enabled, "items": [_item(child) for child in t]} for t in tracks]}
-
-
-def _item(child: otio.core.Composable) -> Facts:
-    facts: Facts = {"kind": child.schema_name(), "name": shortened(plain(child.name), 80), "tower": {}}
-    if isinstance(child, otio.schema.Transition):
-        return facts | {"type": shortened(plain(child.transition_type)), "in": _seconds(child.in_offset), "out": _seconds(child.out_offset)}
-    own = child.metadata.get(OWN)
-    if hasattr(own, "items"):
-        facts["tower"] = {str(key): value for key, value in own.items() if isinstance(value, str | int)}
-    shown = child.trimmed_range()
-    facts |= {"enabled": child.enabled, "duration": _seconds(shown.duration), "start": _seconds(shown.start_time), "speed": 1.0}
-    if isinstance(child, otio.schema.Clip):
-        media = child.media_reference
-        facts["media"] = getattr(media, "target_url", "") or ""
-        if media.available_range:
-            facts["start"] -= _seconds(media.available_range.start_time)
-        for effect in child.effects:
-            if isinstance(effect, otio.schema.LinearTimeWarp):
-                facts["speed"] *= _finite(effect.time_scalar)
-    return facts
-
-
-def _seconds(time: otio.opentime.RationalTime) -> float:
-    if not time.rate > 0:
-        raise ValueError(f"a time has the rate {time.rate}")
-    return _finite(time.value / time.rate)
-
-
-def _finite(number: float) -> float:
-    if not isfinite(number):
-        raise ValueError(f"a time is {number}")
-    return number
-
-
-def _main() -> None:
-    for limit, most in ((resource.RLIMIT_AS, ADDRESS_SPACE), (resource.RLIMIT_CORE, 0)):
-        resource.setrlimit(limit, (most, most))
-    try:
-        facts = facts_of(otio.adapters.read_from_file(sys.argv[1], "otio_json"))
-    except Exception as error:  # noqa: BLE001 - whatever is wrong in the file
-        said = str(error.args[0]) if error.args else type(error).__name__
-        sys.stdout.buffer.write(" ".join(said.split())[:300].encode(errors="backslashreplace"))
-        sys.exit(2)
-    print(json.dumps(facts))
-
-
-if __name__ == "__main__":
-    _main()

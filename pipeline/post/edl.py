@@ -10,7 +10,8 @@ import opentimelineio as otio
 from pipeline.story.episode import Episode
 from pipeline.story.errors import InputError
 
-from .otio_timeline import OWN, frames, label
+from .otio_facts import OWN
+from .otio_timeline import frames, label
 
 EVENT = re.compile(r"\d{3,}  (?P<reel>\S+) +V +(?:C|D \d{3}) +(?P<in>\S+) (?P<out>\S+) (?P<start>\S+) (?P<end>\S+)")
 TAKE = "TOWER TAKE: "

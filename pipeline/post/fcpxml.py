@@ -14,7 +14,8 @@ import opentimelineio as otio
 
 from pipeline.story.episode import Episode
 
-from .otio_timeline import OWN, label
+from .otio_facts import OWN
+from .otio_timeline import label
 
 CROSS_DISSOLVE = "FxPlug:4731E73A-8DAC-4113-9A30-AE85B1761265"  # Final Cut's own
 

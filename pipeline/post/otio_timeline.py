@@ -19,7 +19,8 @@ from pipeline.story.episode import Sequence as EpisodeSequence
 from pipeline.story.rate import exact, played_at
 from pipeline.story.stages import CHAIN
 
-OWN = "tower"  # key of what this project writes into metadata
+from .otio_facts import OWN
+
 NO_CLIP = "no accepted clip"
 HOUR = 3600  # seconds; episodes begin at 01:00:00:00, so that bars and a slate have room before
 COLORS = {"approved": "GREEN", "picked": "CYAN", "note": "YELLOW", "retake": "RED"}

@@ -1,25 +1,23 @@
 """Change an episode's file as a person would: the words that change, and nothing else. Comments and their places are kept.
 
-Shots move as whole lines, together with the comments above them. Their fields are set by ruamel.yaml, which keeps what it does not
-change; moving with it would leave a shot's comment with the shot before.
+Shots move as whole lines, together with the comments above them; fields change where their words stand. A YAML library that writes
+files again, ruamel.yaml, does neither: a comment above a shot stays behind with the shot before, and some comments behind `}` make it
+write a file that is no YAML. What comes out is read again, and has to be the episode that was meant.
 """
 
 from __future__ import annotations
 
 import difflib
-import io
+import json
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import yaml
-from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap
-from ruamel.yaml.error import YAMLError
 
 from pipeline.story.episode import CheckedEpisode, Episode, Shot, Transition, load_episode
 from pipeline.story.errors import InputError, StorageError
@@ -27,8 +25,10 @@ from pipeline.story.yaml_values import Loader
 
 from .conform import Conformed
 
-STYLES = [(m, s, o) for m in (2, 4, 3) for s, o in ((4, 2), (2, 0), (3, 1), (4, 0), (6, 4), (6, 2))]  # indents that people write
-BEHIND = {"first_frame": "frames", "fit": "frames", "transition": "frames", "location": "action", "time": "action"}
+# Of a field that a shot has not yet: the fields that it is written behind, the best first.
+BEHIND = {"first_frame": ("frames",), "fit": ("frames",), "transition": ("camera",), "location": ("action",), "time": ("action",)}
+ALIAS = re.compile(r":[ ]+(\*[^\s,\]}]+)")
+PLAIN = re.compile(r"(?!(?:true|false|null)\Z)[a-zA-Z][\w -]*\w", re.ASCII | re.IGNORECASE)  # a text that needs no quotes
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class Patch:
     @property
     def diff(self) -> str:
         """As a unified diff; "" where nothing changes."""
-        lines = (text.splitlines(keepends=True) for text in (self.before, self.after))
-        return "".join(difflib.unified_diff(*lines, f"a/{self.file.name}", f"b/{self.file.name}"))
+        before, after = (text.splitlines(keepends=True) for text in (self.before, self.after))
+        return "".join(difflib.unified_diff(before, after, f"a/{self.file.name}", f"b/{self.file.name}"))
 
     def write(self) -> None:
         """Replace the file, whole or not at all.
@@ -76,7 +76,7 @@ def patch_of(file: Path, episode: Episode, wanted: Conformed) -> Patch:
         InputError: the changed episode would not be one, or the file is laid out so that a program cannot change it.
     """
     before = _text(file)
-    if not wanted.changes(episode):
+    if not wanted.fields and not wanted.moves(episode):
         return Patch(file, before, before)
     expected = _expected(file, episode, wanted)
     if file.suffix == ".json":
@@ -84,7 +84,7 @@ def patch_of(file: Path, episode: Episode, wanted: Conformed) -> Patch:
     plain = before.removeprefix("\ufeff").replace("\r\n", "\n")
     try:
         plain = _with_fields(_moved(plain, episode, wanted), wanted)
-    except (YAMLError, yaml.YAMLError) as error:
+    except yaml.YAMLError as error:
         raise _by_hand(file, " ".join(str(error).split())[:200]) from error
     after = plain.replace("\n", "\r\n") if "\r\n" in before else plain
     after = "\ufeff" + after if before.startswith("\ufeff") else after
@@ -156,12 +156,12 @@ def _moved(text: str, episode: Episode, wanted: Conformed) -> str:
     Raises:
         yaml.YAMLError: they do not stand on lines of their own.
     """
-    if wanted.sequences == {s.id: [shot.id for shot in s.shots] for s in episode.sequences}:
+    if not wanted.moves(episode):
         return text
     lines = text.splitlines(keepends=True)
     if lines and not lines[-1].endswith("\n"):
         lines[-1] += "\n"
-    root = yaml.compose(text, Loader=Loader)
+    root = _root(text)
     listed = _value(root, "sequences")
     begin = _key_line(root, "sequences") + 1
     cut, parts = begin, dict[str, _Lines]()
@@ -197,6 +197,12 @@ def _check_own_line(lines: list[str], node: yaml.Node) -> None:
         raise yaml.MarkedYAMLError(problem=f"line {mark.line + 1}: a shot or sequence does not begin a line of its own, behind a dash")
 
 
+def _root(text: str) -> yaml.Node:
+    root = yaml.compose(text, Loader=Loader)
+    assert root
+    return root
+
+
 def _value(node: yaml.Node, name: str) -> yaml.Node:
     return next(value for key, value in node.value if key.value == name)
 
@@ -212,7 +218,7 @@ def _last_line(node: yaml.Node) -> int:
         if not isinstance(last, tuple):
             return _last_line(last)
         key, value = last
-        return _last_line(value if value.start_mark.index > key.start_mark.index else key)  # else it is an alias of what stands above
+        return _last_line(value if _in_place(key, value) else key)
     mark = node.end_mark
     return mark.line - 1 if mark.column == 0 and mark.line > node.start_mark.line else mark.line
 
@@ -227,49 +233,63 @@ def _indented(lines: Iterable[str], by: int) -> Iterator[str]:
 
 
 def _with_fields(text: str, wanted: Conformed) -> str:
+    """The text with the wanted words in its shots. wanted.sequences: the text's own.
+
+    Raises:
+        yaml.YAMLError: a shot does not say its fields itself.
+    """
     if not wanted.fields:
         return text
-    writer, root = _written_alike(text)
-    for sequence in root["sequences"]:
-        for shot in sequence["shots"]:
-            for name, value in wanted.fields.get(shot["id"], {}).items():
-                _set(shot, name, value)
-    return _dumped(writer, root)
+    edits: list[tuple[int, int, str]] = []  # where each begins and ends, and what stands there then
+    nodes = _value(_root(text), "sequences").value
+    for names, sequence in zip(wanted.sequences.values(), nodes, strict=True):
+        for name, shot in zip(names, _value(sequence, "shots").value, strict=True):
+            for field, value in wanted.fields.get(name, {}).items():
+                edits += _edits(text, shot, field, value)
+    for begin, end, words in sorted(edits, key=lambda edit: edit[0], reverse=True):
+        text = text[:begin] + words + text[end:]
+    return text
 
 
-def _set(shot: CommentedMap, name: str, value: Any) -> None:
+def _edits(text: str, node: yaml.MappingNode, field: str, value: Any) -> Iterator[tuple[int, int, str]]:
+    """What gives a field its value: other words in place of the old ones, or a field behind another."""
+    pairs = {key.value: (key, old) for key, old in node.value}
+    if field in pairs:
+        key, old = pairs[field]
+        if not _in_place(key, old):
+            alias = ALIAS.match(text, key.end_mark.index)
+            if alias is None:
+                raise yaml.MarkedYAMLError(problem=f"line {key.start_mark.line + 1}: {field} is not written where it is wanted")
+            yield alias.start(1), alias.end(1), _words(value)
+        elif isinstance(value, Transition) and isinstance(old, yaml.MappingNode) and {k.value for k, _ in old.value} == {"type", "frames"}:
+            yield from _edits(text, old, "type", value.type)
+            yield from _edits(text, old, "frames", value.frames)
+        else:
+            begin = old.start_mark.index
+            yield begin, old.end_mark.index, " " * text[:begin].endswith(":") + _words(value)
+        return
+    behind = next((name for name in (*BEHIND[field], "frames", "id") if name in pairs and _in_place(*pairs[name])), None)
+    if behind is None:
+        raise yaml.MarkedYAMLError(problem=f"line {node.start_mark.line + 1}: the shot has no frames and no id of its own")
+    key, old = pairs[behind]
+    if node.flow_style:
+        yield old.end_mark.index, old.end_mark.index, f", {field}: {_words(value)}"
+        return
+    line_end = text.find("\n", key.start_mark.index)
+    for _ in range(_last_line(old) - key.start_mark.line):
+        line_end = text.find("\n", line_end + 1)
+    line_end = line_end if line_end >= 0 else len(text)
+    yield line_end, line_end, f"\n{' ' * key.start_mark.column}{field}: {_words(value)}"
+
+
+def _in_place(key: yaml.Node, value: yaml.Node) -> bool:
+    """Whether a value stands behind its key; else it is an alias of what stands above."""
+    return value.start_mark.index > key.start_mark.index
+
+
+def _words(value: Any) -> str:
+    """A value as YAML."""
     if isinstance(value, Transition):
-        old = shot.get(name)
-        if isinstance(old, CommentedMap) and not old.yaml_anchor():
-            old["type"], old["frames"] = value.type, value.frames  # in place: a comment behind it stays where it is
-            return
-        value = CommentedMap(type=value.type, frames=value.frames)
-        value.fa.set_flow_style()
-    keys = list(dict.keys(shot))
-    if name in keys or BEHIND[name] not in keys:
-        shot[name] = value
-    else:
-        shot.insert(keys.index(BEHIND[name]) + 1, name, value)
-
-
-def _written_alike(text: str) -> tuple[YAML, CommentedMap]:
-    """A writer that indents as the text does, or most of it, and the text's content."""
-    best: tuple[int, YAML, CommentedMap] | None = None
-    for mapping, sequence, offset in STYLES:
-        writer = YAML()
-        writer.preserve_quotes, writer.width = True, 10**6  # type: ignore[assignment]
-        writer.indent(mapping=mapping, sequence=sequence, offset=offset)
-        root = writer.load(text)
-        others = sum(a != b for a, b in zip_longest(_dumped(writer, root).splitlines(), text.splitlines()))
-        if best is None or others < best[0]:
-            best = others, writer, root
-        if not others:
-            break
-    assert best
-    return best[1], best[2]
-
-
-def _dumped(writer: YAML, root: CommentedMap) -> str:
-    out = io.StringIO()
-    writer.dump(root, out)
-    return out.getvalue()
+        return f"{{type: {value.type}, frames: {value.frames}}}"
+    plain = isinstance(value, int) or PLAIN.fullmatch(value)
+    return str(value) if plain else json.dumps(value, ensure_ascii=False)
