@@ -20,7 +20,7 @@ from opentimelineio.opentime import RationalTime, TimeRange
 from pipeline.post.conform import Conformed, conform
 from pipeline.post.edited import edit_of, read_edit
 from pipeline.post.otio_facts import facts_of
-from pipeline.post.otio_timeline import fills, timeline_of
+from pipeline.post.otio_timeline import moves, timeline_of
 from pipeline.post.patch import patch_of
 from pipeline.post.timeline import accepted_clips, hand_off
 from pipeline.story.episode import CheckedEpisode, Episode, load_episode
@@ -355,7 +355,7 @@ def stories(draw: st.DrawFn) -> tuple[Episode, dict[str, dict[str, Any]]]:
     shots, rows, before = [], {}, None
     for n in range(draw(st.integers(1, 8))):
         clip = draw(st.sampled_from(((121, Fraction(24)), (16, Fraction(8)), (60, Fraction(24000, 1001)), (50, Fraction(25)))))
-        shot = {"id": f"SH{10 * n + 10:04}", "fit": draw(st.sampled_from(("trim", "trim", "hold", "stretch")))}
+        shot = {"id": f"SH{10 * n + 10:04}", "fit": draw(st.sampled_from(("trim", "hold", "stretch", "on_twos", "on_threes", "flow")))}
         rows[shot["id"]] = row_of(shot["id"], clip, media="")
         shots.append(before := cut_shot(draw, shot, rows[shot["id"]], fps, before))
     breaks = sorted(draw(st.sets(st.integers(1, max(1, len(shots) - 1)), max_size=2)) | {0, len(shots)})
@@ -371,9 +371,10 @@ def story(fps: Fraction, sequences: list[dict[str, Any]]) -> Episode:
 
 def cut_shot(draw: st.DrawFn, shot: dict[str, Any], row: dict[str, Any], fps: Fraction, before: dict[str, Any] | None) -> dict[str, Any]:
     """The shot with another part of its clip and another beginning, such as fit."""
-    have = fills(story(fps, [{"id": "S010", "shots": [{"id": "SH0010", "frames": 1}]}]), row)
+    alone = story(fps, [{"id": "S010", "shots": [{"id": "SH0010", "frames": 90, "fit": shot["fit"]}]}])
+    have = moves(alone, alone.shots[0][1], row)
     shot = shot | {"first_frame": 0 if shot["fit"] == "stretch" else draw(st.integers(0, have - 1))}
-    shot["frames"] = draw(st.integers(1, have - shot["first_frame"] if shot["fit"] == "trim" else 90))
+    shot["frames"] = draw(st.integers(1, 90 if shot["fit"] in ("hold", "stretch") else have - shot["first_frame"]))
     room = min(before["frames"] - before["transition"]["frames"], shot["frames"]) if before else 0
     over = draw(st.integers(0, min(room, shot["frames"] - 1)))  # a frame is left: no editor has clips without length
     shot["transition"] = {"type": "dissolve" if over else "cut", "frames": over}
@@ -411,7 +412,7 @@ def test_whatever_an_editor_trims_moves_and_deletes_the_patched_file_is_that_cut
 
 def _can_be_told(shot: Any, after: Any, rows: Any, episode: Episode) -> bool:
     """Whether a timeline holds all of the cut between two shots: a clip that is held has an end of its own, over which no dissolve may lie."""
-    left = fills(episode, rows[shot.id]) - shot.first_frame - shot.frames
+    left = moves(episode, shot, rows[shot.id]) - shot.first_frame - shot.frames
     return shot.fit != "hold" or left >= 0 or not after.transition.frames
 
 

@@ -9,16 +9,16 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 from typing import Any
 
 from catalog.standing import Row
-from pipeline.plan.resolve import reach
 from pipeline.story.episode import Episode, Shot, Transition
 from pipeline.story.errors import InputError
+from pipeline.story.fit import HELD, Fit, speed
+from pipeline.story.rate import exact
 
-from .edited import Edit, Piece
-from .otio_timeline import fills
+from .edited import OFF, Edit, Piece
+from .otio_timeline import moves, speed_of
 
 Fields = dict[str, Any]  # of a shot: name to the value that its file should hold
 
@@ -138,31 +138,39 @@ def _shown(shot: Shot, piece: Piece, row: Row | None, episode: Episode, first: b
 
 def _part(shot: Shot, piece: Piece, row: Row, episode: Episode) -> Fields | str:
     """The fields that show this part of the clip; or why none do."""
-    fills_exactly, first = reach(row["frames"], row["fps"], episode), piece.first
-    whole = piece.speed > 0 and round(fills_exactly / Fraction(piece.speed)) == piece.moving and abs(first) < 1 and not piece.held
-    if shot.fit == "stretch" and whole:
-        return {"fit": "stretch", "frames": piece.frames, "first_frame": 0}
-    if piece.speed != 1:
-        if whole:
-            return {"fit": "stretch", "frames": piece.frames, "first_frame": 0}
+    fit = _fit(shot, piece, row, episode)
+    if fit is None:
         return f"runs at {piece.speed:.4g} of its speed and shows a part of its clip; a file says `fit: stretch` of a whole clip only"
-    if first.denominator > 1 or first < 0:
+    if fit == "stretch":
+        return {"fit": fit, "first_frame": 0, "frames": piece.frames}
+    as_fit = shot.model_copy(update={"fit": fit})
+    first = piece.first / (speed_of(episode, as_fit, row) if piece.moving else 1)
+    if abs(first - round(first)) > OFF or round(first) < 0:
         return f"begins {float(first):.2f} frames into its clip; a file says whole frames from the clip's beginning on"
-    have = int(fills_exactly)
+    have = moves(episode, as_fit, row)
     if piece.held and piece.moving and abs(first + piece.moving - have) > 1:
-        return f"holds frame {int(first) + piece.moving - 1} of its clip; a file says that of the last one only, by `fit: hold`"
-    fit = "hold" if piece.held and shot.fit != "hold" and not _too_long_before(shot, have) else shot.fit
-    return {"fit": "trim" if fit == "stretch" else fit, "first_frame": int(first), "frames": piece.frames}
+        return f"holds frame {round(first) + piece.moving - 1} of its clip; a file says that of the last one only, by `fit: hold`"
+    if piece.held and not shot.first_frame + shot.frames > have:  # else the timeline holds the last frame already
+        fit = "hold"
+    return {"fit": fit, "first_frame": round(first), "frames": piece.frames}
 
 
-def _too_long_before(shot: Shot, have: int) -> bool:
-    """Whether the shot is longer than its clip as the file stands: the timeline holds its last frame already."""
-    return shot.fit == "trim" and shot.first_frame + shot.frames > have
+def _fit(shot: Shot, piece: Piece, row: Row, episode: Episode) -> Fit | None:
+    """How a file would say the piece's speed, to less than half a frame at its end; None if it cannot."""
+    if not piece.moving:
+        return "trim" if shot.fit == "stretch" else shot.fit
+
+    def runs(fit: Fit) -> bool:
+        wanted = speed(fit, piece.frames, row["frames"], exact(row["fps"]), episode.fps)
+        return abs(piece.speed / wanted - 1) * piece.frames < 0.5 and (fit != "stretch" or (abs(piece.first) < 1 and not piece.held))
+
+    fits: tuple[Fit, ...] = (shot.fit, "trim", "stretch", *HELD)
+    return next((fit for fit in fits if runs(fit)), None)
 
 
 def _longer(shot: Shot, said: Fields, row: Row, episode: Episode, changed: str) -> Told | None:
-    have, wanted = fills(episode, row), said["first_frame"] + said["frames"]
-    if said["fit"] != "trim" or wanted <= have:
+    have, wanted = moves(episode, shot.model_copy(update=said), row), said["first_frame"] + said["frames"]
+    if said["fit"] in ("hold", "stretch") or wanted <= have:
         return None
     needed = f"its clip has {have} of the {wanted} frames that it needs: {wanted - have} too few"
     return Told(shot.id, "longer", f"{changed}; {needed}. A workflow that makes more renders it anew; `fit: hold` needs none")

@@ -31,7 +31,7 @@ class Piece:
     """A part of the edit that shows one clip, from cut to cut, with its share of the dissolves on both sides. Counts are frames.
 
     name: as the editor has it. shot, take: whose clip it is; "" where that is not known. at: where the piece begins in the edit.
-    first: of the clip's frames, played at its own rate, the first that is shown. moving: how many are shown at `speed`; held: how
+    first: how far into the clip it begins, in the episode's frames. moving: how many are shown at `speed`; held: how
     many frames the last of them stands on. dissolve: length of the dissolve that it begins with. gap: whether it shows no clip.
     """
 
@@ -122,9 +122,8 @@ def _piece(item: Facts, episode: Episode, at: int, length: int, cut: tuple[int, 
     shown = head + length + tail
     if item["kind"] != "Clip" or not item["enabled"]:
         return Piece(name, shot if item["kind"] == "Gap" else "", "", at - head, Fraction(0), shown, dissolve=sum(cut), gap=True)
-    start, speed, frozen = Fraction(item["start"]) * episode.fps, item["speed"], item["speed"] == 0
-    first = Fraction(round(start)) if abs(start - round(start)) <= OFF else start
-    first -= Fraction(head * speed).limit_denominator(10**6)
+    speed, frozen = item["speed"], item["speed"] == 0
+    first = Fraction(item["start"]) * episode.fps - Fraction(head * speed)
     return Piece(name, shot, take, at - head, first, 0 if frozen else shown, shown if frozen else 0, 1.0 if frozen else speed, sum(cut))
 
 
@@ -146,7 +145,7 @@ def _goes_on(before: Piece, piece: Piece) -> bool:
     same = before.shot == piece.shot and before.take == piece.take and bool(piece.shot) and not piece.gap and not before.gap
     if not same or piece.dissolve:
         return False
-    end = before.first + Fraction(before.moving * before.speed).limit_denominator(10**6)
+    end = before.first + Fraction(before.moving * before.speed)
     if not piece.moving:
         return not before.moving or -2 < piece.first - end < 1 or bool(before.held)
     return not before.held and before.speed == piece.speed and abs(piece.first - end) < OFF

@@ -13,9 +13,9 @@ import opentimelineio as otio
 from opentimelineio.opentime import RationalTime, TimeRange
 
 from catalog.standing import Row
-from pipeline.plan.resolve import reach
 from pipeline.story.episode import Episode, Shot
 from pipeline.story.episode import Sequence as EpisodeSequence
+from pipeline.story.fit import fills, speed
 from pipeline.story.rate import exact, played_at
 from pipeline.story.stages import CHAIN
 
@@ -68,14 +68,20 @@ def places(episode: Episode) -> Iterable[tuple[EpisodeSequence, Shot, int, int]]
         lead = late
 
 
-def fills(episode: Episode, row: Row) -> int:
-    """How many of the episode's frames a clip fills, played at its own rate."""
-    return int(reach(row["frames"], row["fps"], episode))
+def moves(episode: Episode, shot: Shot, row: Row) -> int:
+    """How many of the episode's frames a clip fills before its last frame would have to be held, as the shot shows it."""
+    have = fills("trim" if shot.fit == "hold" else shot.fit, row["frames"], exact(row["fps"]), episode.fps)
+    return shot.frames if have is None else have
 
 
-def frames(count: int, fps: Fraction) -> RationalTime:
+def speed_of(episode: Episode, shot: Shot, row: Row) -> Fraction:
+    """How fast the shot's clip runs; 1: at its own rate."""
+    return speed(shot.fit, shot.frames, row["frames"], exact(row["fps"]), episode.fps)
+
+
+def frames(count: int | Fraction, fps: Fraction) -> RationalTime:
     """A time of so many frames."""
-    return RationalTime(count, float(fps))
+    return RationalTime(float(count), float(fps))
 
 
 def label(marker: otio.schema.Marker) -> str:
@@ -109,20 +115,15 @@ def _clips(
     episode: Episode, sequence: EpisodeSequence, shot: Shot, row: Row, lead: int, length: int, said: Sequence[Row]
 ) -> list[otio.schema.Clip]:
     """The shot's clip; behind it, where the clip is at its end before the shot is, its last frame, held."""
-    fps, have, first = episode.fps, fills(episode, row), shot.first_frame + lead
-    parts = []
-    if shot.fit == "stretch":
-        parts.append(_clip(episode, sequence, shot, row, TimeRange(frames(0, fps), frames(length, fps))))
-        speed = float(reach(row["frames"], row["fps"], episode) / shot.frames)
-        parts[0].source_range = TimeRange(RationalTime(lead * speed, float(fps)), frames(length, fps))
-        parts[0].effects.append(otio.schema.LinearTimeWarp(time_scalar=speed))
-    else:
-        moving = max(0, min(length, have - first))
-        if moving:
-            parts.append(_clip(episode, sequence, shot, row, _span(first, moving, fps)))
-        if length > moving:
-            parts.append(_clip(episode, sequence, shot, row, _span(have - 1, length - moving, fps)))
-            parts[-1].effects.append(otio.schema.FreezeFrame())
+    fps, have, first, fast = episode.fps, moves(episode, shot, row), shot.first_frame + lead, speed_of(episode, shot, row)
+    parts, moving = list[otio.schema.Clip](), max(0, min(length, have - first))
+    if moving:
+        parts.append(_clip(episode, sequence, shot, row, TimeRange(frames(first * fast, fps), frames(moving, fps))))
+        if fast != 1:
+            parts[0].effects.append(otio.schema.LinearTimeWarp(time_scalar=float(fast)))
+    if length > moving:
+        parts.append(_clip(episode, sequence, shot, row, TimeRange(frames(ceil(have * fast) - 1, fps), frames(length - moving, fps))))
+        parts[-1].effects.append(otio.schema.FreezeFrame())
     parts[0].markers.extend(_marker(word, row, parts[0], episode) for word in said)
     return parts
 

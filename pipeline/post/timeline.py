@@ -20,7 +20,7 @@ from pipeline.story.fingerprint import file_digest
 
 from .edl import edl_of
 from .fcpxml import fcpxml_of
-from .otio_timeline import file_of, fills, places, timeline_of
+from .otio_timeline import file_of, moves, places, timeline_of
 
 FORMATS: dict[str, Callable[[otio.schema.Timeline, Episode], str]] = {
     "otio": lambda timeline, _: otio.adapters.write_to_string(timeline, "otio_json") + "\n",
@@ -106,8 +106,8 @@ def _told(episode: Episode, clips: dict[str, Row]) -> list[str]:
         row = clips.get(shot.id)
         if row is None or shot.fit == "stretch":
             continue
-        left = fills(episode, row) - shot.first_frame - lead - length
-        if left < 0 and shot.fit == "trim":
+        left = moves(episode, shot, row) - shot.first_frame - lead - length
+        if left < 0 and shot.fit != "hold":
             told.append(f"{shot.id} is {-left} frames longer than its clip; its last frame is held; `tower plan` tells what to do")
         elif follows and 0 <= left < follows.transition.frames:
             told.append(f"{shot.id}: the dissolve after it goes over its held last frame; hold that in the editor, its clip ends before")

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, model_v
 
 from gates.rules import Declaration
 
+from .fit import Fit
 from .rate import Rate
 from .stages import StageName
 from .yaml_file import TEMPLATES, Misfit, read_yaml
@@ -103,9 +104,10 @@ class Shot(Written):
     time: Text = Field("", description="time of day; the sequence's, if not given")
     camera: Text = Field("", description="camera move")
     transition: Transition = Field(default_factory=Transition, description="how the shot begins")
-    fit: Literal["trim", "hold", "stretch"] = Field(
+    fit: Fit = Field(
         "trim",
-        description="trim: the clip as it is, which must be long enough; hold: the last frame stands; stretch: the clip is retimed",
+        description="trim: the clip as it is, which must be long enough; hold: the last frame stands; stretch: the clip is retimed; "
+        "on_twos, on_threes: each of its frames is held for two, three of the episode's; flow: in-betweens by optical flow",
     )
     first_frame: int = Field(
         0, ge=0, le=24 * 600, description="where in its clip the shot begins, in frames at the episode's fps; 0: at the clip's beginning"
@@ -124,7 +126,7 @@ class Shot(Written):
     priority: int = Field(0, ge=-100, le=100, description="shots with more are rendered before others; what they look like does not change")
 
     @model_validator(mode="after")
-    def _whole_where_retimed(self) -> Shot:
+    def _whole_where_stretched(self) -> Shot:
         if self.fit == "stretch" and self.first_frame:
             raise ValueError(f"'first_frame' is {self.first_frame}, but fit: stretch shows the whole clip; leave one of them out")
         return self
