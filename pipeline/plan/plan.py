@@ -25,7 +25,7 @@ from .held import Held, Holder
 from .history import Past, Reason, latest_of_others, past_takes
 from .resolve import Resolver, StagePlan, inputs_from
 from .verdicts import Verdicts
-from .words import Words, written
+from .words import Words, written, written_before
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,8 @@ def _stages(
     resolver: Resolver, words: Words, sequence: EpisodeSequence, shot: Shot, dropped: dict[str, list[Reason]]
 ) -> tuple[StagePlan, ...]:
     """The shot's stages, with what retakes changed. What no longer applies, or no longer fits, is added to `dropped`."""
-    overrides, outdated = words.overrides(shot.id, lambda: written(resolver.episode, sequence, shot))
+    parts = resolver.episode, sequence, shot
+    overrides, outdated = words.overrides(shot.id, lambda: (written(*parts), written_before(*parts)))
     if outdated:
         dropped[shot.id] = outdated
     if not overrides:

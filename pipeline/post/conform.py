@@ -14,7 +14,7 @@ from typing import Any
 from catalog.standing import Row
 from pipeline.story.episode import Episode, Shot, Transition
 from pipeline.story.errors import InputError
-from pipeline.story.fit import HELD, Fit, speed
+from pipeline.story.fit import Fit, speed
 from pipeline.story.rate import exact
 
 from .edited import OFF, Edit, Piece
@@ -164,7 +164,7 @@ def _fit(shot: Shot, piece: Piece, row: Row, episode: Episode) -> Fit | None:
         wanted = speed(fit, piece.frames, row["frames"], exact(row["fps"]), episode.fps)
         return abs(piece.speed / wanted - 1) * piece.frames < 0.5 and (fit != "stretch" or (abs(piece.first) < 1 and not piece.held))
 
-    fits: tuple[Fit, ...] = (shot.fit, "trim", "stretch", *HELD)
+    fits: tuple[Fit, ...] = (shot.fit, "trim", "stretch", "on_twos", "on_threes")
     return next((fit for fit in fits if runs(fit)), None)
 
 
