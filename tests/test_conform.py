@@ -93,6 +93,28 @@ def test_a_rendered_episode_that_nobody_changed_says_so(rendered: Rendered, copi
     assert (copied / "episode.yaml").read_bytes() == rendered.file.read_bytes()
 
 
+def test_what_was_only_trimmed_and_moved_renders_nothing_and_what_is_too_long_is_told_by_the_plan(copied: Path, here: Callable[..., Done]) -> None:
+    assert here("timeline", "E90", "--out", "edit").code == 0
+    timeline = otio.adapters.read_from_file("edit/E90.otio")
+    track = timeline.video_tracks()[0]
+    first, second, dissolve, third = (track[n].deepcopy() for n in range(4))
+    first.source_range, third.source_range = span(20, 50), span(0, 100)
+    track[:] = [second, dissolve, third, first]
+    otio.adapters.write_to_file(timeline, "edited.otio")
+    done = here("conform", "edited.otio", "episode.yaml", "--apply")
+    assert done.code == 0 and "SH0010   moved      goes from sequence S010 to S020" in done.out
+    episode = load_episode(copied / "episode.yaml")
+    assert cut_of(episode) == [("SH0020", 0, 36, 0, "trim"), ("SH0030", 0, 100, 12, "trim"), ("SH0010", 20, 50, 0, "trim")]
+    plan = here("plan", "episode.yaml", "--json")
+    assert [shot["state"] for shot in json.loads(plan.out)] == ["clean"] * 3, plan.out + plan.err
+    third.source_range = span(0, 130)
+    track[:] = [second.deepcopy(), dissolve.deepcopy(), third, first.deepcopy()]
+    otio.adapters.write_to_file(timeline, "edited.otio")
+    done = here("conform", "edited.otio", "episode.yaml", "--apply")
+    assert "SH0030   longer     frames 100 → 130; its clip has 121 of the 130 frames that it needs: 9 too few" in done.out
+    refused(here("plan", "episode.yaml"), "SH0030", "130", "121")
+
+
 def test_nothing_changed_is_said_of_holds_stretches_gaps_and_other_rates_too(tmp_path: Path) -> None:
     shots = {
         "S010": ["{id: SH0010, frames: 12}", "{id: SH0020, frames: 80, fit: hold, transition: {type: dissolve, frames: 12}}", "{id: SH0030, frames: 90, fit: stretch, transition: {type: dissolve, frames: 7}}"],
@@ -198,13 +220,17 @@ def test_what_is_not_the_episode_s_is_told_with_its_place_and_never_written(cutt
     stock = otio.schema.Clip("stock", otio.schema.ExternalReference("stock.mov", span(0, 90)), span(0, 10))
     other = cutting.clip("SH0030").deepcopy()
     other.metadata["tower"]["episode"] = "E02"
+    off = cutting.clip("SH0040").deepcopy()
+    off.enabled = False
+    nest = otio.schema.Stack("nest", [otio.schema.Track(children=[stock.deepcopy()])])
     upper = otio.schema.Track("V2", kind="Video", children=[cutting.clip("SH0010").deepcopy()])
     cutting.track.insert(3, stock)
     cutting.track.insert(3, otio.schema.Gap(source_range=span(0, 5)))
-    cutting.track.append(other)
+    cutting.track.extend([other, off, nest])
     cutting.timeline.tracks.append(upper)
     done = cutting.conformed()
-    assert told(done) == [("", "by hand"), ("", "by hand"), ("", "new"), ("", "new")]
+    assert [one.kind for one in done.told] == ["by hand", "by hand", "new", "new", "by hand", "new"]
+    assert "(SH0040 is switched off)" in done.told[4].text and "'nest' at frame" in done.told[5].text
     assert "SH0010 on track V2" in done.told[0].text and "a gap at frame 58 of the edit, 5 frames" in done.told[1].text
     assert "'stock' at frame 63 of the edit, 10 frames" in done.told[2].text
     assert patch_of(cutting.file, cutting.episode, done).diff == ""

@@ -97,7 +97,8 @@ def _foreign(piece: Piece, used: Mapping[str, Piece]) -> Told:
         other = used[piece.shot]
         return Told(piece.shot, "twice", f"is used again {where}; an episode shows a shot once, and the use at frame {other.at} counts")
     if piece.gap:
-        return Told("", "by hand", f"a gap {where}: an episode has none; what follows moves up")
+        off = f" ({piece.name} is switched off)" if piece.name else ""
+        return Told("", "by hand", f"a gap {where}{off}: an episode has none; what follows moves up")
     name = piece.shot or repr(piece.name)
     return Told("", "new", f"{name} {where}: it is no shot of the episode; add one to the file, or leave it out")
 

@@ -121,7 +121,8 @@ def _piece(item: Facts, episode: Episode, at: int, length: int, cut: tuple[int, 
     take = str(own.get("take", ""))
     shown = head + length + tail
     if item["kind"] != "Clip" or not item["enabled"]:
-        return Piece(name, shot if item["kind"] == "Gap" else "", "", at - head, Fraction(0), shown, dissolve=sum(cut), gap=True)
+        gap, whose = item["kind"] == "Gap" or not item["enabled"], shot if item["kind"] == "Gap" else ""
+        return Piece(name, whose, "", at - head, Fraction(0), shown, dissolve=sum(cut), gap=gap)
     speed, frozen = item["speed"], item["speed"] == 0
     first = Fraction(item["start"]) * episode.fps - Fraction(head * speed)
     return Piece(name, shot, take, at - head, first, 0 if frozen else shown, shown if frozen else 0, 1.0 if frozen else speed, sum(cut))

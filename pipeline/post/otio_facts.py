@@ -45,10 +45,10 @@ def _item(child: otio.core.Composable) -> Facts:
         media = child.media_reference
         facts["media"] = getattr(media, "target_url", "") or ""
         if media.available_range:
-            facts["start"] -= _seconds(media.available_range.start_time)
+            facts["start"] = _finite(facts["start"] - _seconds(media.available_range.start_time))
         for effect in child.effects:
             if isinstance(effect, otio.schema.LinearTimeWarp):
-                facts["speed"] *= _finite(effect.time_scalar)
+                facts["speed"] = _finite(facts["speed"] * effect.time_scalar)
     return facts
 
 

@@ -246,9 +246,11 @@ def _with_fields(text: str, wanted: Conformed) -> str:
         for name, shot in zip(names, _value(sequence, "shots").value, strict=True):
             for field, value in wanted.fields.get(name, {}).items():
                 edits += _edits(text, shot, field, value)
-    for begin, end, words in sorted(edits, key=lambda edit: edit[0], reverse=True):
-        text = text[:begin] + words + text[end:]
-    return text
+    parts, at = list[str](), 0
+    for begin, end, words in sorted(edits, key=lambda edit: edit[0]):
+        parts += [text[at:begin], words]
+        at = end
+    return "".join([*parts, text[at:]])
 
 
 def _edits(text: str, node: yaml.MappingNode, field: str, value: Any) -> Iterator[tuple[int, int, str]]:
@@ -266,7 +268,7 @@ def _edits(text: str, node: yaml.MappingNode, field: str, value: Any) -> Iterato
             yield from _edits(text, old, "frames", value.frames)
         else:
             begin = old.start_mark.index
-            yield begin, old.end_mark.index, " " * text[:begin].endswith(":") + _words(value)
+            yield begin, old.end_mark.index, " " * (text[begin - 1] == ":") + _words(value)
         return
     behind = next((name for name in (*BEHIND[field], "frames", "id") if name in pairs and _in_place(*pairs[name])), None)
     if behind is None:
