@@ -24,10 +24,12 @@ from .serve import serve
 from .table import err
 from .takes import pause, rejudge, resume, status, takes
 from .terminal import MayBeLost
+from .timeline import conform, timeline
 from .workflows import benchmark, docs, workflows_app
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help="Render whole anime episodes in batch.")
-for command in (render, plan, serve, status, takes, report, review, pause, resume, rejudge, benchmark, docs, submit, logs, cancel, doctor):
+shown, spoken, others = (render, plan, serve, status, takes, report, timeline, conform), (review, pause, resume), (rejudge, benchmark, docs)
+for command in (*shown, *spoken, *others, submit, logs, cancel, doctor):
     app.command()(command)
 app.command()(new)
 app.command("import")(import_story)

@@ -88,8 +88,11 @@ class Shot(Written):
     transition: Transition = Field(default_factory=Transition, description="how the shot begins")
     fit: Fit = Field(
         "trim",
-        description="trim: the clip's beginning, which must be long enough; hold: the last frame stands; stretch: the clip is retimed; "
+        description="trim: the clip as it is, which must be long enough; hold: the last frame stands; stretch: the clip is retimed; "
         "on_twos, on_threes: each of its frames is held for two, three of the episode's; flow: in-betweens by optical flow",
+    )
+    first_frame: int = Field(
+        0, ge=0, le=24 * 600, description="where in its clip the shot begins, in frames at the episode's fps; 0: at the clip's beginning"
     )
     title: str | None = Field(None, max_length=80, description="text over the picture")
     keyframe: str | None = Field(None, description="a picture to start from in place of a generated keyframe, relative to the episode file")
@@ -105,6 +108,12 @@ class Shot(Written):
     dialogue: tuple[Line, ...] = Field((), description="what is said, for subtitles and sound")
     audio: tuple[Audio, ...] = Field((), description="sound files that begin in the shot")
     priority: int = Field(0, ge=-100, le=100, description="shots with more are rendered before others; what they look like does not change")
+
+    @model_validator(mode="after")
+    def _whole_where_stretched(self) -> Shot:
+        if self.fit == "stretch" and self.first_frame:
+            raise ValueError(f"'first_frame' is {self.first_frame}, but fit: stretch shows the whole clip; leave one of them out")
+        return self
 
     def parameters_of(self, stage: StageName) -> dict[str, float]:
         """The parameters that the shot sets in place of the values of that stage's workflow."""
