@@ -94,7 +94,7 @@ def segments_of(episode: Episode, clips: Mapping[str, Row], cues: Sequence[Cue],
     return made
 
 
-def _part(shot: Shot, clip: dict[str, Any]) -> Part:
+def _part(shot: Shot, clip: Row) -> Part:
     return Part(clip["media"], clip["media_path"], shot.frames, shot.fit, shot.title or "", shot.first_frame)
 
 
