@@ -471,7 +471,7 @@ BAD = {
     "digits": ("storyboarder", b'{"boards": [], "fps": ' + b"1" * 5000 + b"}", ["too many digits"]),
     "huge": ("fountain", b"x" * 4_000_001, ["4 MB"]),
     "too much of it": ("kitsu", b"Sequence,Name\n" + b"S,1\n" * 100_000, ["too many for one episode"]),
-    "too much text": ("fountain", b"ho " * 1_300_000, ["at most 4 MB are read"]),
+    "too much text": ("fountain", b"ho " * 1_300_000, ["more than 4 MB", "divide the file"]),
 }  # fmt: skip
 
 

@@ -140,26 +140,30 @@ class _Page:
 
     def __init__(self) -> None:
         self.lines: list[str] = []
+        self.bytes = 0
         self.todos = 0
 
     def text(self) -> str:
-        text = "\n".join(self.lines) + "\n"
-        if len(text.encode()) > MAX_BYTES:
-            sizes = f"{len(text) / 1e6:.0f} MB, and at most {MAX_BYTES / 1e6:.0f} MB are read"
-            raise InputError(f"the episode would have {sizes}; divide the file")
-        return text
+        return "\n".join(self.lines) + "\n"
+
+    def add(self, *lines: str) -> None:
+        """Raises InputError as soon as the page is larger than what is read."""
+        self.lines += lines
+        self.bytes += sum(len(line.encode()) + 1 for line in lines)
+        if self.bytes > MAX_BYTES:
+            raise InputError(f"the episode would have more than {MAX_BYTES / 1e6:.0f} MB, the most that is read; divide the file")
 
     def blank(self) -> None:
-        self.lines.append("")
+        self.add("")
 
     def raw(self, indent: int, text: str, remark: str = "") -> None:
-        self.lines.append(" " * indent + text + (f"  # {printable(remark)}" if remark else ""))
+        self.add(" " * indent + text + (f"  # {printable(remark)}" if remark else ""))
 
     def comment(self, indent: int, text: str) -> None:
         """The text as comments, broken where it is long and where it has an end of line."""
         for line in text.splitlines() or [""]:
             wrapped = textwrap.wrap(printable(line), WIDTH - indent - 2, break_long_words=False, break_on_hyphens=False)
-            self.lines += [f"{' ' * indent}# {part}" for part in wrapped]
+            self.add(*(f"{' ' * indent}# {part}" for part in wrapped))
 
     def field(self, indent: int, key: str, value: Value, remark: str = "") -> None:
         if isinstance(value, Todo):
@@ -170,7 +174,7 @@ class _Page:
         if rest and remark:
             self.comment(indent, remark)  # behind the text it might become a part of it
         self.raw(indent, first, "" if rest else remark)
-        self.lines += [" " * indent + line if line else "" for line in rest]
+        self.add(*(" " * indent + line if line else "" for line in rest))
 
     def maybe(self, indent: int, key: str, value: Value, remark: str = "") -> None:
         """The field, unless its value is empty: a field that has a default."""
