@@ -82,6 +82,8 @@ def test_a_dissolve_over_a_whole_shot_leaves_that_shot_a_frame(tmp_path: Path) -
     before, dissolve, after = timeline.video_tracks()[0]
     assert before.source_range == span(0, 1) and after.source_range == span(1, 29)
     assert (dissolve.in_offset.value, dissolve.out_offset.value) == (1, 11) and timeline.duration().value == 30
+    edl = hand_off(catalog, episode, "edl", tmp_path / "edit" / "E01.edl").file.read_text()
+    assert "002  SH0020   V     D 012    00:00:00:00 00:00:01:06 01:00:00:00 01:00:01:06" in edl
 
 
 def test_a_clip_of_another_rate_keeps_it_and_is_shown_by_the_episode_s(tmp_path: Path) -> None:
@@ -167,6 +169,17 @@ def test_an_edl_has_a_reel_a_shot_and_reads_back_as_the_same_cut(tmp_path: Path)
     assert back.duration().value == episode.total_frames
     assert re.search(r"^003  SH001013 V     C        00:00:00:00 00:00:02:12 01:00:02:10 01:00:03:06$", text, re.MULTILINE)  # 60 frames of source in 20
     assert items[3].effects[0].time_scalar == 3.0 and type(items[5].effects[0]).__name__ == "FreezeFrame"
+
+
+def test_an_edl_dissolves_from_where_a_retimed_clip_s_source_is(tmp_path: Path) -> None:
+    shots = ["{id: SH0010, frames: 30, fit: stretch}", "{id: SH0020, frames: 30, fit: stretch, transition: {type: dissolve, frames: 10}}"]
+    catalog, episode = filmed(tmp_path, written(tmp_path, {"S010": shots}), {"SH0010": (60, 24), "SH0020": (60, 24)})
+    lines = hand_off(catalog, episode, "edl", tmp_path / "E01.edl").file.read_text().splitlines()
+    assert [line.split()[-4:] for line in lines if re.match(r"\d{3}  ", line)] == [
+        ["00:00:00:00", "00:00:01:16", "01:00:00:00", "01:00:00:20"],  # 40 frames of source in 20
+        ["00:00:01:16", "00:00:01:16", "01:00:00:20", "01:00:00:20"],
+        ["00:00:00:00", "00:00:02:12", "01:00:00:20", "01:00:02:02"],
+    ]
 
 
 @pytest.mark.parametrize(("fps", "line", "start"), [("23.976", "NON-DROP FRAME", "01:00:00:00"), ("29.97", "DROP FRAME", "01:00:00;00"), (25, "NON-DROP FRAME", "01:00:00:00")])

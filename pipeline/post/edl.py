@@ -11,9 +11,10 @@ from pipeline.story.episode import Episode
 from pipeline.story.errors import InputError
 
 from .otio_facts import OWN
-from .otio_timeline import frames, label
+from .otio_timeline import frames, label, move_cut
 
 EVENT = re.compile(r"\d{3,}  (?P<reel>\S+) +V +(?:C|D \d{3}) +(?P<in>\S+) (?P<out>\S+) (?P<start>\S+) (?P<end>\S+)")
+SPEED = re.compile(r"M2   (?P<reel>\S+)\s+(?P<speed>[-\d.e]+)\s+(?P<at>\S+)")
 TAKE = "TOWER TAKE: "
 RATES = "23.976, 24, 25, 29.97, 30, 50, 59.94 and 60"  # what SMPTE timecode counts
 
@@ -42,10 +43,12 @@ def edl_of(timeline: otio.schema.Timeline, episode: Episode) -> str:
 
 
 def _simplify(track: otio.schema.Track) -> None:
-    """Take out dissolves that begin or end in a gap: an EDL has no event for a gap."""
+    """Begin each dissolve at its cut. Take out those that begin or end in a gap: an EDL has no event for a gap."""
     for n in reversed(range(len(track))):
-        near = [track[k] for k in (n - 1, n + 1) if 0 <= k < len(track)]
-        if isinstance(track[n], otio.schema.Transition) and any(isinstance(item, otio.schema.Gap) for item in near):
+        if not isinstance(track[n], otio.schema.Transition):
+            continue
+        move_cut(track, n, -track[n].in_offset.to_frames())
+        if any(isinstance(track[k], otio.schema.Gap) for k in (n - 1, n + 1)):
             del track[n]
 
 
@@ -64,19 +67,26 @@ def _move_markers(clip: otio.schema.Clip, start: otio.opentime.RationalTime) -> 
 
 
 def _retimed(lines: Iterable[str], track: otio.schema.Track, fps: float) -> Iterator[str]:
-    """The lines, with as much of a retimed clip's source as its speed uses up: the adapter divides by the speed, or takes none."""
+    """The lines, with as much of a retimed clip's source as its speed uses up: the adapter divides by the speed, or takes none.
+
+    Speeds, in frames a second, have one decimal, as editors write them.
+    """
     speeds = {}
     for clip in track.find_clips():
         for effect in clip.effects:
             if not isinstance(effect, otio.schema.FreezeFrame):
                 speeds[clip.name] = effect.time_scalar
+    ends = dict[str, str]()  # of the source, where the last event of a reel ended
     for line in lines:
+        if speed := SPEED.fullmatch(line):
+            line = f"M2   {speed['reel']:8} {float(speed['speed']):05.1f} {speed['at']:>26}"
         event = EVENT.match(line)
         if event and event["reel"] in speeds:
             first, start, end = (otio.opentime.from_timecode(event[name], fps) for name in ("in", "start", "end"))
-            used = round((end - start).value * speeds[event["reel"]])
-            until = otio.opentime.to_timecode(first + otio.opentime.RationalTime(used, fps))
-            line = line.replace(f"{event['in']} {event['out']}", f"{event['in']} {until}")
+            used = otio.opentime.RationalTime(round((end - start).value * speeds[event["reel"]]), fps)
+            begin = ends.get(event["reel"], event["in"]) if start == end else event["in"]  # without length: what a dissolve goes on from
+            ends[event["reel"]] = begin if start == end else otio.opentime.to_timecode(first + used)
+            line = line.replace(f"{event['in']} {event['out']}", f"{begin} {ends[event['reel']]}")
         yield line
 
 

@@ -15,7 +15,7 @@ import opentimelineio as otio
 from pipeline.story.episode import Episode
 
 from .otio_facts import OWN
-from .otio_timeline import label
+from .otio_timeline import label, move_cut, playing
 
 CROSS_DISSOLVE = "FxPlug:4731E73A-8DAC-4113-9A30-AE85B1761265"  # Final Cut's own
 
@@ -45,19 +45,9 @@ def fcpxml_of(timeline: otio.schema.Timeline, episode: Episode) -> str:
 def _meet_in_the_middle(track: otio.schema.Track) -> None:
     """Move each cut that a dissolve begins at to the dissolve's middle, as far as the clip behind it allows."""
     for n, item in enumerate(track):
-        if not isinstance(item, otio.schema.Transition):
-            continue
-        before, after = track[n - 1], track[n + 1]
-        half = (item.in_offset + item.out_offset).to_frames() // 2 - item.in_offset.to_frames()
-        by = otio.opentime.RationalTime(max(0, min(half, after.duration().to_frames() - 1)), item.out_offset.rate)
-        before.source_range = before.source_range.duration_extended_by(by)
-        later = otio.opentime.RationalTime(by.value * _speed(after), by.rate)
-        after.source_range = otio.opentime.TimeRange(after.source_range.start_time + later, after.source_range.duration - by)
-        item.in_offset, item.out_offset = item.in_offset + by, item.out_offset - by
-
-
-def _speed(item: otio.core.Item) -> float:
-    return next((effect.time_scalar for effect in item.effects if isinstance(effect, otio.schema.LinearTimeWarp)), 1.0)
+        if isinstance(item, otio.schema.Transition):
+            half = (item.in_offset + item.out_offset).to_frames() // 2 - item.in_offset.to_frames()
+            move_cut(track, n, max(0, min(half, track[n + 1].duration().to_frames() - 1)))
 
 
 def _formats(resources: ElementTree.Element, root: ElementTree.Element, track: otio.schema.Track, episode: Episode) -> None:
@@ -86,7 +76,7 @@ def _retime(element: ElementTree.Element, clip: otio.schema.Clip, fps: Fraction)
     """Say how fast a clip runs, as a map from its time in the sequence to its media's. What is held stands at one time of the media."""
     if not clip.effects:
         return
-    speed, start, length = Fraction(_speed(clip)).limit_denominator(10**6), clip.source_range.start_time, clip.source_range.duration
+    speed, start, length = Fraction(playing(clip)).limit_denominator(10**6), clip.source_range.start_time, clip.source_range.duration
     held = speed == 0
     count = Fraction(clip.available_range().duration.to_seconds()).limit_denominator(10**6)
     until = (Fraction(length.to_frames()) / fps) * 2 if held else count / speed

@@ -84,6 +84,21 @@ def frames(count: int | Fraction, fps: Fraction) -> RationalTime:
     return RationalTime(float(count), float(fps))
 
 
+def move_cut(track: otio.schema.Track, n: int, by: int) -> None:
+    """Move the cut under a track's transition number n by so many frames; what is seen stays as it is."""
+    before, dissolve, after = track[n - 1], track[n], track[n + 1]
+    time = RationalTime(by, dissolve.out_offset.rate)
+    before.source_range = before.source_range.duration_extended_by(time)
+    start = after.source_range.start_time + RationalTime(by * playing(after), time.rate)
+    after.source_range = TimeRange(start, after.source_range.duration - time)
+    dissolve.in_offset, dissolve.out_offset = dissolve.in_offset + time, dissolve.out_offset - time
+
+
+def playing(item: otio.core.Item) -> float:
+    """How fast an item runs, as its effects say; 0: it is held."""
+    return next((effect.time_scalar for effect in item.effects if isinstance(effect, otio.schema.LinearTimeWarp)), 1.0)
+
+
 def label(marker: otio.schema.Marker) -> str:
     """All that a marker says, for formats whose markers have one line."""
     return plain(f"{marker.name}: {marker.comment}") if marker.comment else marker.name
