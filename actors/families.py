@@ -44,7 +44,7 @@ class Family:
     """
 
     name: str
-    stage: Literal["keyframe", "clip"]
+    stage: Literal["keyframe", "clip", "finish"]
     model: str
     architecture: str
     size_multiple: int

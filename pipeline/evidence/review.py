@@ -114,7 +114,7 @@ def usual_take(catalog: Catalog, episode: str, shot: str, stage: str) -> Row:
         InputError: there is no such stage or no such take.
     """
     if stage not in STAGES:
-        raise InputError(f"--stage {stage!r} is neither {' nor '.join(STAGES)}")
+        raise InputError(f"--stage {stage!r} is none of {', '.join(STAGES)}")
     takes = takes_of_stage(catalog, f"{episode}/{shot}/{stage}/")
     takes = [t for t in takes if t["outcome"] == "accepted" or t["review"] == "retake"]
     word = Words.of(catalog, episode).on_stage.get((shot, stage))

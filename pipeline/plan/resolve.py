@@ -24,7 +24,7 @@ from pipeline.story.letters import face
 from pipeline.story.prompt import compose, compose_negative
 from pipeline.story.rate import exact, played_at
 from pipeline.story.settings import Settings
-from pipeline.story.stages import STAGES, StageName
+from pipeline.story.stages import MANY, STAGES, StageName
 from pipeline.story.title import check_title
 from pipeline.story.workflow import Workflow
 
@@ -131,14 +131,14 @@ class Resolver:
         given = given_keyframe(self.file, shot.keyframe, where) if shot.keyframe else None
         stages = tuple(
             self._stage(name, where, shot, prompt, loras, given if i == 0 else None, overrides.get(name, AS_WRITTEN))
-            for i, name in enumerate(STAGES)
+            for i, name in enumerate(self.episode.stages_of(shot))
         )
         for lora in loras:
             if not any(lora in stage.loras for stage in stages):
                 raise InputError(f"{where}: LoRA {lora.file} {misfit(lora.file, stages[0].workflow.kind)}")
         if shot.keyframes:
             stages = self._guided(where, shot, stages)
-        self._check_length(where, shot, stages[-1].workflow)
+        self._check_length(where, shot, stages[1].workflow)
         if shot.title:
             check_title(shot.title, self.font, where, (self.episode.width, self.episode.height))
         return stages
@@ -147,6 +147,7 @@ class Resolver:
         self, stage: StageName, where: str, shot: Shot, prompt: str, loras: tuple[Lora, ...], given: Path | None, overrides: Overrides
     ) -> StagePlan:
         ref = self.episode.workflow_of(shot, stage)
+        assert ref
         ready = self.ready(ref, stage, where if ref not in self.everybodys else self.name)
         flow = ready.workflow
         prompt = prompt if overrides.prompt is None else overrides.prompt
@@ -169,8 +170,8 @@ class Resolver:
         return StagePlan(stage, ready, prompt, negative, used, parameters, references, inputs, seed=overrides.seed)
 
     def _guided(self, where: str, shot: Shot, stages: tuple[StagePlan, ...]) -> tuple[StagePlan, ...]:
-        """The stages, the last of which passes through the shot's further keyframes; the first is given where a clip is the start."""
-        still, *between, clip = stages
+        """The stages, of which the clip passes through the shot's further keyframes; the first is given where a clip is the start."""
+        still, clip, *after = stages
         guides = guides_of(self.file, shot, where, clip.workflow, clip.files)
         files = tuple((str(guide.path.name), guide.digest) for guide in guides)
         inputs = digest([clip.inputs, *(guide.inputs for guide in guides)])
@@ -178,12 +179,13 @@ class Resolver:
             flow, start = still.workflow, (first.path.name, first.digest)
             given = digest(["given", first.digest, flow.width, flow.height, first.start])
             still = replace(still, reference_files=(start,), inputs=given, given=first.path, given_frame=first.start)
-        return still, *between, replace(clip, reference_files=clip.reference_files + files, inputs=inputs, guides=guides)
+        return still, replace(clip, reference_files=clip.reference_files + files, inputs=inputs, guides=guides), *after
 
     def _ready(self, ref: str, stage: StageName, asked_by: str) -> Ready:
         workflow = self.registry.resolve(ref, asked_by)
         if workflow.stage != stage:
-            raise InputError(f"{asked_by}: {stage}_workflow {ref!r} makes {workflow.stage}s; a workflow that makes {stage}s is wanted")
+            made, wanted = MANY[workflow.stage], MANY[stage]
+            raise InputError(f"{asked_by}: {stage}_workflow {ref!r} makes {made}; a workflow that makes {wanted} is wanted")
         return self.registry.prepare(workflow)
 
     def _loras(self, where: str, shot: Shot) -> tuple[Lora, ...]:

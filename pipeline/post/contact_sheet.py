@@ -14,6 +14,7 @@ from gates.frames import moments
 from gates.still import read_still
 from pipeline.story.episode import Episode
 from pipeline.story.letters import Fonts, built_in, face, lines_of, missing, width, write
+from pipeline.story.stages import MOVING
 
 from .result import Result
 
@@ -111,6 +112,6 @@ def _pictures(outcome: Result, store: MediaStore) -> list[np.ndarray]:
     pictures = []
     if keyframe := outcome.takes.get("keyframe"):
         pictures.append(read_still(store.read(keyframe["media_path"], keyframe["media"])).image)
-    if clip := outcome.takes.get("clip"):
+    if clip := next((outcome.takes[stage] for stage in reversed(MOVING) if stage in outcome.takes), None):
         pictures.extend(moments(store.read(clip["media_path"], clip["media"]), MOMENTS))
     return pictures

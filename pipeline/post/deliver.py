@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from catalog.standing import Row
 from catalog.store import Catalog
 from catalog.views import preferred_clips, take_counts
-from pipeline.plan.history import rows_of
+from pipeline.plan.history import chains_of, rows_of, stage_of
 from pipeline.plan.resolve import font_of
 from pipeline.render.render import Rendered
 from pipeline.render.shot import ShotOutcome
@@ -28,7 +29,7 @@ from .contact_sheet import contact_sheet
 from .result import Result, Summary
 
 SHOT_FILE = re.compile(r"SH[0-9]{4,6}(" + "|".join(re.escape(stage.suffix) for stage in CHAIN) + r")\Z")
-PART = re.compile(r"\.SH[0-9]{4,6}\.\w+\.([0-9]+)\.part\Z", re.ASCII)  # as link_takes names it: the process's id
+PART = re.compile(r"\.SH[0-9]{4,6}\.[\w.]+\.([0-9]+)\.part\Z", re.ASCII)  # as link_takes names it: the process's id
 NOT_SEEN: Any = {"sequences": {"__all__": {"shots": {"__all__": {"priority"}}}}}  # what changes nothing in the movie
 QUIET_SECONDS = 3600.0  # an encoder that lives writes more often
 
@@ -73,7 +74,7 @@ def deliver(
             target.unlink()  # it would look like this run's
             removed = f"{target} was removed: {why}; `tower render` of the whole episode makes it again"
     else:
-        clips = {o.shot: o.takes[STAGES[-1]] for o in results}
+        clips = {o.shot: o.last for o in results if o.last}
         assemble(episode, clips, catalog.media, font, target)
         made.clips.update((shot, row["take"]) for shot, row in clips.items())
         movie = target
@@ -124,16 +125,24 @@ def _outdated(old: Movie | None, now: Movie, results: list[Result], catalog: Cat
         return "the episode file or its font changed since it was made"
     if why := _missing(results):
         return why
-    other = [o.shot for o in results if o.takes[STAGES[-1]]["take"] != old.clips.get(o.shot)]
+    other = [o.shot for o in results if o.last and o.last["take"] != old.clips.get(o.shot)]
     if other:
         return f"{listed(other)} {'has' if len(other) == 1 else 'have'} another clip now"
     chosen = preferred_clips(catalog, episode)
-    rows = rows_of(catalog, [*old.clips.values(), *chosen.values()], "take, outcome, inputs, review")
-    other = [shot for shot, take in old.clips.items() if shot in chosen and _goes_before(rows.get(chosen[shot]), rows.get(take))]
+    rows = chains_of(catalog, list(old.clips.values())) | rows_of(catalog, list(chosen.values()))
+    shown = {shot: {stage_of(row["take"]): row for row in _chain(rows, take)} for shot, take in old.clips.items()}
+    other = [shot for (shot, stage), take in chosen.items() if _goes_before(rows.get(take), shown.get(shot, {}).get(stage))]
     if other:
         return f"{listed(other)} {'has a clip' if len(other) == 1 else 'have clips'} now that a person chose"
     refused = [shot for shot, take in old.clips.items() if take not in rows or rows[take]["outcome"] != "accepted"]
     return f"the clip in it of {listed(refused)} is not accepted now" if refused else None
+
+
+def _chain(rows: dict[str, Row], take: str | None) -> Iterator[Row]:
+    """The take's row, and those of the takes that it started from, as far as they are known."""
+    while row := rows.get(take or ""):
+        yield row
+        take = row["upstream"]
 
 
 def _goes_before(chosen: Row | None, shown: Row | None) -> bool:

@@ -52,7 +52,7 @@ async def drive(shots: Iterable[ShotPlan], studio: Studio, limit: Callable[[], i
         nonlocal alive
         with suppress(Stopped):
             outcomes.append(await render_shot(plan, studio))
-            studio.watcher.shot(outcomes[-1].outcome)
+            studio.watcher.shot(outcomes[-1].outcome, [stage.stage for stage in plan.stages])
         alive -= 1
         room.set()
 

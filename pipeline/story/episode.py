@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, model_v
 from gates.rules import Declaration
 
 from .rate import Rate
-from .stages import StageName
+from .stages import STAGES, StageName
 from .yaml_file import TEMPLATES, Misfit, read_yaml
 
 Text = Annotated[str, Field(max_length=100_000)]
@@ -114,8 +114,10 @@ class Shot(Written):
     )
     keyframe_workflow: WorkflowRef | None = None
     clip_workflow: WorkflowRef | None = None
+    finish_workflow: WorkflowRef | None = None
     keyframe_parameters: dict[str, float] = Field(default_factory=dict, description="what the keyframe workflow lets a shot change")
     clip_parameters: dict[str, float] = Field(default_factory=dict, description="what the clip workflow lets a shot change")
+    finish_parameters: dict[str, float] = Field(default_factory=dict, description="what the finish workflow lets a shot change")
     declares: tuple[Declaration, ...] = Field((), description="what is meant here, so that gates do not take it for a fault")
     variation: int = Field(0, ge=0, le=10**6, description="another number, another seed")
     priority: int = Field(0, ge=-100, le=100, description="shots with more are rendered before others; what they look like does not change")
@@ -149,6 +151,7 @@ class Episode(Written):
     negative_prompt: Text = Field("", description="added to every workflow's own")
     keyframe_workflow: WorkflowRef
     clip_workflow: WorkflowRef
+    finish_workflow: WorkflowRef | None = Field(None, description="makes clips larger and crisper; without one they stay as they are")
     title_font: str | None = Field(
         None, description="TrueType file for titles, relative to the episode file; needed for letters that the built-in font lacks"
     )
@@ -160,8 +163,15 @@ class Episode(Written):
     def shots(self) -> list[tuple[Sequence, Shot]]:
         return [(sequence, shot) for sequence in self.sequences for shot in sequence.shots]
 
-    def workflow_of(self, shot: Shot | None, stage: StageName) -> str:
-        """Reference to the workflow of this stage: the shot's own, else the episode's. Without a shot: the episode's."""
+    def stages_of(self, shot: Shot) -> list[StageName]:
+        """The stages that the shot goes through, in order."""
+        return [stage for stage in STAGES if self.workflow_of(shot, stage)]
+
+    def workflow_of(self, shot: Shot | None, stage: StageName) -> str | None:
+        """Reference to the workflow of this stage: the shot's own, else the episode's; None where neither has one.
+
+        Without a shot: the episode's.
+        """
         name = f"{stage}_workflow"
         return (getattr(shot, name) if shot else None) or getattr(self, name)
 

@@ -14,6 +14,7 @@ from pipeline import PROJECT
 
 from .episode import Lora, Name, Written
 from .errors import InputError
+from .stages import StageName
 from .yaml_file import read_yaml
 
 WORKFLOWS = PROJECT / "configs" / "workflows"
@@ -307,7 +308,7 @@ class Workflow(Written):
         return FAMILIES[self.family]
 
     @property
-    def stage(self) -> Literal["keyframe", "clip"]:
+    def stage(self) -> StageName:
         return self.kind.stage
 
     def with_parameters(self, given: dict[str, float], where: str) -> dict[str, float | int]:

@@ -36,7 +36,7 @@ WRITTEN = ("reviews", "stories")  # what decides what a shot is made from, besid
 REGISTRY_NEEDS = ("workflows", "promotions", "benchmarks")
 COUNTS = """
 SELECT e.*, coalesce(a.approved, 0) AS approved FROM episodes e LEFT JOIN (
-    SELECT episode, count(*) AS approved FROM words_on_stages WHERE stage = 'clip' AND verdict = 'approved' GROUP BY ALL
+    SELECT episode, count(DISTINCT shot) AS approved FROM words_on_stages WHERE stage <> 'keyframe' AND verdict = 'approved' GROUP BY ALL
 ) a USING (episode)
 """
 
