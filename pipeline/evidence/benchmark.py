@@ -130,7 +130,7 @@ def _rows(workflow: Workflow, suite: Suite, plan: Plan, catalog: Catalog) -> lis
         "keyframe_digest": first.stages[0].ready.digest if len(first.stages) > 1 else None,
         "stage": workflow.stage,
         "profile": first.stages[-1].ready.profile_identity,
-        "libraries": libraries(),
+        "libraries": libraries(*workflow.kind.libraries),
     }
     cells = {shot: (case.name, seed) for shot, case, seed in suite.cells()}
     return [head | _cell(s, cells[s.shot.id], takes.get(chosen[s.shot.id] or "")) for s in plan.shots]

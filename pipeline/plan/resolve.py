@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from actors.prompt_text import Weights, pieces
+from actors.upscaler_files import check_reduces
 from actors.values import Lora, ModelError, ModelFiles
 from gates.rules import Profile
 from pipeline.registry.files import inside
@@ -42,7 +43,7 @@ class StagePlan:
     brings: its characters' LoRAs, further keyframes, or the given picture. inputs: digest of all of this. It lacks the take that the
     stage starts from, which `inputs_from` adds. given: a person's picture, which is judged in place of a rendered keyframe. given_frame:
     of a clip that stands there instead, the frame. guides: a person's pictures and clips that the clip passes through. seed: what a
-    retake asked for; None where the seed derives from names.
+    retake asked for; None where the seed derives from names. frames: of a finish, how many its clip has.
     """
 
     stage: StageName
@@ -57,11 +58,12 @@ class StagePlan:
     given_frame: int | None = None
     guides: tuple[Guide, ...] = ()
     seed: int | None = None
+    frames: int = 0
 
     @property
     def attempts(self) -> int:
-        """Number of takes that one run may spend on this stage. A given picture is judged once."""
-        return 1 if self.given else self.workflow.retry.max_attempts
+        """Number of takes that one run may spend on this stage. What would be the same again is judged once, as a given picture is."""
+        return 1 if self.given or not self.workflow.kind.generative else self.workflow.retry.max_attempts
 
     @property
     def workflow(self) -> Workflow:
@@ -139,6 +141,8 @@ class Resolver:
         if shot.keyframes:
             stages = self._guided(where, shot, stages)
         self._check_length(where, shot, stages[1].workflow)
+        if len(stages) > 2:
+            stages = self._finished(where, *stages)
         if shot.title:
             check_title(shot.title, self.font, where, (self.episode.width, self.episode.height))
         return stages
@@ -153,6 +157,8 @@ class Resolver:
         prompt = prompt if overrides.prompt is None else overrides.prompt
         wanted = {**shot.parameters_of(stage), **overrides.parameters}
         parameters = tuple(flow.with_parameters(wanted, f"{where}: {stage}_parameters").items()) if wanted else ()
+        if not flow.kind.generative:
+            return StagePlan(stage, ready, "", "", (), parameters, (), self.fixed(stage, ready.digest, parameters))
         used = tuple(x for x in loras if not misfit(x.file, flow.kind)) if flow.kind.shots_loras else ()
         negative = self.negative(flow.negative_prompt)
         if given:
@@ -180,6 +186,16 @@ class Resolver:
             given = digest(["given", first.digest, flow.width, flow.height, first.start])
             still = replace(still, reference_files=(start,), inputs=given, given=first.path, given_frame=first.start)
         return still, replace(clip, reference_files=clip.reference_files + files, inputs=inputs, guides=guides), *after
+
+    def _finished(self, where: str, still: StagePlan, clip: StagePlan, finish: StagePlan) -> tuple[StagePlan, ...]:
+        """The stages, of which the finish knows how long its clip is."""
+        made, wanted = clip.workflow, finish.workflow
+        assert made.num_frames and wanted.scale
+        try:
+            check_reduces((made.width, made.height), wanted.scale, (wanted.width, wanted.height))
+        except ModelError as error:
+            raise InputError(f"{where}: workflows {made.name} and {wanted.name} do not fit together: {error}") from error
+        return still, clip, replace(finish, frames=made.num_frames)
 
     def _ready(self, ref: str, stage: StageName, asked_by: str) -> Ready:
         workflow = self.registry.resolve(ref, asked_by)

@@ -144,10 +144,12 @@ def _needed(needs: ModelNeeds, plan: Plan) -> list[tuple[ModelSpec, list[tuple[A
     """For each workflow and text encoder: its spec, what it must prepare, and the workflow that an error message names."""
     needed: dict[str, tuple[ModelSpec, list[tuple[Any, ...]], str]] = {}
     for stage in (stage for shot in plan.stale for stage in shot.on_devices):
-        encoder, spec = needs.encoder(stage), needs.model(stage)
-        texts = needed.setdefault(encoder.key, (encoder, [], stage.workflow.name))[1]
-        if (loras := text_loras(stage)) and (loras,) not in texts:
-            texts.append((loras,))
+        spec = needs.model(stage)
+        if stage.workflow.kind.generative:
+            encoder = needs.encoder(stage)
+            texts = needed.setdefault(encoder.key, (encoder, [], stage.workflow.name))[1]
+            if (loras := text_loras(stage)) and (loras,) not in texts:
+                texts.append((loras,))
         identity = identity_of(stage)
         calls = needed.setdefault(identity, (spec, [], stage.workflow.name))[1]
         if (call := (identity, stage.workflow.settings(), stage.loras)) not in calls:
