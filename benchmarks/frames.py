@@ -25,7 +25,7 @@ from actors.demo.train import scenes
 from actors.loading import device_name
 from gates.decode import read_video
 from gates.frames import frames_at
-from pipeline.post.assemble import EPISODE_CRF
+from pipeline.post.segments import CRF as EPISODE_CRF
 from pipeline.registry.open_catalog import open_catalog
 from pipeline.render.video_file import VideoFile, write_clip
 from pipeline.story.settings import load_settings

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
+from .cache import Cache
 from .commit import (
     NO_HOOKS,
     READERS,
@@ -78,19 +79,19 @@ def _media_of_rows(catalog: Catalog) -> dict[str, str]:
 
 
 def collect_garbage(catalog: Catalog, older_than: timedelta, dry_run: bool) -> list[tuple[str, int]]:
-    """Delete media that belong to no take and no story. Returns (path, bytes) of each.
+    """Delete media that belong to no take and no story, and what can be made again and was not used. Returns (path, bytes) of each.
 
     Args:
         older_than: younger files stay, because their rows may not be committed yet.
         dry_run: delete nothing.
     """
     before = datetime.now(UTC) - older_than
-    old = [info for info in catalog.media.all() if info.mtime < before]
+    old = [info for info in (*catalog.media.all(), *Cache(catalog.place).all()) if info.mtime < before]
     wanted = _media_of_rows(catalog)  # read after the files were listed, so that a row committed meanwhile keeps its file
     found = [(info.path, info.size) for info in old if info.path not in wanted]
     for path, _ in [] if dry_run else found:
         now = catalog.place.files.get_file_info(path)
-        if now.type == pafs.FileType.File and now.mtime < before:  # `MediaStore.put` has not made it young again for a new take
+        if now.type == pafs.FileType.File and now.mtime < before:  # nobody has made it young again meanwhile, for a new take or movie
             catalog.place.files.delete_file(path)
     return found
 

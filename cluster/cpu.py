@@ -13,6 +13,8 @@ from ray.exceptions import RayError, RayTaskError
 
 from .specs import DeviceLost, Stored, pack, unpack
 
+TRIES = 3  # of a task in `run_all`
+
 
 @ray.remote
 def cpu_task(packed: bytes, *values: Any) -> Any:
@@ -97,6 +99,35 @@ class CpuTasks:
                 raise DeviceLost(f"a CPU task was lost ({type(error).__name__})") from error
             finally:
                 self.waiting.discard(waiting)
+
+
+async def run_all(calls: Sequence[tuple[Callable[..., Any], tuple[Any, ...]]], name: str, at_once: int, done: Callable[[], None]) -> None:
+    """Run many CPU tasks, such that each is run again where its node is lost, TRIES times at most.
+
+    Args:
+        calls: functions and their arguments. at_once: how many are sent at a time. done: is called as each ends.
+
+    Raises:
+        DeviceLost: a task was lost with its node again and again. The first exception of a function is raised as it is.
+    """
+    tasks, places = CpuTasks(), asyncio.Semaphore(at_once)
+
+    async def one(function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        async with places:
+            for left in reversed(range(TRIES)):
+                try:
+                    await tasks.run(function, args, name)
+                    return done()
+                except DeviceLost:
+                    if not left:
+                        raise
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for function, args in calls:
+                group.create_task(one(function, args))
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
 
 
 def _send(function: Callable[..., Any], args: tuple[Any, ...], name: str, keeps: bool) -> tuple[ray.ObjectRef, Any]:

@@ -109,6 +109,10 @@ class VideoReader:
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield all frames, but at most MAX_FRAMES + 1: the extra frame shows that the clip is too long."""
+        return map(_reduced, self.pictures())
+
+    def pictures(self) -> Iterator[av.VideoFrame]:
+        """The frames as a player shows them, at full size. As many as there are `Frame`s."""
         times: list[Fraction | None] = []
         size, display = (0, 0), Display()
         try:
@@ -124,7 +128,7 @@ class VideoReader:
                 self.container.pixel_format = picture.format.name
                 shown = display.shown(picture)
                 self.container.width, self.container.height = shown.width, shown.height
-                yield _reduced(shown)
+                yield shown
                 if len(times) > MAX_FRAMES:
                     break
         except (av.FFmpegError, OSError, ValueError, MemoryError) as error:

@@ -4,7 +4,6 @@
 |---|---|
 | test_actors.py | models without Ray: prompt and keyframe reach the pixels, bit for bit |
 | test_animatediff.py | motion modules, motion LoRAs, few steps, IP-Adapters and long clips: as a plain call of diffusers, or one sentence |
-| test_assemble.py | exact frames from clips of any size and rate |
 | test_calibration.py | the stored evidence supports what docs/gates.md promises |
 | test_care.py | care of a catalog: garbage, compacting, export; faults are told by every command, and work goes on |
 | test_damage.py | each part of a catalog x each kind of damage: told, mended or said to be lost; the next render goes on |
@@ -52,6 +51,7 @@
 | test_migrations.py | old catalogs are upgraded, newer ones refused |
 | test_openapi.py | no request along the desk's OpenAPI document is answered with a bug, and answers are as it says |
 | test_operators.py | folders named like ours, secrets, clocks, proxies, signals, lost displays |
+| test_movie.py | exact frames from clips of any size and rate; each part of the movie encoded once, and proven |
 | test_nodes.py | machines that come, leave, differ and fall silent |
 | test_page.py | the page: from a file to a movie, exact frames, every key, WCAG, cuts of the line |
 | test_past.py | what a plan makes of earlier takes, which are told and not rendered |

@@ -127,6 +127,11 @@ def refused(done: Done, *words: str) -> None:
         assert word in lines[0], (word, lines[0])
 
 
+def nowhere() -> Any:
+    """In place of `Context.ray` where a test has a pool of its own."""
+    raise AssertionError("nothing but the test's own pool was to start Ray")
+
+
 def takes_of(cwd: Path, episode: str = "E90") -> list[dict[str, Any]]:
     done = tower("takes", episode, "--json", cwd=cwd)
     assert done.code == 0, done.err

@@ -7,15 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from catalog.media import MediaDamaged, MediaStore
 from catalog.place import Place
+from catalog.store import Catalog
 from pipeline.post import contact_sheet as module
 from pipeline.post.contact_sheet import CELL_WIDTH, GAP, MARGIN, MOMENTS, PAGE, TEXT_WIDTH, contact_sheet
+from pipeline.post.edit import edit_of
 from pipeline.post.result import Result
+from pipeline.render.context import context
 from pipeline.story.episode import Episode
+from pipeline.story.settings import Settings
 
-from .test_assemble import clip
+from .test_movie import clip
 
 ROW = CELL_WIDTH + GAP + 4  # of square pictures
 
@@ -27,11 +32,17 @@ def story(shots: int) -> Episode:
 
 
 def sheet(folder: Path, shots: int, takes: list[dict] | None = None) -> list[str]:
-    store, episode = MediaStore(Place.of(folder)), story(shots)
-    taken = takes or [{}] * shots
-    results = [Result(s.id, "accepted" if t else "exhausted", "", {"clip": t} if t else {}) for (_, s), t in zip(episode.shots, taken, strict=True)]
+    return list(drawn_sheet(folder, story(shots), takes or [{}] * shots))
+
+
+def drawn_sheet(folder: Path, episode: Episode, takes: list[dict], before: object = None, font: Path | None = None) -> dict:
+    """Draw the sheet of shots with these clips; {} for none. Gives what the next call wants to know."""
+    ids = [shot.id for _, shot in episode.shots]
+    results = [Result(s, "accepted" if t else "exhausted", "" if t else "flicker", {"clip": t} if t else {}) for s, t in zip(ids, takes, strict=True)]
+    edit, catalog = edit_of(episode, {s: t for s, t in zip(ids, takes, strict=True) if t}, font), Catalog(Place.of(folder), 0)
     (folder / "out").mkdir(exist_ok=True)
-    return [p.name for p in contact_sheet(episode, results, {s.id: 1 for _, s in episode.shots}, store, folder / "out" / "contact_sheet.png")]
+    with context(Settings(catalog_uri=str(folder)), catalog, Console(quiet=True)) as here:
+        return contact_sheet(edit, results, dict.fromkeys(ids, 1), before, here, folder / "out" / "contact_sheet.png")
 
 
 def there(folder: Path) -> list[str]:
@@ -61,7 +72,7 @@ def test_a_shorter_sheet_leaves_no_page_of_a_longer_one_and_strangers_stay(tmp_p
     assert there(tmp_path) == sorted([*strangers, "contact_sheet.png"])
 
 
-def test_the_first_and_the_last_moment_are_the_clips_first_and_last_frame(tmp_path, monkeypatch):
+def test_the_first_and_the_last_moment_are_the_shots_first_and_last_frame(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "PAGE", 2)
     store = MediaStore(Place.of(tmp_path))
     takes = [clip(store, tmp_path, level, 41, 24) for level in (20, 90, 160)]
@@ -71,14 +82,27 @@ def test_the_first_and_the_last_moment_are_the_clips_first_and_last_frame(tmp_pa
         with Image.open(tmp_path / "out" / name) as page:
             grey = np.asarray(page.convert("L"), int)
         middles = [grey[MARGIN + 64 + row * ROW + 100, MARGIN + TEXT_WIDTH + k * (CELL_WIDTH + GAP) + 100] for k in range(MOMENTS)]
-        assert np.abs(np.array(middles) - [level + n for n in (0, 10, 20, 30, 40)]).max() <= 2
+        assert np.abs(np.array(middles) - [level + n for n in (0, 1, 3, 5, 7)]).max() <= 2
 
 
 def test_a_damaged_clip_is_told_and_leaves_no_partial_page(tmp_path):
-    takes = [clip(MediaStore(Place.of(tmp_path)), tmp_path, 20, 8, 24)]
-    sheet(tmp_path, 1, takes)
+    takes = [clip(MediaStore(Place.of(tmp_path)), tmp_path, level, 8, 24) for level in (20, 90)]
+    sheet(tmp_path, 1, takes[:1])
     before = (tmp_path / "out" / "contact_sheet.png").read_bytes()
-    (tmp_path / takes[0]["media_path"]).write_bytes(b"damaged")
+    (tmp_path / takes[1]["media_path"]).write_bytes(b"damaged")
     with pytest.raises(MediaDamaged):
-        sheet(tmp_path, 1, takes)
+        sheet(tmp_path, 1, takes[1:])
     assert there(tmp_path) == ["contact_sheet.png"] and (tmp_path / "out" / "contact_sheet.png").read_bytes() == before
+
+
+def test_only_the_pages_that_show_something_else_are_drawn_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "PAGE", 2)
+    takes = [clip(MediaStore(Place.of(tmp_path)), tmp_path, level, 8, 24) for level in (20, 90, 160, 200)]
+    episode = story(3)
+    before = drawn_sheet(tmp_path, episode, takes[:3])
+    written = {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in before}
+    for changed, pages in ((takes[:3], []), ([takes[0], takes[1], takes[3]], ["contact_sheet_02.png"])):
+        before = drawn_sheet(tmp_path, episode, changed, before)
+        assert [name for name in before if (tmp_path / "out" / name).stat().st_mtime_ns != written[name]] == pages
+    (tmp_path / "out" / "contact_sheet.png").unlink()
+    assert drawn_sheet(tmp_path, episode, changed, before).keys() == before.keys() and len(there(tmp_path)) == 2

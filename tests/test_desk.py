@@ -326,3 +326,52 @@ def test_a_render_with_a_workflow_that_is_not_proven_is_refused_with_what_would_
     refused = studio.client.post("/jobs", json={"episode": "E90"})
     assert refused.status_code == 422 and refused.json()["needs"] == "allow_experimental" and "not proven" in refused.json()["detail"]
     assert studio.client.get("/jobs").json() == []
+
+
+def test_what_is_told_of_a_take_follows_each_row_about_it(studio):
+    """Takes of a shot are kept as they were told; a row of any table makes them new, and nothing else does."""
+    name, other = studio.take(SHOTS[0]), studio.take(SHOTS[1])
+
+    def told() -> dict[str, Any]:
+        studio.look()
+        (of_page,) = studio.client.get(f"/episodes/E90/shots/{SHOTS[0]}").json()["takes"][:1]
+        alone = studio.client.get(f"/takes/{name}").json()
+        assert alone == of_page
+        return alone
+
+    first = told()
+    assert first["stands"] and first["gate"] == "accepted" and first["word"] is None
+    studio.says(other, "approved")
+    assert told() == first
+    again = {"take": name, "episode": "E90", "at": studio._at(), "outcome": "rejected", "labels": ["frozen"], "warnings": [], "declared": []}
+    studio.catalog.append("judgements", [again | {"profile": "anime#000000000000", "findings": FROZEN}])
+    assert told()["gate"] == "rejected" and not told()["stands"]
+    studio.says(name, "approved", note="as I want it")
+    assert told()["stands"] and told()["word"]["note"] == "as I want it"
+    studio.take(SHOTS[0], attempt=2)
+    assert told()["stands"], "an approved take stands before newer ones"
+
+
+def test_a_board_that_is_open_waits_for_nothing(studio):
+    """What follows from a commit is made before anybody sees the commit, as long as somebody looks at the episode."""
+    desk = studio.client.app.state.desk
+    studio.take(SHOTS[0])
+    assert studio.board()["counts"]["accepted"] == 1
+    studio.take(SHOTS[1])
+    before = desk.facts.entries["E90"].value
+    studio.look()
+    known = desk.facts.entries["E90"].value
+    assert known is not before and known.shots[SHOTS[1]]["clip"]
+    assert studio.board()["counts"]["accepted"] == 2
+    assert desk.facts.entries["E90"].value is known
+
+
+def test_rows_that_were_read_ahead_come_once(studio):
+    studio.take(SHOTS[0])
+    studio.board()
+    desk, old = studio.client.app.state.desk, studio.client.app.state.desk.tables.seen
+    studio.take(SHOTS[0], attempt=2)
+    desk.tables.look()
+    assert desk.rows.of("E90")["takes"].num_rows == 2
+    assert desk.rows.of("E90", old)["takes"].num_rows == 2  # asked for before the look, answered after it
+    assert desk.rows.of("E90")["takes"].num_rows == 2

@@ -36,6 +36,7 @@ from pipeline.story.cluster_profile import ClusterProfile
 from pipeline.story.errors import InputError
 from pipeline.story.settings import load_settings
 
+from .conftest import nowhere
 from .planted import ANIME, GOOD, good, judged, png
 from .test_models import lora as lora_file
 from .test_past import Desk
@@ -226,7 +227,7 @@ def test_a_model_that_cannot_be_loaded_is_one_sentence_with_its_workflow(desk, e
 def test_the_display_knows_what_is_wanted_and_what_it_takes(desk):
     desk.render("SH0010")
     desk.take("SH0020", "keyframe", device_seconds=10.0)
-    plan, here = desk.plan(), Context(desk.settings, desk.catalog, Console())
+    plan, here = desk.plan(), Context(desk.settings, desk.catalog, Console(), nowhere)
     shown = module._progress(here, plan)
     assert shown.totals == {"keyframe": 1, "clip": 2} and shown.log_seconds == desk.settings.log_seconds
     ltx, animate = (plan.costs.known[name] for name in ("ltx_video_2b_demo@1", "animatediff_16_demo@2"))
@@ -356,7 +357,7 @@ def run(desk, monkeypatch) -> Callable[..., Any]:
 
         async def story() -> None:
             log = RunLog(desk.catalog, plan, False, {})
-            here = Context(desk.settings, desk.catalog, Console(file=printed))
+            here = Context(desk.settings, desk.catalog, Console(file=printed), nowhere)
             needs = ModelNeeds(ClusterProfile(name="p"))
             async with asyncio.timeout(PATIENCE), studio_for(plan, here, log, rack, needs) as studio:  # type: ignore[arg-type]
                 await scene(studio, log)

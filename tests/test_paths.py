@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow.dataset as ds
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from catalog.care import NAMED
 from catalog.place import Place, PlaceError
@@ -20,11 +21,13 @@ from gates.decode import ffmpeg_path, read_video
 from pipeline.plan.plan import Plan
 from pipeline.post.deliver import deliver, movie_removed
 from pipeline.registry.files import inside
+from pipeline.render.context import context
 from pipeline.render.render import Rendered
 from pipeline.render.shot import ShotOutcome
 from pipeline.render.video_file import write_clip
 from pipeline.story.episode import load_episode
 from pipeline.story.errors import InputError
+from pipeline.story.settings import Settings
 
 from .conftest import EPISODE, PROJECT, refused
 from .test_catalog import row
@@ -236,7 +239,8 @@ class Studio:
             for _, s in episode.shots
             if not only or s.id in only
         ]
-        deliver(episode, Rendered(Plan(episode, self.file, "", [])), outcomes, self.catalog, self.folder, "run", partial=bool(only))
+        with context(Settings(catalog_uri=str(self.catalog.place)), self.catalog, Console(quiet=True)) as here:
+            deliver(episode, Rendered(Plan(episode, self.file, "", [])), outcomes, here, self.folder, "run", partial=bool(only))
         return json.loads((self.folder / "summary.json").read_text())
 
     def edit(self, old: str, new: str) -> None:

@@ -77,7 +77,7 @@ def test_each_clip_starts_from_its_own_keyframe(rendered: Rendered):
 def test_the_same_command_again_renders_nothing(rendered: Rendered):
     movie = (rendered.out / "episode.mp4").read_bytes()
     done = tower("render", rendered.file, "--out", "out", cwd=rendered.cwd)
-    assert done.code == 0 and "0 to render" in done.out and "0 takes in this run" in done.out and "Ray" not in done.out
+    assert done.code == 0 and "0 to render" in done.out and "0 takes in this run; nothing has changed" in done.out and "Ray" not in done.out
     assert takes_of(rendered.cwd) == rendered.takes
     assert (rendered.out / "episode.mp4").read_bytes() == movie
 

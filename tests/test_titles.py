@@ -9,16 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from catalog.media import MediaStore
-from catalog.place import Place
-from pipeline.post.contact_sheet import contact_sheet
-from pipeline.post.result import Result
 from pipeline.story.episode import Episode
 from pipeline.story.errors import InputError
 from pipeline.story.letters import built_in, lines_of, missing, wrapped
 from pipeline.story.title import check_title, title_layer
 
 from .conftest import EPISODE, refused
+from .test_contact_sheet import drawn_sheet
 
 SIZE = (384, 216)
 DEJAVU, JAPANESE = built_in()[1:]
@@ -130,9 +127,8 @@ def story(title: str, **shot: str) -> Episode:
 
 
 def sheet(tmp_path: Path, episode: Episode, font: Path | None = None) -> np.ndarray:
-    out = tmp_path / "sheet.png"
-    contact_sheet(episode, [Result("SH0010", "exhausted", "flicker", {})], {"SH0010": 1}, MediaStore(Place.of(tmp_path)), out, font)
-    with Image.open(out) as picture:
+    drawn_sheet(tmp_path, episode, [{}], font=font)
+    with Image.open(tmp_path / "out" / "contact_sheet.png") as picture:
         return np.asarray(picture.convert("L")).astype(int)
 
 

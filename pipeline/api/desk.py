@@ -34,14 +34,14 @@ class Desk:
     rows: Rows = field(init=False)
     facts: Kept = field(init=False)  # of the episodes in `rows`, and what is larger than these
     opened: Kept = field(init=False)
+    takes: Kept = field(init=False)  # of single shots
     frames: Kept = field(init=False)  # single pictures
     kept: Kept = field(init=False)
 
     def __post_init__(self) -> None:
         self.tables = Tables(self.catalog.place)
         self.rows = Rows(self.catalog, self.tables)
-        self.facts, self.opened, self.frames, self.kept = Kept(OPEN), Kept(OPEN), Kept(256), Kept()
-
+        self.facts, self.opened, self.takes, self.frames, self.kept = Kept(OPEN), Kept(OPEN), Kept(1024), Kept(256), Kept()
 
     @property
     def moment(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 from fastapi import FastAPI
 
@@ -14,6 +15,7 @@ from . import problems
 from .desk import Desk
 from .guard import Guard
 from .routers import catalog, episodes, events, health, jobs, page, reviews, takes, workflows
+from .services.episodes import prepare
 from .services.events import Hub
 
 ROUTERS = (page, health, episodes, takes, reviews, jobs, workflows, catalog, events)
@@ -30,6 +32,7 @@ def build_app(desk: Desk, hosts: tuple[str, ...] | None = ()) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.desk, app.state.hub = desk, Hub(desk.catalog, desk.tables)
+        desk.tables.prepare = partial(prepare, desk)
         watching = asyncio.create_task(app.state.hub.watch())
         yield
         watching.cancel()

@@ -10,7 +10,7 @@ import pyarrow as pa
 from catalog.changes import table_since
 from catalog.store import Catalog
 
-from .tables import WATCHED, Tables
+from .tables import WATCHED, Seen, Tables
 
 NAMES = ("takes", "judgements", "reviews", "runs")
 OPEN = 8  # episodes whose rows are kept
@@ -32,8 +32,8 @@ class Rows:
         self.episodes: dict[str, _Episode] = {}
         self.lock = Lock()
 
-    def of(self, episode: str) -> dict[str, pa.Table]:
-        """The episode's rows in each of the tables NAMES, as of the latest look at the tables.
+    def of(self, episode: str, seen: Seen | None = None) -> dict[str, pa.Table]:
+        """The episode's rows in each of the tables NAMES, as of a look at the tables, or later; the latest, if none is given.
 
         Raises:
             CatalogError: a table cannot be read.
@@ -45,11 +45,10 @@ class Rows:
                 self.episodes.pop(next(iter(self.episodes)))
         with kept.lock:
             for name in NAMES:
-                self._bring(kept, name, episode)
+                self._bring(kept, name, episode, seen or self.tables.seen)
             return {name: rows for name, (_, rows) in kept.rows.items()}
 
-    def _bring(self, kept: _Episode, name: str, episode: str) -> None:
-        seen = self.tables.seen
+    def _bring(self, kept: _Episode, name: str, episode: str, seen: Seen) -> None:
         now = seen.versions[WATCHED.index(name)]
         version, rows = kept.rows.get(name, (-1, None))
         if rows is not None and max(seen.at(episode, (name,))) > version:
@@ -59,4 +58,4 @@ class Rows:
             rows = self.catalog.table(name, episode, version=now)
         if rows.num_columns and rows.column(0).num_chunks > PIECES:
             rows = rows.combine_chunks()
-        kept.rows[name] = now, rows
+        kept.rows[name] = max(now, version), rows

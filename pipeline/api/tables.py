@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from threading import Lock
@@ -47,6 +48,7 @@ class Tables:
         self.lock = Lock()
         versions = tuple(DeltaTable(place.table(name)).version() for name in WATCHED)
         self.seen = Seen(versions, dict(zip(WATCHED, versions, strict=True)), {})
+        self.prepare: Callable[[Seen], None] = lambda seen: None  # called before anybody sees a change
 
     @property
     def seconds(self) -> float:
@@ -58,7 +60,9 @@ class Tables:
             whole, touched = dict(self.seen.whole), dict(self.seen.touched)
             versions = tuple(self._newest(name, at, whole, touched) for name, at in zip(WATCHED, self.seen.versions, strict=True))
             if versions != self.seen.versions:
-                self.seen = Seen(versions, whole, touched)  # at once, so that nobody sees a commit's mark without its version
+                seen = Seen(versions, whole, touched)
+                self.prepare(seen)
+                self.seen = seen  # at once, so that nobody sees a commit's mark without its version
             return self.seen
 
     def of(self, *names: str) -> Versions:
@@ -103,6 +107,7 @@ NOTHING = object()  # was made yet
 class _Kept:
     at: Hashable = NOTHING
     value: Any = None
+    asked: float = 0.0  # when, by the monotonic clock
     lock: Lock = field(default_factory=Lock)
 
 
@@ -122,18 +127,33 @@ class Kept:
             if at != entry.at:
                 entry.value = make()
                 entry.at = at
+            entry.asked = time.monotonic()
             return entry.value
 
     async def soon(self, key: Hashable, at: Hashable, make: Callable[[], Any]) -> Any:
         """`of`, for the event loop: what is there is given at once, and those who wait hold no thread."""
         entry = self.entries.get(key)
         if entry and entry.at == at:
+            entry.asked = time.monotonic()
             return entry.value
         if (key, at) not in self.making:
             task = asyncio.ensure_future(asyncio.to_thread(self.of, key, at, make))
             self.making[key, at] = task
             task.add_done_callback(lambda done: self._made((key, at), done))
         return await asyncio.shield(self.making[key, at])
+
+    def asked_within(self, seconds: float) -> list[Any]:
+        """The keys whose values somebody has got in these seconds."""
+        least = time.monotonic() - seconds
+        with self.lock:
+            return [key for key, entry in self.entries.items() if entry.at is not NOTHING and entry.asked >= least]
+
+    def put(self, key: Hashable, at: Hashable, value: Any) -> None:
+        """Keep a value that was made already."""
+        entry = self.entries.get(key)
+        if entry:  # else it has made room for others
+            with entry.lock:
+                entry.at, entry.value = at, value
 
     def _made(self, which: Hashable, done: asyncio.Future[Any]) -> None:
         del self.making[which]

@@ -33,7 +33,8 @@ def render(
     for outcome in summary.exhausted:
         err.print(f"{outcome.shot} exhausted: {outcome.why}", highlight=False, markup=False, soft_wrap=True)
     done = len(summary.outcomes) - len(summary.exhausted)
-    out.print(f"{done} of {len(summary.outcomes)} shots accepted; {summary.takes} takes in this run", highlight=False)
+    told = f"{summary.takes} takes in this run" + ("" if summary.changed else "; nothing has changed")
+    out.print(f"{done} of {len(summary.outcomes)} shots accepted; {told}", highlight=False)
     if summary.movie is None and (why := movie_removed(summary.folder)):
         err.print(why, soft_wrap=True)
     out.print(f"{summary.movie or summary.folder / 'contact_sheet.png'}", highlight=False, soft_wrap=True)

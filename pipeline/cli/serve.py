@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import socket
+import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +22,7 @@ Port = Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free")
 OnRay = Annotated[bool, typer.Option("--on-ray", help="run it on the Ray cluster at RAY_ADDRESS, with renders as its jobs")]
 PROTOCOL: dict[str, Any] = {"http": "h11", "ws": "none"}  # the strict parser, whatever else is installed; the desk has no web sockets
 BACKLOG = 2048  # connections that wait
+SWITCH_SECONDS = 0.0005  # after which a thread that computes lets the event loop go on; Python's own 5 ms are felt in each answer
 CLOSING_SECONDS = 3  # for answers that are under way; event streams never end by themselves
 
 
@@ -47,6 +50,8 @@ def _here(settings: Settings, host: str, port: int, loopback: bool) -> None:
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=CLOSING_SECONDS, **PROTOCOL
     )  # fmt: skip
+    sys.setswitchinterval(SWITCH_SECONDS)
+    gc.freeze()  # modules stay: a collection that looks at them all stops every answer for some tens of milliseconds
     _say(host, listening.getsockname()[1])
     uvicorn.Server(config).run(sockets=[listening])
 

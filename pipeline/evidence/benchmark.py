@@ -20,7 +20,7 @@ from pipeline.plan.plan import Plan, ShotPlan, make_plan
 from pipeline.plan.resolve import inputs_from
 from pipeline.registry.open_catalog import open_catalog
 from pipeline.registry.workflows import Registry, libraries
-from pipeline.render.context import Context
+from pipeline.render.context import Context, context
 from pipeline.render.render import check_disk_room, render_stale, writable
 from pipeline.render.run_log import RunLog
 from pipeline.story.settings import Settings
@@ -60,12 +60,12 @@ def run_benchmark(ref: str, file: Path, against: str | None, fresh: bool, settin
     suite = load_suite(file)
     if settings.place.is_local:
         writable(settings.place.folder)
-    here = Context(settings, open_catalog(settings), console)
-    registry = Registry(here.catalog, settings)
-    wanted = [registry.resolve(name, "tower benchmark") for name in (ref, against) if name]
-    for workflow in wanted:
-        registry.prepare(workflow)
-    measured = [_measure(workflow, suite, file, fresh, here) for workflow in wanted]
+    with context(settings, open_catalog(settings), console) as here:
+        registry = Registry(here.catalog, settings)
+        wanted = [registry.resolve(name, "tower benchmark") for name in (ref, against) if name]
+        for workflow in wanted:
+            registry.prepare(workflow)
+        measured = [_measure(workflow, suite, file, fresh, here) for workflow in wanted]
     return Benchmark(suite, measured[0], measured[1] if against else [])
 
 

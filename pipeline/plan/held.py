@@ -13,10 +13,12 @@ from datetime import UTC, datetime, timedelta
 from catalog.standing import Row
 from catalog.store import Catalog
 from pipeline.story.episode import Episode, Shot
+from pipeline.story.fit import fills
+from pipeline.story.rate import exact
 
 from .changes import changes
 from .history import Past, Reason, chains_of
-from .resolve import StagePlan, inputs_from, reach
+from .resolve import StagePlan, inputs_from
 from .words import Word, Words
 
 History = Mapping[str, Sequence[Past]]  # stage to its takes
@@ -81,9 +83,9 @@ class Holder:
         if not self._there(chain[-1]):
             return "has lost its file"
         row = self.rows[word.take]
-        if len(chain) == len(stages) and shot.fit == "trim" and row["frames"] and row["fps"]:
-            have = int(reach(row["frames"], row["fps"], self.episode))
-            if have < shot.frames:
+        if len(chain) == len(stages) and row["frames"] and row["fps"]:
+            have = fills(shot.fit, row["frames"], exact(row["fps"]), self.episode.fps)
+            if have is not None and have < shot.frames:
                 return f"fills {have} of the shot's {shot.frames} frames; shorten the shot, or set fit: hold or fit: stretch"
         return None
 

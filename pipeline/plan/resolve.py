@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -21,9 +20,10 @@ from pipeline.registry.workflows import Ready, Registry
 from pipeline.story.episode import Episode, Sequence, Shot
 from pipeline.story.errors import InputError
 from pipeline.story.fingerprint import SEEDS, FileDigests, digest, file_digest, seed_for, text_digest
+from pipeline.story.fit import fills
 from pipeline.story.letters import face
 from pipeline.story.prompt import compose, compose_negative
-from pipeline.story.rate import exact, played_at
+from pipeline.story.rate import exact
 from pipeline.story.settings import Settings
 from pipeline.story.stages import MANY, STAGES, StageName
 from pipeline.story.title import check_title
@@ -96,11 +96,6 @@ def seed_of(stage: StagePlan, episode: str, shot: Shot, variation: int) -> int:
     if stage.seed is None:
         return seed_for(episode, shot.id, stage.stage, shot.variation, variation)
     return (stage.seed + variation) % SEEDS
-
-
-def reach(frames: int, fps: float, episode: Episode) -> Fraction:
-    """How many of the episode's frames a clip fills. fps: as a workflow or a take says it."""
-    return Fraction(frames) / played_at(exact(fps), episode.fps) * episode.fps
 
 
 class Resolver:
@@ -222,10 +217,10 @@ class Resolver:
 
     def _check_length(self, where: str, shot: Shot, workflow: Workflow) -> None:
         assert workflow.num_frames and workflow.fps
-        have = reach(workflow.num_frames, workflow.fps, self.episode)
-        if shot.fit == "trim" and shot.frames > have:
+        have = fills(shot.fit, workflow.num_frames, exact(workflow.fps), self.episode.fps)
+        if have is not None and shot.frames > have:
             raise InputError(
-                f"{where}: frames {shot.frames} are more than the {int(have)} that workflow {workflow.name} makes; "
+                f"{where}: frames {shot.frames} are more than the {have} that workflow {workflow.name} makes; "
                 f"shorten the shot, or set fit: hold or fit: stretch"
             )
 

@@ -32,6 +32,7 @@ class Summary:
     """What a run did.
 
     rendered: number of shots that were stale. takes: number of takes that the run made. movie: None if not all shots are accepted.
+    changed: whether anything in the folder is another than before.
     """
 
     run: str
@@ -41,6 +42,7 @@ class Summary:
     takes: int
     folder: Path
     movie: Path | None
+    changed: bool
 
     @property
     def exhausted(self) -> list[Result]:

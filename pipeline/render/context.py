@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 
 from rich.console import Console
 
 from catalog.store import Catalog
+from cluster.start import ClusterInfo, cluster
+from pipeline.story.cluster_profile import cluster_profile
 from pipeline.story.settings import Settings
 
 
 @dataclass(frozen=True)
 class Context:
-    """settings: where things are. catalog: what has happened. console: where messages are printed."""
+    """settings: where things are. catalog: what has happened. console: where messages are printed.
+
+    ray: starts Ray or joins a cluster when it is first called.
+    """
 
     settings: Settings
     catalog: Catalog
     console: Console
+    ray: Callable[[], ClusterInfo]
+
+
+@contextmanager
+def context(settings: Settings, catalog: Catalog, console: Console) -> Iterator[Context]:
+    """A context whose Ray, if it was needed, ends with the `with` block."""
+    with ExitStack() as stack:
+
+        @cache
+        def ray() -> ClusterInfo:
+            waits = bool(cluster_profile(settings).wait_minutes)
+            return stack.enter_context(cluster(settings.devices, settings.dashboard_port, waits=waits))
+
+        yield Context(settings, catalog, console, ray)

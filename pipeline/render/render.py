@@ -6,8 +6,7 @@ import asyncio
 import os
 import shutil
 import signal
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from catalog.care import compact
 from catalog.place import Place
 from catalog.store import Catalog, CatalogError
 from cluster.pool import Pool
-from cluster.start import check_devices, cluster
+from cluster.start import check_devices
 from pipeline.plan.plan import Plan
 from pipeline.registry.workflows import Registry
 from pipeline.story.cluster_profile import ClusterProfile, cluster_profile
@@ -63,15 +62,15 @@ def render_stale(planned: Callable[[], Plan], here: Context, log: RunLog) -> Ren
         if plan.stale:
             profile = cluster_profile(here.settings)
             needs = ModelNeeds.of(here.catalog, profile)
-            with _devices(here, profile, log) as pool:
+            pool = _devices(here, profile, log)
 
-                async def render_shots() -> Rendered:
-                    async with studio_for(plan, here, log, pool, needs) as studio:
-                        urgent_first = sorted(plan.stale, key=lambda s: -s.shot.priority)
-                        outcomes = await drive(urgent_first, studio, lambda: live_limit(pool, needs, profile))
-                    return Rendered(plan, outcomes, studio.watcher.takes)
+            async def render_shots() -> Rendered:
+                async with studio_for(plan, here, log, pool, needs) as studio:
+                    urgent_first = sorted(plan.stale, key=lambda s: -s.shot.priority)
+                    outcomes = await drive(urgent_first, studio, lambda: live_limit(pool, needs, profile))
+                return Rendered(plan, outcomes, studio.watcher.takes)
 
-                rendered = _run(render_shots())
+            rendered = _run(render_shots())
         if len(rendered.outcomes) < len(plan.stale):  # stopped: `drive` gives no outcome for the shots that were left
             raise KeyboardInterrupt
     done = sum(o.outcome == "accepted" for o in rendered.outcomes)
@@ -86,15 +85,13 @@ def record_judgements(plan: Plan, catalog: Catalog) -> None:
         catalog.append_later("judgements", plan.judgements)
 
 
-@contextmanager
-def _devices(here: Context, profile: ClusterProfile, log: RunLog) -> Iterator[Pool]:
+def _devices(here: Context, profile: ClusterProfile, log: RunLog) -> Pool:
     """Join or start a cluster; gives a pool over its devices."""
-    settings = here.settings
-    with cluster(settings.devices, settings.dashboard_port, waits=bool(profile.wait_minutes)) as info:
-        kind = "logical devices" if info.logical else "GPUs"
-        here.console.print(f"Ray: {info.devices} {kind}, {info.cpus} CPUs, dashboard {info.dashboard_url or 'off'}", highlight=False)
-        log.devices = info.devices
-        yield Pool(info, profile.options(settings))
+    info = here.ray()
+    kind = "logical devices" if info.logical else "GPUs"
+    here.console.print(f"Ray: {info.devices} {kind}, {info.cpus} CPUs, dashboard {info.dashboard_url or 'off'}", highlight=False)
+    log.devices = info.devices
+    return Pool(info, profile.options(here.settings))
 
 
 def _run(work: Coroutine[Any, Any, Rendered]) -> Rendered:

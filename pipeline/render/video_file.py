@@ -10,6 +10,7 @@ from types import TracebackType
 import av
 import cv2
 import numpy as np
+from av.video.frame import PictureType
 from av.video.reformatter import ColorRange, Colorspace
 
 from gates.decode import ffmpeg_path
@@ -43,7 +44,11 @@ class VideoFile:
     def write(self, frame: np.ndarray) -> None:
         """Add one frame: uint8 RGB (height, width, 3)."""
         picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
-        picture = picture.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG)
+        self.add(picture.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG))
+
+    def add(self, picture: av.VideoFrame) -> None:
+        """Add one frame that has the file's size, format, matrix and range already (`as_written`)."""
+        picture.pict_type = PictureType.NONE  # a decoded frame remembers its own, which would be forced upon the encoder
         picture.pts, picture.time_base = self.count, self.stream.codec_context.time_base
         self.count += 1
         self.container.mux(self.stream.encode(picture))
@@ -57,6 +62,12 @@ class VideoFile:
                 self.container.mux(self.stream.encode(None))
         finally:
             self.container.close()
+
+
+def as_written(picture: av.VideoFrame, width: int, height: int) -> bool:
+    """Whether a decoded frame is as a VideoFile of that size, in pixels, holds them: it can be added without a conversion."""
+    form = picture.width, picture.height, picture.format.name, picture.colorspace, picture.color_range
+    return form == (width, height, "yuv420p", Colorspace.ITU709, ColorRange.MPEG)
 
 
 def write_clip(path: Path, frames: np.ndarray, fps: Fraction, crf: int = 12) -> None:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, model_v
 
 from gates.rules import Declaration
 
+from .fit import Fit
 from .rate import Rate
 from .stages import STAGES, StageName
 from .yaml_file import TEMPLATES, Misfit, read_yaml
@@ -103,9 +104,10 @@ class Shot(Written):
     time: Text = Field("", description="time of day; the sequence's, if not given")
     camera: Text = Field("", description="camera move")
     transition: Transition = Field(default_factory=Transition, description="how the shot begins")
-    fit: Literal["trim", "hold", "stretch"] = Field(
+    fit: Fit = Field(
         "trim",
-        description="trim: the clip's beginning, which must be long enough; hold: the last frame stands; stretch: the clip is retimed",
+        description="trim: the clip's beginning, which must be long enough; hold: the last frame stands; stretch: the clip is retimed; "
+        "on_twos, on_threes: each of its frames is held for two, three of the episode's; flow: in-betweens by optical flow",
     )
     title: str | None = Field(None, max_length=80, description="text over the picture")
     keyframe: str | None = Field(None, description="a picture to start from in place of a generated keyframe, relative to the episode file")

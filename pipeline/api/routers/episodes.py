@@ -16,7 +16,6 @@ from fastapi import APIRouter, Query, Request
 from fastapi import Path as InPath
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
-from pydantic_core import to_json
 from starlette.datastructures import UploadFile
 
 from catalog.media import digest_in
@@ -24,6 +23,7 @@ from pipeline.api.desk import Desk
 from pipeline.api.guard import JSON, kind_of
 from pipeline.api.problems import Problem
 from pipeline.api.services import episodes
+from pipeline.api.services.as_json import as_json
 from pipeline.api.services.controls import ask_render
 from pipeline.api.services.delivery import delivery
 from pipeline.api.services.events import Hub
@@ -35,6 +35,7 @@ from .asked import ActionName, EpisodeId, OfDesk, OfHub, ShotId
 from .files import File
 
 router = APIRouter(tags=["episodes"])
+JSON_TYPE = "application/json"
 YAML = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml", "text/plain", "application/octet-stream")
 REPORT_WIDTH = 480  # pixels of a report's clips; each width would be a file of its own on the desk's disk
 FILES = 500  # files that come with an episode
@@ -75,10 +76,11 @@ BODY = {
 By = Annotated[str, Query(max_length=100, description="who submits it; the service's user, if not given")]
 
 
-@router.get("/episodes")
-async def list_all(desk: OfDesk, hub: OfHub) -> list[dict[str, Any]]:
+@router.get("/episodes", response_model=list[dict[str, Any]])
+async def list_all(desk: OfDesk, hub: OfHub) -> Response:
     """Every episode that was submitted or rendered, the latest first."""
-    return await desk.kept.soon("listing", episodes.listing_at(desk, hub), lambda: episodes.listing(desk, hub))
+    told = await desk.kept.soon("listing", episodes.listing_at(desk, hub), lambda: as_json(episodes.listing(desk, hub)))
+    return Response(told, media_type=JSON_TYPE)
 
 
 @router.post("/episodes", status_code=201, openapi_extra=BODY)
@@ -166,7 +168,7 @@ async def board(episode: EpisodeId, request: Request, desk: OfDesk, hub: OfHub) 
     kept = await _board(desk, hub, episode)
     if request.headers.get("if-none-match") == kept.tag:
         return Response(status_code=304, headers={"etag": kept.tag})
-    return Response(kept.body, media_type="application/json", headers={"etag": kept.tag, "cache-control": "no-cache"})
+    return Response(kept.body, media_type=JSON_TYPE, headers={"etag": kept.tag, "cache-control": "no-cache"})
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,7 @@ async def _board(desk: Desk, hub: Hub, episode: str) -> _Bytes:
     """The board as bytes, made once for all who ask as long as nothing changes."""
 
     def make() -> _Bytes:
-        body = to_json(episodes.board_of(desk, hub, episode), inf_nan_mode="null")
+        body = as_json(episodes.board_of(desk, hub, episode))
         return _Bytes(body, f'"{episodes.tag(body)}"')
 
     return await desk.kept.soon(("board", episode), episodes.board_at(desk, hub, episode), make)
@@ -215,10 +217,11 @@ async def shots(episode: EpisodeId, desk: OfDesk, hub: OfHub) -> list[dict[str, 
     return [shot | {"sequence": sequence["sequence"]} for sequence in told["sequences"] for shot in sequence["shots"]]
 
 
-@router.get("/episodes/{episode}/shots/{shot}")
-async def shot_page(episode: EpisodeId, shot: ShotId, desk: OfDesk, hub: OfHub) -> dict[str, Any]:
+@router.get("/episodes/{episode}/shots/{shot}", response_model=dict[str, Any])
+async def shot_page(episode: EpisodeId, shot: ShotId, desk: OfDesk, hub: OfHub) -> Response:
     """One shot: all its takes, what people said, what a retake may change."""
-    return episodes.shot_of(await episodes.opened(desk, episode), hub.live_of(episode), shot)
+    told = episodes.shot_of(desk, await episodes.opened(desk, episode), hub.live_of(episode), shot)
+    return Response(told, media_type=JSON_TYPE)
 
 
 @router.post("/episodes/{episode}/{action}", status_code=202)

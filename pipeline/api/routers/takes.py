@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Query
 from fastapi import Path as InPath
@@ -15,25 +15,25 @@ from catalog.standing import Row
 from pipeline.api.desk import Desk
 from pipeline.api.problems import Problem
 from pipeline.api.services import media
-from pipeline.api.services.episodes import facts_soon, file_row, statuses_soon, take_row
-from pipeline.api.services.shots import as_told, drawn
+from pipeline.api.services.episodes import file_row, take_of, take_row
+from pipeline.api.services.shots import drawn
 from pipeline.story.stages import MOVING
 
 from .asked import TAKE, EpisodeId, OfDesk, ShotId, StageName, Version
 from .files import File
 
 router = APIRouter(tags=["takes"])
+T = TypeVar("T")
 FOR_EVER = {"cache-control": "private, max-age=31536000, immutable"}  # a take is never overwritten
 JPEG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/jpeg": {}}}}
 KINDS = {".png": "image/png", ".mp4": "video/mp4"}
 
 
-@router.get(TAKE)
-async def take(episode: EpisodeId, shot: ShotId, stage: StageName, version: Version, desk: OfDesk) -> dict[str, Any]:
+@router.get(TAKE, response_model=dict[str, Any])
+async def take(episode: EpisodeId, shot: ShotId, stage: StageName, version: Version, desk: OfDesk) -> Response:
     """A take: how it was made, its measures, what the gates say, what people said."""
     name = f"{episode}/{shot}/{stage}/{version}"
-    row = await _known(take_row(desk, name), name)
-    return as_told(row, await facts_soon(desk, episode), await statuses_soon(desk))
+    return Response(await _known(take_of(desk, name), name), media_type="application/json")
 
 
 @router.get(f"{TAKE}/media", response_class=File, responses={200: {"content": {"video/mp4": {}, "image/png": {}}}})
@@ -89,11 +89,11 @@ async def curves(episode: EpisodeId, shot: ShotId, stage: StageName, version: Ve
     return {"frames": frames, "fps": fps, "curves": drawn(judged, found)}
 
 
-async def _known(asked: Awaitable[Row | None], name: str) -> Row:
-    row = await asked
-    if row is None:
+async def _known(asked: Awaitable[T | None], name: str) -> T:
+    found = await asked
+    if found is None:
         raise Problem(404, f"there is no take {name}")
-    return row
+    return found
 
 
 async def _with_file(desk: Desk, episode: str, shot: str, stage: str, version: str) -> Row:

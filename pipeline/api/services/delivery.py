@@ -7,7 +7,8 @@ from typing import Any
 
 from catalog.store import Catalog
 from catalog.views import clips_that_stand
-from pipeline.post.deliver import listed, movie_in
+from pipeline.post.deliver import movie_in
+from pipeline.post.movie import listed, story_digest
 from pipeline.story.episode import Episode
 
 SHEETS = "contact_sheet*.png"
@@ -31,6 +32,8 @@ def delivery(catalog: Catalog, episode: Episode, folder: Path) -> dict[str, Any]
         why = f"{listed(without)} {'has' if len(without) == 1 else 'have'} no clip that stands"
     elif not movie:
         why = "it was not assembled yet; a render of the whole episode does it"
+    elif movie.episode != story_digest(episode):
+        why = "the episode's file changed since it was made; a render assembles it anew"
     elif changed:
         why = f"{listed(changed)} {'has' if len(changed) == 1 else 'have'} another clip now; a render assembles it anew"
     else:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from catalog.memory import EpisodeCatalog
 from catalog.standing import Row
@@ -27,13 +28,16 @@ from pipeline.story.episode import Episode, load_episode
 from pipeline.story.errors import NoSuch
 
 from . import board, says, shots
+from .as_json import as_json
 from .events import Hub
-from .facts import Facts, Verdicts, facts
+from .facts import Facts, facts
 
+T = TypeVar("T")
 FACTS_NEED = ("takes", "judgements", "reviews", "runs")
 PLAN_NEEDS = ("takes", "judgements", "reviews", "stories")
 WRITTEN = ("reviews", "stories")  # what decides what a shot is made from, beside workflows
 REGISTRY_NEEDS = ("workflows", "promotions", "benchmarks")
+LOOKED_AT_SECONDS = 5.0  # a page that is open asks more often while something changes
 COUNTS = """
 SELECT e.*, coalesce(a.approved, 0) AS approved FROM episodes e LEFT JOIN (
     SELECT episode, count(DISTINCT shot) AS approved FROM words_on_stages WHERE stage <> 'keyframe' AND verdict = 'approved' GROUP BY ALL
@@ -161,7 +165,19 @@ def _facts(desk: Desk, episode: str) -> Facts:
     return facts(desk.rows.of(episode))
 
 
-async def facts_soon(desk: Desk, episode: str) -> Facts:
+def prepare(desk: Desk, seen: Seen) -> None:
+    """Make the facts of the episodes that people look at before anybody sees what came: nobody waits for them then."""
+    made = []
+    for episode in desk.facts.asked_within(LOOKED_AT_SECONDS):
+        at = seen.at(episode, FACTS_NEED)
+        if at != desk.tables.at(episode, *FACTS_NEED):
+            with suppress(Exception):  # whoever asks next makes them, and is told what is wrong
+                made.append((episode, at, facts(desk.rows.of(episode, seen))))
+    for episode, at, known in made:
+        desk.facts.put(episode, at, known)
+
+
+async def _facts_soon(desk: Desk, episode: str) -> Facts:
     """`facts_of`, for the event loop."""
     at = desk.tables.at(episode, *FACTS_NEED)
     return await desk.facts.soon(episode, at, lambda: _facts(desk, episode))
@@ -188,23 +204,30 @@ async def opened(desk: Desk, episode: str) -> Opened:
     return await desk.opened.soon(episode, at, make)
 
 
-def shot_of(found: Opened, live: Live | None, shot: str) -> dict[str, Any]:
-    """One shot: its card, its takes, what people said, what a retake may change."""
+def shot_of(desk: Desk, found: Opened, live: Live | None, shot: str) -> bytes:
+    """One shot as JSON: its card, its takes, what people said, what a retake may change."""
     sequences = found.episode.shots
     place = next((i for i, (_, one) in enumerate(sequences) if one.id == shot), None)
     if place is None:
         raise NoSuch(f"episode {found.episode.id} has no shot {shot}")
     sequence, known = sequences[place][0], found.facts
-    return {
+    told_takes = b",".join(_takes(desk, known, found.episode.id, shot, found.statuses).values())
+    page = {
         "episode": found.episode.id,
         "card": board.card_of(found.episode, shot, known, live),
         "sequence": {"sequence": sequence.id, "title": sequence.title},
         "before": sequences[place - 1][1].id if place else None,
         "after": sequences[place + 1][1].id if place + 1 < len(sequences) else None,
-        "takes": shots.takes_of_shot(known, shot, found.statuses),
         "reviews": [told(row) for row in reversed(known.reviews) if says.shot(row) == shot],
         **shots.changeable(found.resolved, shot),
     }
+    return as_json(page).removesuffix(b"}") + b',"takes":[' + told_takes + b"]}"
+
+
+def _takes(desk: Desk, known: Facts, episode: str, shot: str, statuses: dict[str, str]) -> dict[str, bytes]:
+    """`takes_of_shot`, made once for as long as the shot gets no row and no workflow another status."""
+    at = known.latest.get(shot), tuple(statuses.items())
+    return desk.takes.of((episode, shot), at, lambda: shots.takes_of_shot(known, shot, statuses))
 
 
 def report_of(desk: Desk, episode: str, width: int) -> Path:
@@ -226,22 +249,29 @@ def _statuses(desk: Desk) -> dict[str, str]:
     return {row["workflow"]: row["status"] for row in workflow_rows(Registry(desk.catalog, desk.settings))}
 
 
+async def take_of(desk: Desk, take: str) -> bytes | None:
+    """A take as JSON; None if there is no such take."""
+    episode, shot, *_ = take.split("/")
+    statuses = await statuses_soon(desk)
+    return await _of_take(desk, take, lambda known: _takes(desk, known, episode, shot, statuses).get(take))
+
+
 async def take_row(desk: Desk, take: str) -> Row | None:
     """The row of a take with the verdict that holds now; None if there is no such take."""
-    return await _of_take(desk, take, lambda verdicts: verdicts.take(take))
+    return await _of_take(desk, take, lambda known: known.verdicts.take(take))
 
 
 async def file_row(desk: Desk, take: str) -> Row | None:
     """Of the row of a take, what its file needs."""
-    return await _of_take(desk, take, lambda verdicts: verdicts.file_of(take))
+    return await _of_take(desk, take, lambda known: known.verdicts.file_of(take))
 
 
-async def _of_take(desk: Desk, take: str, read: Callable[[Verdicts], Row | None]) -> Row | None:
+async def _of_take(desk: Desk, take: str, read: Callable[[Facts], T | None]) -> T | None:
     episode = take.partition("/")[0]
-    found = read((await facts_soon(desk, episode)).verdicts)
+    found = read(await _facts_soon(desk, episode))
     if found is None:  # it may have come since the latest look
         await asyncio.to_thread(desk.tables.look)
-        found = read((await facts_soon(desk, episode)).verdicts)
+        found = read(await _facts_soon(desk, episode))
     return found
 
 

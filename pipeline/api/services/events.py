@@ -18,7 +18,6 @@ from itertools import islice
 from typing import Any
 
 import pyarrow as pa
-from pydantic_core import to_json
 
 from catalog.changes import rows_since
 from catalog.standing import Row
@@ -29,6 +28,7 @@ from pipeline.render.process import may_be_running
 from pipeline.render.run_log import unended_runs
 
 from . import says
+from .as_json import as_json
 
 PING_SECONDS = 15.0  # so that proxies keep a quiet stream open
 KEPT = 2000  # events that slow listeners may be behind, and that are told at once
@@ -111,7 +111,7 @@ def _data(name: str, row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _json(data: Any) -> str:
-    return to_json(data, inf_nan_mode="null").decode()
+    return as_json(data).decode()
 
 
 class Hub:

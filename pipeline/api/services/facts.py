@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from catalog.memory import Memory
 from catalog.schema import TABLES
@@ -59,7 +60,8 @@ class Facts:
 
     shots: by shot; `clip` is the take that the episode shows, and `source` the clip that it was made from where it is a finish.
     words: shot to the latest word on one of its stages. approved: shots whose clip or finish a person approved.
-    rejections: shot to (label, takes), most first. runs, reviews: rows of the tables, oldest first.
+    rejections: shot to (label, takes), most first. runs, reviews: rows of the tables, oldest first. latest: shot to what changes with each
+    row that it gets.
     """
 
     shots: dict[str, Row]
@@ -70,6 +72,7 @@ class Facts:
     reviews: list[Row]
     happened: list[dict[str, Any]]
     verdicts: Verdicts
+    latest: dict[str, tuple[Any, ...]]
 
 
 class Verdicts:
@@ -128,7 +131,19 @@ def facts(rows: Mapping[str, pa.Table]) -> Facts:
         reviews,
         _happened(last, reviews, runs),
         Verdicts(judged, rows["takes"]),
+        _latest(rows),
     )
+
+
+def _latest(rows: Mapping[str, pa.Table]) -> dict[str, tuple[Any, ...]]:
+    """Rows are only ever added: their number, and the time of the latest, tell whether a shot has new ones."""
+    found: dict[str, tuple[Any, ...]] = {}
+    for name in READ:
+        shots = pc.list_element(pc.split_pattern(rows[name]["take"], "/"), 1)
+        counted = pa.table({"shot": shots, "at": rows[name]["at"]}).group_by("shot").aggregate([("at", "count"), ("at", "max")])
+        for shot, *latest in zip(*(counted[column].to_pylist() for column in ("shot", "at_count", "at_max")), strict=True):
+            found[shot] = (*found.get(shot, ()), name, *latest)
+    return found
 
 
 def _happened(takes: list[Row], reviews: list[Row], runs: list[Row]) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from pipeline.story.gate_profile import load_profile, profile_identity
 from pipeline.story.stages import GATES, StageName
 
 from . import says
+from .as_json import as_json
 from .facts import Facts
 
 AS_THEY_ARE = (
@@ -25,17 +26,17 @@ AS_THEY_ARE = (
 )  # fmt: skip
 
 
-def takes_of_shot(known: Facts, shot: str, statuses: dict[str, str]) -> list[dict[str, Any]]:
-    """Every take of a shot, oldest first.
+def takes_of_shot(known: Facts, shot: str, statuses: dict[str, str]) -> dict[str, bytes]:
+    """Every take of a shot, oldest first: its id, and the take as JSON.
 
     Args:
         statuses: name@version of workflows to their status.
     """
-    return [as_told(row, known, statuses) for row in known.verdicts.of_shot(shot)]
+    return {row["take"]: as_json(_told(row, known, statuses)) for row in known.verdicts.of_shot(shot)}
 
 
-def as_told(row: Row, known: Facts, statuses: dict[str, str]) -> dict[str, Any]:
-    """A take, from its row with the verdict that holds. Other arguments as of `takes_of_shot`."""
+def _told(row: Row, known: Facts, statuses: dict[str, str]) -> dict[str, Any]:
+    """A take, from its row with the verdict that holds."""
     standing = known.shots[row["shot"]]
     url = f"/takes/{row['take']}"
     return {name: row[name] for name in AS_THEY_ARE} | {
