@@ -12,9 +12,10 @@ import numpy as np
 
 from . import picture as p
 from .pair import lab, ssim_map, tiles
+from .still import Undecodable
 
 if TYPE_CHECKING:
-    from .decode import Frame, VideoReader
+    from .decode import Frame
 
 SAMPLES = 12  # frames whose sharpness is measured at full size, evenly spread
 SOFT = 1.0  # pixels (of the source): colours are compared after a blur of this sigma, so that a crisper line is no other colour
@@ -25,16 +26,10 @@ class Beside:
 
     Args:
         source: path of the clip. hint: expected number of frames; it only decides which frames are measured at full size.
-
-    Raises:
-        Undecodable: as VideoReader.
     """
 
     def __init__(self, source: Path, hint: int):
-        from .decode import VideoReader
-
-        self.stack = ExitStack()
-        self.reader: VideoReader = self.stack.enter_context(VideoReader(source))
+        self.source, self.stack = source, ExitStack()
         self.stride = max(1, hint // SAMPLES)
         self.rows: list[tuple[float, float, float]] = []
         self.residuals: list[np.ndarray] = []
@@ -47,13 +42,25 @@ class Beside:
         self.stack.close()
 
     def along(self, frames: Iterable[Frame]) -> Iterator[Frame]:
-        """The finished frames as they are, each compared with the source's of the same number on its way."""
-        sources = iter(self.reader)
+        """The finished frames as they are, each compared with the source's of the same number on its way.
+
+        Raises:
+            Undecodable: the source cannot be decoded to its end.
+        """
+        sources = self._sources()
         for number, frame in enumerate(frames):
             source = next(sources, None)
             if source is not None:
                 self._compare(number, frame, source)
             yield frame
+
+    def _sources(self) -> Iterator[Frame]:
+        from .decode import VideoReader
+
+        try:
+            yield from self.stack.enter_context(VideoReader(self.source))
+        except Undecodable as error:
+            raise Undecodable(f"what it was made from: {error}") from error
 
     def _compare(self, number: int, frame: Frame, source: Frame) -> None:
         given, made = source.small, frame.small

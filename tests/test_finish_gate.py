@@ -65,3 +65,16 @@ def test_stored_measures_give_the_same_verdict_again(tmp_path):
     found = verdict(tmp_path, enlarged(reduced(drawn())), reduced(drawn()))
     again = judge("video", found.measures, FINISH)
     assert again.failures == found.failures == ("blur",)
+
+
+def test_the_command_line_judges_a_finish_beside_its_clip(tmp_path, here):
+    write_clip(tmp_path / "clip.mp4", reduced(drawn()), FPS)
+    for name, frames in (("good", drawn()), ("soft", enlarged(reduced(drawn())))):
+        write_clip(tmp_path / f"{name}.mp4", frames, FPS)
+    asked = ("gate", "video", "--profile", "finish", "--source", "clip.mp4")
+    assert here(*asked, "good.mp4").code == 0
+    soft = here(*asked, "soft.mp4")
+    assert soft.code == 1 and "blur" in soft.out
+    (tmp_path / "clip.mp4").write_bytes(b"no video")
+    broken = here(*asked, "good.mp4")
+    assert broken.code == 1 and "what it was made from" in broken.out

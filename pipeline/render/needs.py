@@ -21,7 +21,7 @@ from pipeline.story.workflow import Workflow
 FIRST_GUESS = 1.6  # memory of an unmeasured model over the size of its weights, where nobody has counted what its decoding takes
 BESIDE_DECODING = 1.05  # the same without decoding, where that is counted: what denoising holds is gone by then
 # Settings that a model is built with, or that a batch is made by. All others may differ from request to request.
-BUILT_IN = ("batch_size", "scale", "vae_tiling", "context_length", "context_overlap")
+BUILT_IN = ("batch_size", "vae_tiling", "context_length", "context_overlap")
 PROMPTS = "prompts"  # what a cluster profile calls the text encoders
 TEXT_GUESS = 1.1  # the same for text encoders: a prompt is short, so its activations are small
 

@@ -75,6 +75,7 @@ export function RetakeDialog({ page, take, said, close }) {
   const [changed, change] = useState({});
   const renders = useRef(false);
   const parameters = Object.entries(page.parameters?.[take.stage] ?? {});
+  const drawn = take.stage !== "finish"; // from a prompt and a seed
   const say = useSay(async () => {
     await said();
     announce(renders.current ? await startRender(page) : `${page.card.shot} is stale now: the next render makes it again.`);
@@ -90,9 +91,9 @@ export function RetakeDialog({ page, take, said, close }) {
   return html`<${Dialog} title="Retake of ${page.card.shot}, ${take.stage}" close=${close}><form onSubmit=${submitted(() => send(false))}>
     <p class="quiet">${takeName(take.take)} and all ${many(take.stage)} before it count no more. ${REST[take.stage]}</p>
     <label class="field">What should be different<textarea rows="3" maxlength="2000" autofocus required value=${note} onInput=${(event) => write(event.target.value)}></textarea></label>
-    <details><summary>Change the prompt, the seed or a setting for this shot</summary>
-      <label class="field">Prompt<textarea rows="3" value=${prompt} onInput=${(event) => compose(event.target.value)}></textarea></label>
-      <div class="pair"><label class="field">Seed<input type="number" min="0" max="4294967295" step="1" placeholder="as it comes" value=${seed} onInput=${(event) => sow(event.target.value)} /></label>
+    <details><summary>Change ${drawn ? "the prompt, the seed or a setting" : "a setting"} for this shot</summary>
+      ${drawn && html`<label class="field">Prompt<textarea rows="3" value=${prompt} onInput=${(event) => compose(event.target.value)}></textarea></label>`}
+      <div class="pair">${drawn && html`<label class="field">Seed<input type="number" min="0" max="4294967295" step="1" placeholder="as it comes" value=${seed} onInput=${(event) => sow(event.target.value)} /></label>`}
       ${parameters.map(([key, { now, low, high }]) => html`<label class="field">${plain(key)}<input type="number" step="any" min=${low} max=${high} placeholder=${now} value=${changed[key] ?? ""} onInput=${(event) => change({ ...changed, [key]: event.target.value })} /></label>`)}</div>
     </details>
     <${Name} name=${name} set=${set} />

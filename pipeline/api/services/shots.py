@@ -138,7 +138,7 @@ def changeable(plan: Plan, shot: str) -> dict[str, Any]:
     """What a retake of the shot may change: its prompt, and the parameters that its workflows leave to shots."""
     found = next(s for s in plan.shots if s.shot.id == shot)
     return {
-        "prompt": found.stages[-1].prompt,
+        "prompt": next(stage.prompt for stage in reversed(found.stages) if stage.workflow.kind.generative),
         "parameters": {
             stage.stage: {
                 name: {"now": dict(stage.parameters).get(name, getattr(stage.workflow, name)), "low": span.minimum, "high": span.maximum}
