@@ -21,11 +21,11 @@ from rich.table import Table
 from torch import nn
 
 from actors.demo.train import scenes
-from gates.pair import likeness
+from gates.pair import Likeness, likeness
 from gates.picture import gray
 
 from .demo_models import HELD_OUT, Models
-from .upscaler_pairs import KINDS, SCALE, prepare, stored
+from .upscaler_pairs import KINDS, SCALE, Piece, prepare, stored
 
 STEP = 0.25  # pixels between the samples of an edge's profile
 REACH = 48  # samples on each side of an edge: 12 pixels, three of the small picture
@@ -98,6 +98,11 @@ def unrest(small: Frames, large: Frames) -> float:
     return float(np.mean(changes))
 
 
+def again(small: np.ndarray, large: np.ndarray) -> Likeness:
+    """The small picture beside the large one that was made of it, reduced to its size."""
+    return likeness(small, cv2.resize(large, (small.shape[1], small.shape[0]), interpolation=cv2.INTER_AREA))
+
+
 def judge(models: Models, net: nn.Module, held_out: Path, pictures: Path | None, few: bool) -> dict[str, dict[str, float]]:
     """Prints a table, and gives its rows: by measure, by scaler (and "drawn", and "before" for the small picture itself)."""
     how = scalers(net)
@@ -105,12 +110,13 @@ def judge(models: Models, net: nn.Module, held_out: Path, pictures: Path | None,
     pieces = prepare(models, held_out, range(len(KINDS) * (1 if few else 10)), math.inf, held_out=True)
     for k, kind in enumerate(KINDS):
         results |= with_truth(kind, how, pieces[k :: len(KINDS)], pictures)
+    results |= at_twice_the_size(how, pieces[: 2 * len(KINDS)])
     for name, model in (("LTX-Video", models.ltx), ("AnimateDiff", models.animatediff)):
-        wanted = [scenes.sample(HELD_OUT + 3000 + i, True, scenes.MOTIONS[i % 3]) for i in range(1 if few else 6)]
+        wanted = [scenes.sample(HELD_OUT + 3000 + i, True, scenes.MOTIONS[i % 3]) for i in range(1 if few else 4)]
         stills = models.stills([scenes.caption(s) for s in wanted], 7000)
         clips = [stored(models.clip(model, still, scenes.caption(s), s.seed)) for s, still in zip(wanted, stills, strict=True)]
         results |= without_truth(name, how, clips, pictures)
-    columns = ("before", *how, "drawn")
+    columns = ("before", *how, "network twice", "drawn")
     table = Table("measure", *columns, box=None, pad_edge=False)
     for name, values in results.items():
         table.add_row(name, *(f"{values[c]:.3f}" if c in values else "" for c in columns))
@@ -118,9 +124,10 @@ def judge(models: Models, net: nn.Module, held_out: Path, pictures: Path | None,
     return results
 
 
-def with_truth(kind: str, how: dict[str, Scaler], pieces: list, pictures: Path | None) -> dict[str, dict[str, float]]:
+def with_truth(kind: str, how: dict[str, Scaler], pieces: list[Piece], pictures: Path | None) -> dict[str, dict[str, float]]:
     decibels: dict[str, list[float]] = defaultdict(list)
     widths: dict[str, list[float]] = defaultdict(list)
+    changes: dict[str, list[float]] = defaultdict(list)
     sheet = []
     for piece in pieces:
         some = range(0, len(piece.frames), 4)
@@ -128,10 +135,28 @@ def with_truth(kind: str, how: dict[str, Scaler], pieces: list, pictures: Path |
         made = {name: scale(small) for name, scale in how.items()}
         for name, frames in (made | {"drawn": truth}).items():
             widths[name] += [edge_width(frame) for frame in frames]
+            changes[name] += [again(a, b).delta_e for a, b in zip(small, frames, strict=True)]
             decibels[name] += [psnr(a, b) for a, b in zip(frames, truth, strict=True)] if name != "drawn" else []
         sheet += [resampled(small[1:2], Image.Resampling.NEAREST)[0], made["Lanczos"][1], made["network"][1], truth[1]]
     save_sheet(pictures, kind, sheet)
-    return {f"{kind}: PSNR, dB": means(decibels), f"{kind}: edge width, pixels": means(widths)}
+    named = {"PSNR, dB": decibels, "edge width, pixels": widths, "reduced again: Delta E": changes}
+    return {f"{kind}: {measure}": means(values) for measure, values in named.items()}
+
+
+def at_twice_the_size(how: dict[str, Scaler], pieces: list[Piece]) -> dict[str, dict[str, float]]:
+    """For movies of 8 times the clips' size: Lanczos scaling after the network, beside the network twice and then Lanczos scaling."""
+    decibels: dict[str, list[float]] = defaultdict(list)
+    widths: dict[str, list[float]] = defaultdict(list)
+    for piece in pieces:
+        small, truth = piece.frames[1:2], piece.target(1, 2 * SCALE)
+        ways = {name: scale(small) for name, scale in how.items()}
+        ways["network twice"] = how["network"](ways["network"])
+        size = (truth.shape[1], truth.shape[0])
+        made = {name: np.asarray(Image.fromarray(frames[0]).resize(size, Image.Resampling.LANCZOS)) for name, frames in ways.items()}
+        for name, frame in (made | {"drawn": truth}).items():
+            widths[name].append(edge_width(frame))
+            decibels[name] += [psnr(frame, truth)] if name != "drawn" else []
+    return {"all, at 768x512: PSNR, dB": means(decibels), "all, at 768x512: edge width, pixels": means(widths)}
 
 
 def without_truth(name: str, how: dict[str, Scaler], clips: list[Frames], pictures: Path | None) -> dict[str, dict[str, float]]:
@@ -144,12 +169,12 @@ def without_truth(name: str, how: dict[str, Scaler], clips: list[Frames], pictur
             large = scale(small)
             figures["change of flat areas, levels a frame"][scaler].append(unrest(small, large))
             for i in some:
-                again = likeness(small[i], cv2.resize(large[i], small.shape[2:0:-1], interpolation=cv2.INTER_AREA))
+                same = again(small[i], large[i])
                 figures["edge width, pixels"][scaler].append(edge_width(large[i]))
-                figures["reduced again: SSIM, worst tile"][scaler].append(again.ssim_min)
-                figures["reduced again: SSIM, median tile"][scaler].append(again.ssim_median)
-                figures["reduced again: Delta E"][scaler].append(again.delta_e)
-                figures["reduced again: Delta E, worst tile"][scaler].append(again.delta_e_max)
+                figures["reduced again: SSIM, worst tile"][scaler].append(same.ssim_min)
+                figures["reduced again: SSIM, median tile"][scaler].append(same.ssim_median)
+                figures["reduced again: Delta E"][scaler].append(same.delta_e)
+                figures["reduced again: Delta E, worst tile"][scaler].append(same.delta_e_max)
             sheet += [large[i] for i in list(some)[1:5]] if scaler != "bicubic" else []
     save_sheet(pictures, name, sheet)
     return {f"{name}: {measure}": means(values) for measure, values in figures.items()}

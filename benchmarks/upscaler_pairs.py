@@ -45,10 +45,10 @@ class Piece:
     frames: np.ndarray
     moments: list[Moment]
 
-    def target(self, i: int) -> np.ndarray:
-        """uint8 RGB (4 height, 4 width, 3)."""
+    def target(self, i: int, scale: int = SCALE) -> np.ndarray:
+        """Frame i as it is drawn at `scale` times its size: uint8 RGB (scale height, scale width, 3)."""
         scene, frame = self.moments[i]
-        height, width = (SCALE * side for side in self.frames.shape[1:3])
+        height, width = (scale * side for side in self.frames.shape[1:3])
         return scenes.draw(scene, frame, height, width)
 
 
