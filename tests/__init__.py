@@ -61,6 +61,7 @@
 | test_pool.py | devices without models: order, batches, deaths |
 | test_progress.py | what a person sees on a terminal and in a log |
 | test_prompts.py | weights, embeddings, chunks and layers of CLIP, each against a reference by hand |
+| test_provenance.py | pictures and movies say what made them; what people gave is not called generated |
 | test_published.py | published layouts in miniature render what the demo's own folders render |
 | test_pull.py | models from a hub: what was pinned, to the byte, whole or not at all |
 | test_registry.py | versions never change, and evidence alone gives a status |
@@ -72,14 +73,16 @@
 | test_sdxl.py | SDXL, other VAEs, v-prediction and the second pass are what diffusers makes of them |
 | test_shared_weights.py | workflows of the same files share weights and draw what each draws alone |
 | test_shot.py | which take follows which verdict |
+| test_sound.py | a sound is at its sample, as long as the picture, as loud as asked, or a sentence of the plan |
 | test_stills.py | a still is what a viewer shows, and a bad one is told by the plan |
 | test_storage.py | the catalog in a bucket, and in the hands of other readers |
 | test_studio.py | what a take's row says, whatever became of the take |
 | test_submit.py | what `tower submit` checks, sends and calls a job |
+| test_subtitles.py | what is said is shown when it is said, in every language: files, a track, the picture |
 | test_titles.py | titles and the sheet's words in every language, or one sentence of the plan |
 | test_training.py | the demo's checkpoints are trained by one command, on a bare machine and in time |
 | test_upscaler.py | clips made larger: tile by tile without seams, exact sizes, or one sentence before anything renders |
 | test_yaml.py | what was written in YAML or JSON is what is read |
 
-What they share: conftest.py (the demo episode, one render that many look at), planted.py (faults), published.py (published layouts), service.py (the desk, in this process or served), tiny_xl.py (SDXL with few weights), bare.py (a machine without Ray), browser.py (a browser before the desk).
+What they share: conftest.py (the demo episode, one render that many look at), planted.py (faults), published.py (published layouts), service.py (the desk, in this process or served), sounds.py (sound files), tiny_xl.py (SDXL with few weights), bare.py (a machine without Ray), browser.py (a browser before the desk).
 """

@@ -26,6 +26,7 @@ from gates.verdict import Verdict
 from gates.video import Expectation, judge_video
 from pipeline.plan.guides import Guide
 
+from .marks import Marks, marked
 from .picture import fill
 from .video_file import write_clip
 
@@ -83,29 +84,33 @@ def warm() -> None:
     """Do nothing. A worker that runs this task imports this module, which takes seconds, while models still load."""
 
 
-def judge_keyframe(image: np.ndarray, not_finite: str, width: int, height: int, root: Place, standard: Standard) -> Judged:
+def judge_keyframe(
+    image: np.ndarray, not_finite: str, width: int, height: int, root: Place, standard: Standard, marks: Marks | None = None
+) -> Judged:
     """Store a still as PNG and judge the stored bytes.
 
     Args:
         image: uint8 RGB (height, width, 3). not_finite: as in a receipt.
-        width, height: the size that the workflow asks for. root: the catalog's place.
+        width, height: the size that the workflow asks for. root: the catalog's place. marks: what the file says of itself; None: nothing.
     """
     started = time.monotonic()
-    return _judge_still(_png(image), not_finite, width, height, root, standard, started)
+    return _judge_still(_png(image, marks), not_finite, width, height, root, standard, started)
 
 
-def judge_given(path: Path, width: int, height: int, root: Place, standard: Standard, frame: int | None = None) -> Judged:
+def judge_given(
+    path: Path, width: int, height: int, root: Place, standard: Standard, frame: int | None = None, marks: Marks | None = None
+) -> Judged:
     """Judge a person's still as a keyframe. It is scaled and cropped to the workflow's (width, height) first.
 
     Args:
-        frame: of a clip; None for a picture.
+        frame: of a clip; None for a picture. marks: as in `judge_keyframe`.
 
     Raises:
         Undecodable: the file is not a readable picture.
     """
     started = time.monotonic()
     (picture,) = pictures(path, frame, 1)
-    return _judge_still(_png(fill(picture, width, height)), "", width, height, root, standard, started)
+    return _judge_still(_png(fill(picture, width, height), marks), "", width, height, root, standard, started)
 
 
 def pictures(path: Path, start: int | None, count: int) -> list[np.ndarray]:
@@ -129,10 +134,10 @@ def passages_part(guides: tuple[Guide, ...], width: int, height: int) -> list[tu
     return [tuple(Passage(guide.frame, guide.strength, found) for guide, found in zip(guides, read, strict=True))]
 
 
-def _png(image: np.ndarray) -> bytes:
+def _png(image: np.ndarray, marks: Marks | None) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "PNG")
-    return buffer.getvalue()
+    return marked(buffer.getvalue(), ".png", marks) if marks else buffer.getvalue()
 
 
 def _judge_still(data: bytes, not_finite: str, width: int, height: int, root: Place, standard: Standard, started: float) -> Judged:
@@ -144,13 +149,21 @@ def _judge_still(data: bytes, not_finite: str, width: int, height: int, root: Pl
 
 
 def judge_clip(
-    frames: np.ndarray, not_finite: str, keyframe: Media, expect: Expectation, root: Place, standard: Standard, last: Guide | None = None
+    frames: np.ndarray,
+    not_finite: str,
+    keyframe: Media,
+    expect: Expectation,
+    root: Place,
+    standard: Standard,
+    last: Guide | None = None,
+    marks: Marks | None = None,
 ) -> Judged:
     """Encode a clip, decode the file again, judge it against its keyframe, and store it.
 
     Args:
         frames: uint8 RGB (frames, height, width, 3). not_finite: as in a receipt. keyframe: the still that the clip must start from.
         expect: frame count, fps, size and codec that the file must have. last: a person's picture that the clip must end in.
+        marks: as in `judge_keyframe`.
 
     Raises:
         MediaDamaged: the keyframe's file is missing or damaged.
@@ -161,15 +174,18 @@ def judge_clip(
     ends = None if last is None else fill(pictures(last.path, last.start, last.frames)[-1], expect.width, expect.height)
     expect = replace(expect, keyframe=read_keyframe(keyframe, expect.width, expect.height, root), last=ends)
     with tempfile.TemporaryDirectory(prefix="tower-clip-") as folder:
-        return _judge_frames(Path(folder), frames, fps, not_finite, expect, root, standard, started)
+        return _judge_frames(Path(folder), frames, fps, not_finite, expect, root, standard, started, marks)
 
 
-def judge_finish(frames: np.ndarray, not_finite: str, clip: Media, width: int, height: int, root: Place, standard: Standard) -> Judged:
+def judge_finish(
+    frames: np.ndarray, not_finite: str, clip: Media, width: int, height: int, root: Place, standard: Standard, marks: Marks | None = None
+) -> Judged:
     """Encode a finished clip, decode the file again, judge it against the clip that it was made from, and store it.
 
     Args:
         frames: uint8 RGB (frames, height, width, 3). not_finite: as in a receipt. clip: the clip that it must still be, only larger; its
             frame count and rate are those that the finish must have. width, height: the size that the workflow asks for.
+        marks: as in `judge_keyframe`.
 
     Raises:
         MediaDamaged: the clip's file is missing or damaged.
@@ -180,15 +196,25 @@ def judge_finish(frames: np.ndarray, not_finite: str, clip: Media, width: int, h
         source.write_bytes(MediaStore(root).read(clip.path, clip.digest))
         count, fps = length_of(source)
         expect = Expectation(count, fps, width, height, "h264", "yuv420p", source=source)
-        return _judge_frames(Path(folder), frames, fps, not_finite, expect, root, standard, started)
+        return _judge_frames(Path(folder), frames, fps, not_finite, expect, root, standard, started, marks)
 
 
 def _judge_frames(
-    folder: Path, frames: np.ndarray, fps: Fraction, not_finite: str, expect: Expectation, root: Place, standard: Standard, started: float
+    folder: Path,
+    frames: np.ndarray,
+    fps: Fraction,
+    not_finite: str,
+    expect: Expectation,
+    root: Place,
+    standard: Standard,
+    started: float,
+    marks: Marks | None,
 ) -> Judged:
     """Write frames to a file in a folder that will be removed, and judge and store the file. started: time.monotonic() of the task."""
     file = folder / "clip.mp4"
     write_clip(file, frames, fps)
+    if marks:
+        file.write_bytes(marked(file.read_bytes(), ".mp4", marks))
     encoded = time.monotonic() - started
     verdict = judge_video(file, expect, standard.profile, standard.declared, not_finite)
     media = MediaStore(root).put(file.read_bytes(), ".mp4")

@@ -12,9 +12,10 @@ from actors.values import FILES, ClipSettings, FinishSettings, KeyframeSettings,
 from gates.verdict import LABELS
 from pipeline import PROJECT
 
-from .episode import Lora, Name, Written
+from .episode import Lora
 from .errors import InputError
 from .stages import StageName
+from .written import Name, Written
 from .yaml_file import read_yaml
 
 WORKFLOWS = PROJECT / "configs" / "workflows"
