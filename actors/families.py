@@ -14,9 +14,15 @@ from typing import Any, Literal
 from .architectures import LTX, SD, SDXL
 from .decoding import ltx_decode_numbers
 from .files import check_frames, temporal_ratio
-from .values import ClipSettings, Hires, KeyframeSettings, ModelError
+from .upscaler_files import upscale_numbers
+from .values import ClipSettings, FinishSettings, Hires, KeyframeSettings, ModelError
 
-GENERAL = ("num_inference_steps", "guidance_scale")  # parameters that every family reads
+SETTINGS: dict[str, type[KeyframeSettings | ClipSettings | FinishSettings]] = {
+    "keyframe": KeyframeSettings,
+    "clip": ClipSettings,
+    "finish": FinishSettings,
+}
+GENERAL = ("num_inference_steps", "guidance_scale")  # parameters that every family reads whose takes come from noise
 
 
 @dataclass(frozen=True)
@@ -39,12 +45,16 @@ class Family:
         betas: beta schedule of a workflow that names none; "" where the family's noise has no betas.
         check_length: check_length(checkpoint, num_frames) raises ModelError where the checkpoint cannot make that many
             frames; None where there is nothing to check before loading.
-        decoding: decoding(folder, settings) is how many numbers live at most while a clip is decoded; None where nobody has counted.
+        decoding: decoding(checkpoint, settings) is how many numbers live at most while a clip is decoded, or made larger; None where nobody
+            has counted.
         guided: guided(folder) is what the frames of further keyframes are multiples of; None where the family takes none.
+        generative: whether its takes come from noise, by a prompt and a seed. Others make one thing of what they start from, and their
+            workflows say nothing of prompts, steps and noise.
+        libraries: those that affect its pixels, beside the ones that all families share.
     """
 
     name: str
-    stage: Literal["keyframe", "clip"]
+    stage: Literal["keyframe", "clip", "finish"]
     model: str
     architecture: str
     size_multiple: int
@@ -58,14 +68,16 @@ class Family:
     single_files: tuple[str, ...] = (".safetensors",)
     betas: str = ""
     check_length: Callable[[str, int], None] | None = None
-    decoding: Callable[[str, ClipSettings], int] | None = None
+    decoding: Callable[[str, Any], int] | None = None
     guided: Callable[[str], int] | None = None
+    generative: bool = True
+    libraries: tuple[str, ...] = ()
 
     @property
-    def settings(self) -> type[KeyframeSettings | ClipSettings]:
-        return KeyframeSettings if self.stage == "keyframe" else ClipSettings
+    def settings(self) -> type[KeyframeSettings | ClipSettings | FinishSettings]:
+        return SETTINGS[self.stage]
 
-    def settings_of(self, values: Any) -> KeyframeSettings | ClipSettings:
+    def settings_of(self, values: Any) -> KeyframeSettings | ClipSettings | FinishSettings:
         """The settings, from the attributes of the same names of any object, such as a workflow. Lists become tuples."""
         given: dict[str, Any] = {f.name: getattr(values, f.name) for f in fields(self.settings)}
         given |= {name: tuple(value or ()) for name, value in given.items() if name.endswith("timesteps")}
@@ -121,6 +133,21 @@ TABLE = (
         checkpoints="stable_diffusion",
         motion_adapter=True,
         betas="linear",  # published motion modules were trained so; on a checkpoint's own betas their clips are washed out
+    ),
+    Family(
+        "upscaler",
+        "finish",
+        "actors.upscaler:UpscalerModel",
+        "an upscaler",
+        2,  # H.264 with 4:2:0 takes even sizes
+        "float16",
+        ("strength",),
+        own=("scale", "tile", "tile_overlap"),
+        shots_loras=False,
+        clip=False,
+        decoding=lambda file, s: upscale_numbers(file, s.width, s.height, s.scale, s.tile, s.tile_overlap),
+        generative=False,
+        libraries=("spandrel",),
     ),
 )
 FAMILIES = {family.name: family for family in TABLE}

@@ -12,6 +12,7 @@ from .headers import Header, Tensor
 from .ip_keys import ip_keys
 from .lora_keys import LoraKeys, lora_keys
 from .motion_keys import motion_keys
+from .upscaler_files import COMPACT, compact_scale
 from .values import ModelError
 
 UNET, LDM_VAE, LTX_VAE = "model.diffusion_model.", "first_stage_model.", "vae."  # what parts of a checkpoint in one file begin with
@@ -40,7 +41,7 @@ class Found:
 
     kind: such as "checkpoint", "LoRA", "motion module". architecture: "" where none is to be told. notes: facts for people.
     faults: what keeps Tower from using the file, a sentence each. unknown: keys that nothing explains. family: of workflows that
-    could use it. use: the line of YAML that would.
+    could use it. use: the line of YAML that would. scale: of upscalers, by which they make pictures larger.
     """
 
     kind: str
@@ -52,12 +53,14 @@ class Found:
     family: str = ""
     use: str = ""
     lora: LoraKeys | None = field(default=None, repr=False)
+    scale: int = 0
 
 
 def identify(header: Header) -> Found:
     """What the file is; kind "unknown" where no rule knows it. Raises ModelError where tensors have shapes that no model has."""
     try:
-        for rule in (_lora, _checkpoint, _ltx, _motion_module, _ip_adapter, _embedding, _vae, _upscaler, _text_encoder, _unet, _other):
+        first = (_lora, _checkpoint, _ltx, _motion_module, _ip_adapter, _embedding, _vae, _upscaler, _text_encoder, _unet, _other)
+        for rule in (*first, _by_spandrel):
             if (found := rule(header)) is not None:
                 return found
     except IndexError as error:
@@ -249,9 +252,23 @@ def _upscaler(header: Header) -> Found | None:
     t = header.tensors
     if _any(t, "initial_conv.weight") and _any(t, "upsampler."):
         return Found("latent upsampler", LTX, faults=("Tower reads latent upsamplers as diffusers folders",))
-    if "conv_first.weight" in t or _any(t, ".rdb1.") or _any(t, ".RDB1."):
-        return Found("upscaler", "ESRGAN", faults=("Tower has no stage for it",))
-    return None
+    if (scale := compact_scale(header)) is None:
+        return None
+    return _as_upscaler(header, COMPACT, scale, "")
+
+
+def _by_spandrel(header: Header) -> Found | None:
+    """Any other upscaler. Only for files that nothing else explains: it imports torch."""
+    from .spandrel_models import told_by_spandrel
+
+    told = told_by_spandrel(header)
+    return _as_upscaler(header, *told) if told else None
+
+
+def _as_upscaler(header: Header, name: str, scale: int, fault: str) -> Found:
+    use = "" if fault else f"checkpoint: {in_yaml(header.path.name)}, and scale: {scale}"
+    faults = (f"it {fault}",) if fault else ()
+    return Found("upscaler", name, (), (f"makes pictures {scale} times as wide and high",), faults, (), "upscaler", use, scale=scale)
 
 
 def _text_encoder(header: Header) -> Found | None:

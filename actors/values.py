@@ -272,6 +272,36 @@ class ClipRequest:
 
 
 @dataclass(frozen=True)
+class FinishSettings:
+    """How clips are made larger.
+
+    width, height: of the finished clip. scale: by which the network makes pictures larger; what is larger than the size is reduced to it.
+    tile, tile_overlap: pixels of the clip, as in `tiles.in_tiles`.
+    strength: how much of the network's picture there is, beside the clip enlarged by Lanczos; 1: nothing but the network's.
+    """
+
+    width: int
+    height: int
+    scale: int
+    tile: int | None = None
+    tile_overlap: int = 16
+    strength: float = 1.0
+
+
+@dataclass(frozen=True)
+class FinishRequest:
+    """Asks for one clip, larger. clip: the bytes of the accepted clip's file. Other fields: as in KeyframeRequest; there is no noise."""
+
+    take: str
+    seed: int = 0
+    loras: tuple[Lora, ...] = ()
+    parameters: tuple[tuple[str, Any], ...] = ()
+    workflow: str = ""
+    settings: Any = None
+    clip: bytes = LATER
+
+
+@dataclass(frozen=True)
 class Receipt:
     """Proof of what ran. It is small, so it may pass through the driver.
 

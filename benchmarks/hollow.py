@@ -97,7 +97,7 @@ class HollowSpecs:
         profile = load_profile("anime")
         self.ready = {w.stage: Ready(w, "d" * 64, ModelFiles("x"), profile, profile_identity(profile)) for w in (STILL, CLIP)}
         self.models: dict[str, ModelSpec] = {}
-        for stage in self.ready:
+        for stage in STAGES:
             identity = identity_of(self.stage(stage))
             own = {k: v[stage] for k, v in more.items()}
             args = (identity, stage, work, str(log or ""), own.get("frames", 0), own.get("load", 0.0), own.get("memory"))
@@ -139,5 +139,5 @@ class Ended(Watcher):
         super().__init__()
         self.ended = ended
 
-    def shot(self, outcome: str) -> None:
+    def shot(self, outcome: str, stages: object) -> None:
         self.ended(outcome)

@@ -50,34 +50,47 @@ FROM reviewed t
 LEFT JOIN (SELECT * FROM judgements QUALIFY row_number() OVER (PARTITION BY take ORDER BY "at" DESC) = 1) j USING (take);
 """
 STANDING = """
--- The clips whose still a person sent back, and which nobody approved since: they stand no longer.
-CREATE VIEW without_still AS
-SELECT v.take
-FROM verdicts still
-JOIN verdicts v ON v.episode = still.episode AND v.shot = still.shot AND v.keyframe_media = still.media
-    AND coalesce(v.upstream, still.take) = still.take
-WHERE still.review = 'retake' AND (v.review IS DISTINCT FROM 'approved' OR v.review_at < still.review_at);
+-- The takes that started from one that a person sent back, and which nobody approved since: they stand no longer. Nor do those that
+-- started from them: the chain has three stages.
+CREATE VIEW without_start AS
+WITH next AS (
+    SELECT v.take, v.episode, v.shot, v.media, start.review_at AS back
+    FROM verdicts start
+    JOIN verdicts v ON v.episode = start.episode AND v.shot = start.shot AND v.keyframe_media = start.media
+        AND coalesce(v.upstream, start.take) = start.take
+    WHERE start.review = 'retake' AND (v.review IS DISTINCT FROM 'approved' OR v.review_at < start.review_at)
+)
+SELECT take FROM next
+UNION
+SELECT v.take FROM next
+JOIN verdicts v ON v.episode = next.episode AND v.shot = next.shot AND v.upstream = next.take
+WHERE v.review IS DISTINCT FROM 'approved' OR v.review_at < next.back;
 
 -- The takes that stand before later ones: the latest word on their stage approved or picked them.
 CREATE VIEW preferred AS
-SELECT v.take, v.episode, v.shot, v.stage
+SELECT v.take, v.episode, v.shot, v.stage, w."at" AS said
 FROM words_on_stages w
 JOIN verdicts v ON v.take = w.take AND v.review IN ('approved', 'picked') AND v.outcome = 'accepted'
-ANTI JOIN without_still lost ON lost.take = v.take;
+ANTI JOIN without_start lost ON lost.take = v.take;
 
+-- `clip` is the take that the episode shows: a finish, or a clip that has none. What is said of a clip holds for its finish as well.
 CREATE VIEW shots AS
 SELECT episode, arg_max(sequence, "at") AS sequence, shot,
     arg_max(take, place) FILTER (stands) AS clip, arg_max(media_path, place) FILTER (stands) AS media_path,
-    count(*) FILTER (stage = 'keyframe') AS keyframe_takes, count(*) FILTER (stage = 'clip') AS clip_takes, max("at") AS last
+    count(*) AS takes, max("at") AS last
 FROM (
-    SELECT v.*, v.stage = 'clip' AND v.outcome = 'accepted' AND lost.take IS NULL AS stands, (chosen.take IS NOT NULL, v."at") AS place
-    FROM verdicts v LEFT JOIN preferred chosen ON chosen.take = v.take LEFT JOIN without_still lost ON lost.take = v.take
+    SELECT v.*, v.stage <> 'keyframe' AND v.outcome = 'accepted' AND lost.take IS NULL AS stands,
+        (coalesce(epoch_us(greatest(chosen.said, source.said)), 0), v."at") AS place
+    FROM verdicts v
+    LEFT JOIN preferred chosen ON chosen.take = v.take
+    LEFT JOIN preferred source ON source.take = v.upstream AND source.stage <> 'keyframe'
+    LEFT JOIN without_start lost ON lost.take = v.take
 )
 GROUP BY episode, shot;
 
 CREATE VIEW episodes AS
 SELECT episode, count(*) AS shots, count(clip) AS with_accepted_clip,
-    sum(keyframe_takes + clip_takes)::BIGINT AS takes, max(last) AS last
+    sum(takes)::BIGINT AS takes, max(last) AS last
 FROM shots GROUP BY episode;
 """
 VIEWS = WORDS + VERDICTS + STANDING
@@ -105,15 +118,18 @@ def takes_of(catalog: Catalog, episode: str) -> dict[tuple[str, str], list[dict[
 
 
 def clips_that_stand(catalog: Catalog, episode: str) -> dict[str, str]:
-    """Shot to the take of its clip that stands, as far as verdicts and people's words tell it. A shot without one is left out."""
+    """Shot to the take that the episode shows of it, a clip or its finish, as far as verdicts and people's words tell it.
+
+    A shot without one is left out.
+    """
     rows = view(catalog, "SELECT shot, clip FROM shots WHERE episode = $episode AND clip IS NOT NULL", episode=episode).to_pylist()
     return {row["shot"]: row["clip"] for row in rows}
 
 
-def preferred_clips(catalog: Catalog, episode: str) -> dict[str, str]:
-    """Shot to the clip that a person approved or picked, where the latest word did."""
-    query = "SELECT shot, take FROM preferred WHERE episode = $episode AND stage = 'clip'"
-    return {row["shot"]: row["take"] for row in view(catalog, query, episode=episode).to_pylist()}
+def preferred_clips(catalog: Catalog, episode: str) -> dict[tuple[str, str], str]:
+    """(shot, stage) to the clip or finish that a person approved or picked, where the latest word did."""
+    query = "SELECT shot, stage, take FROM preferred WHERE episode = $episode AND stage <> 'keyframe'"
+    return {(row["shot"], row["stage"]): row["take"] for row in view(catalog, query, episode=episode).to_pylist()}
 
 
 def episodes(catalog: Catalog) -> list[dict[str, Any]]:
@@ -122,6 +138,6 @@ def episodes(catalog: Catalog) -> list[dict[str, Any]]:
 
 
 def take_counts(catalog: Catalog, episode: str) -> Counter[str]:
-    """Shot to its number of takes, over both stages and all runs."""
+    """Shot to its number of takes, over all stages and runs."""
     rows = catalog.sql("SELECT shot, count(*) AS takes FROM takes WHERE episode = $episode GROUP BY shot", ("takes",), episode=episode)
     return Counter({row["shot"]: row["takes"] for row in rows.to_pylist()})

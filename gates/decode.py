@@ -189,6 +189,18 @@ def read_video(path: Path) -> tuple[np.ndarray, Fraction]:
         return np.stack([frame.rgb() for frame in reader]), reader.container.rate
 
 
+def length_of(path: Path) -> tuple[int, Fraction]:
+    """How many frames a video file has, all of them decoded, and its frames a second.
+
+    Raises:
+        Undecodable: as VideoReader.
+    """
+    with VideoReader(path) as reader:
+        for _ in reader:
+            pass
+    return reader.container.frames, reader.container.rate
+
+
 # Matrix from ITU-R BT.709 in limited range to full-range RGB; the last column is the offset.
 BT709_TO_RGB = np.array(
     [[1.16438, 0.0, 1.79274, -248.1006], [1.16438, -0.21325, -0.53291, 76.8783], [1.16438, 2.1124, 0.0, -289.0175]], np.float32

@@ -69,6 +69,11 @@ VIDEO = {
     "last_frame_ssim": Measure("as first_frame_ssim, where a last frame is given", "SSIM", -1, 1),
     "last_frame_delta_e": Measure("as first_frame_delta_e", "Delta E", 0, inf),
     "last_frame_tile_delta_e": Measure("as first_frame_tile_delta_e", "Delta E", 0, inf),
+    "source_ssim": Measure("worst of 8x8 tiles of any frame, reduced, against its source (source.Beside)", "SSIM", -1, 1),
+    "source_delta_e": Measure("mean colour difference of the worst frame, reduced, to its source (source.Beside)", "Delta E", 0, inf),
+    "source_tile_delta_e": Measure("colour difference of the worst tile of any frame, reduced, to its source", "Delta E", 0, inf),
+    "source_flicker": Measure("mean over frames of how much the light of a tile changes beside its source's", "levels", 0, 255),
+    "source_sharper": Measure("sharpness over that of the source enlarged by Lanczos (source.sharper)", "ratio", 0, inf),
 }
 WANTED = {  # measures that an expectation adds, for rules with `differs_from`
     "expected_frames": Measure("frames that the workflow promises", "frames", 1, inf),

@@ -36,12 +36,12 @@ def likeness(a: np.ndarray, b: np.ndarray) -> Likeness:
     """
     size = working_size(a.shape[1], a.shape[0])
     a, b = (cv2.resize(p, size, interpolation=cv2.INTER_AREA) for p in (a, b))
-    overall = float(np.linalg.norm(_lab(_tiny(a)) - _lab(_tiny(b)), axis=2).mean())
+    overall = float(np.linalg.norm(lab(_tiny(a)) - lab(_tiny(b)), axis=2).mean())
     b = _align(a, b)
-    ssim = _tiles(ssim_map(gray(a).astype(np.float32), gray(b).astype(np.float32)))
+    ssim = tiles(ssim_map(gray(a).astype(np.float32), gray(b).astype(np.float32)))
     # Blurred first, so that the colours of areas are compared: a line that is off by a pixel must not count.
-    soft = [_lab(cv2.GaussianBlur(p, (0, 0), size[0] / 96)) for p in (a, b)]
-    colour = _tiles(np.linalg.norm(soft[0] - soft[1], axis=2))
+    soft = [lab(cv2.GaussianBlur(p, (0, 0), size[0] / 96)) for p in (a, b)]
+    colour = tiles(np.linalg.norm(soft[0] - soft[1], axis=2))
     return Likeness(ssim_min=float(ssim.min()), ssim_median=float(np.median(ssim)), delta_e=overall, delta_e_max=float(colour.max()))
 
 
@@ -62,7 +62,8 @@ def ssim_map(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.clip(ssim, -1, 1)  # rounding in single precision gives a flat picture slightly more than 1
 
 
-def _lab(image: np.ndarray) -> np.ndarray:
+def lab(image: np.ndarray) -> np.ndarray:
+    """CIELAB of uint8 RGB, float32 (height, width, 3): L 0..100, a and b about -128..127."""
     return cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
 
 
@@ -70,7 +71,8 @@ def _tiny(image: np.ndarray) -> np.ndarray:
     return cv2.resize(image, (48, 32), interpolation=cv2.INTER_AREA)
 
 
-def _tiles(values: np.ndarray) -> np.ndarray:
+def tiles(values: np.ndarray) -> np.ndarray:
+    """Means of 8x8 tiles: float32 (8, 8)."""
     return cv2.resize(values.astype(np.float32), (8, 8), interpolation=cv2.INTER_AREA)
 
 

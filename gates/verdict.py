@@ -30,6 +30,7 @@ LABELS = (
     "noise",
     "empty",
     "duplicate",
+    "unlike_source",
 )
 
 

@@ -16,6 +16,7 @@ from .clip import Reduced, reduce_clip
 from .decode import MAX_FRAMES, Container, VideoReader
 from .pair import likeness
 from .rules import Profile, judge, no_numbers
+from .source import Beside
 from .still import Undecodable, working_size
 from .verdict import Verdict
 
@@ -28,6 +29,7 @@ class Expectation:
         frames: number of frames. fps: frames a second. width, height: pixels.
         codec, pixel_format: FFmpeg's names, such as h264 and yuv420p.
         keyframe, last: uint8 RGB (height, width, 3), the stills that the clip must start and end with.
+        source: path of the clip that a finished clip was made from.
     """
 
     frames: int | None = None
@@ -38,6 +40,7 @@ class Expectation:
     pixel_format: str | None = None
     keyframe: np.ndarray | None = None
     last: np.ndarray | None = None
+    source: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -75,13 +78,18 @@ def measure_video(path: Path, expect: Expectation, finite: bool = True) -> Measu
     try:
         with VideoReader(path, expect.fps) as reader:
             container = reader.container
-            clip = reduce_clip(reader, expect.frames or container.hint)
+            count = expect.frames or container.hint
+            if expect.source is None:
+                clip, compared = reduce_clip(reader, count), {}
+            else:
+                with Beside(expect.source, count) as beside:
+                    clip, compared = reduce_clip(beside.along(reader), count), beside.values()
     except Undecodable as error:
         return Measured({"undecodable": 1.0, "non_finite": float(not finite)}, {}, {"undecodable": str(error)})
     values, texts = _container(container, expect)
     values["non_finite"] = float(not finite)
     moving, curves = _moving(clip, float(container.rate) or 24.0)
-    values |= moving | _starts(clip, expect)
+    values |= moving | _starts(clip, expect) | compared
     return Measured(values, curves, texts)
 
 

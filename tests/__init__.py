@@ -27,6 +27,8 @@
 | test_durability.py | what a row promises is on the disk before the row counts, told by the kernel |
 | test_evidence.py | evidence in numbers, and the decisions that cite it |
 | test_faults.py | the whole path killed, interrupted, misled |
+| test_finish.py | the third stage: from the clip, with its lineage, stale with it, resumed, and gone where no workflow is named |
+| test_finish_gate.py | a finish that is not its clip, flickers or is no sharper than Lanczos is found |
 | test_figures.py | a figure in a page stands beside the command that measured it, or is the code's |
 | test_forks.py | `make mutants` asks the changed module, and not an older one |
 | test_frames.py | single frames of a video, by their numbers, are those that a player shows |
@@ -83,6 +85,7 @@
 | test_timeline.py | an episode in an editor's hands: every clip where the movie has it, in files that their readers open |
 | test_titles.py | titles and the sheet's words in every language, or one sentence of the plan |
 | test_training.py | the demo's checkpoints are trained by one command, on a bare machine and in time |
+| test_upscaler.py | clips made larger: tile by tile without seams, exact sizes, or one sentence before anything renders |
 | test_yaml.py | what was written in YAML or JSON is what is read |
 
 What they share: conftest.py (the demo episode, one render that many look at), cuts.py (clips of episodes, without models), planted.py (faults), published.py (published layouts), service.py (the desk, in this process or served), sounds.py (sound files), tiny_xl.py (SDXL with few weights), bare.py (a machine without Ray), browser.py (a browser before the desk).

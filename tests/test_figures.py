@@ -181,6 +181,10 @@ def _of_the_gates() -> Iterator[tuple[str, str]]:
     yield "docs/gates.md", f"over {percent(rule('video', 'bars', 'bars').above)} of height or width is black"
     yield "docs/gates.md", f"than of its keyframe, or on {percent(rule('video', 'over_exposed', 'over_exposed').above)}"
     yield "docs/gates.md", f"fewer than {percent(rule('video', 'noise', 'flat').below)} of the pixels"
+    finish = {rule.measure: rule for rule in load_profile("finish").video}
+    yield "docs/gates.md", f"SSIM under {finish['source_ssim'].below}"
+    yield "docs/gates.md", f"moves by over {finish['source_flicker'].above} levels beside the clip's"
+    yield "docs/gates.md", f"less than {finish['source_sharper'].below} times as steep as Lanczos makes them"
 
 
 def percent(share: float | None) -> str:

@@ -14,6 +14,7 @@ from rich.console import Console
 from benchmarks.soak import MARKS, TAKE
 from cluster.specs import PoolStats
 from pipeline.render.progress import LINES, RenderProgress
+from pipeline.story.stages import NEEDED
 
 
 class Seen:
@@ -178,7 +179,7 @@ def guesses(history: dict[str, float] | None, cost: float, shots: int = 400, dev
         due = int((seen.now + 1) / cost) * devices
         while seen.progress.done["clip"] < min(due, shots):
             seen.take("clip", device=cost)
-            seen.progress.shot("accepted")
+            seen.progress.shot("accepted", NEEDED)
         seen.tick(devices=devices)
         if seen.progress.eta.shown is not None:
             told.append((seen.progress.eta.shown, end - seen.now))
@@ -198,13 +199,13 @@ def test_the_time_left_never_jumps_and_is_right_in_the_end(history: dict[str, fl
 def test_what_is_exhausted_is_waited_for_no_longer():
     seen = Seen(shots=3, seconds={"keyframe": 1.0, "clip": 1.0}, width=80)
     seen.take("keyframe", "rejected", ["empty"])
-    seen.progress.shot("exhausted")
+    seen.progress.shot("exhausted", NEEDED)
     for _ in range(2):
         seen.take("keyframe")
     seen.take("clip")
-    seen.progress.shot("accepted")
+    seen.progress.shot("accepted", NEEDED)
     seen.take("clip", "rejected", ["frozen"])
-    seen.progress.shot("exhausted")
+    seen.progress.shot("exhausted", NEEDED)
     seen.tick()
     assert "1 accepted, 2 exhausted, 0 to go" in seen.screen()
     assert "left" not in seen.screen()

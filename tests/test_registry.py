@@ -320,7 +320,7 @@ def test_the_ledger_moves_a_status_and_a_benchmark_brings_it_back(here):
 def test_a_changed_library_model_file_or_suite_makes_the_status_stale(tmp_path, here, monkeypatch):
     changed = pipeline.registry.workflows.libraries() | {"torch": "9.9.9"}
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.registry.workflows.libraries", lambda: changed)
+        patch.setattr("pipeline.registry.workflows.libraries", lambda *_: changed)
         assert statuses(here)["ltx_video_2b_demo@1"] == "stale"
         assert "torch is 9.9.9" in here("workflows", "explain", "ltx_video_2b_demo").out
     with monkeypatch.context() as patch:

@@ -563,7 +563,7 @@ def test_a_word_that_cannot_be_said_is_refused_on_the_terminal(copied, here):
         (["--note", "x", "--frames", "999"], "not in order inside"),
         (["--retake", "--set", "strength"], "is not a name and a number"),
         (["--retake", "--set", "strength=nan"], "is not a name and a number"),
-        (["--retake", "--stage", "sound"], "--stage 'sound' is neither"),
+        (["--retake", "--stage", "sound"], "--stage 'sound' is none of"),
         (["--retake", "--set", "strength=0.5"], "has no parameter 'strength'; it declares none"),  # so says the story that the catalog keeps
     ):
         refused(here("review", "E90", "SH0010", *args), words)

@@ -192,7 +192,7 @@ def test_pixels_that_are_at_hand_are_used_where_they_have_the_size(stage):
 
 
 def test_later_stages_go_first_and_texts_before_all(stage):
-    assert PRIORITY == {"prompt": 3, "clip": 2, "keyframe": 1}
+    assert PRIORITY == {"prompt": 4, "finish": 3, "clip": 2, "keyframe": 1}
     plan = stage.shot()
     stage.act(keyframe(plan, 4))
     assert {one[3] for one in stage.pool.models(PromptRequest)} == {(plan.shot.priority, PRIORITY["prompt"])}

@@ -58,6 +58,7 @@ def gate_video(
     files: GateFiles,
     keyframe: Annotated[Path | None, typer.Option(metavar="PICTURE", help="still that the clips must start from")] = None,
     last_frame: Annotated[Path | None, typer.Option(metavar="PICTURE", help="still that the clips must end in")] = None,
+    source: Annotated[Path | None, typer.Option(metavar="CLIP", help="clip that they were made larger from; with --profile finish")] = None,
     frames: Annotated[int | None, typer.Option(metavar="N", parser=_count, help="frames that they must have")] = None,
     fps: Annotated[str | None, typer.Option(metavar="F", help="frames a second: 24, 23.976, 24000/1001")] = None,
     size: SizeOption = None,
@@ -68,13 +69,13 @@ def gate_video(
     as_json: AsJsonLines = False,
     explain: ExplainOption = None,
 ) -> None:
-    """Judge clips, as Gate 2 does."""
+    """Judge clips, as Gate 2 does; and against the clip that they were made from, as Gate 3 does."""
     from pipeline.evidence.gate_file import parse_fps
 
     question = _question(gate="video", size=size, profile=profile, declare=declare, judge=judge, prompt=prompt, explain=explain)
-    for picture, option in ((keyframe, "--keyframe"), (last_frame, "--last-frame")):
+    for picture, option in ((keyframe, "--keyframe"), (last_frame, "--last-frame"), (source, "--source")):
         nameable(picture, option)
-    wanted = {"frames": frames, "fps": parse_fps(fps) if fps else None, "keyframe": keyframe, "last": last_frame}
+    wanted = {"frames": frames, "fps": parse_fps(fps) if fps else None, "keyframe": keyframe, "last": last_frame, "source": source}
     _gate(files, replace(question, **wanted), as_json)  # type: ignore[arg-type]
 
 

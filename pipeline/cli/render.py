@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.story.stages import STAGES
+from pipeline.story.stages import in_use
 
 from .common import AllowExperimental, AsJson, EpisodeFile, Fresh, NewSeeds, OnlyOption, shots_named
 from .table import err, out, show
@@ -65,7 +65,8 @@ def plan(
         return
     rows = as_rows(chosen, [s for s in chosen.shots if s.stale or s.reasons])
     shown = [r | {"why": "; ".join(dict.fromkeys(w["text"] for w in r["why"]))} for r in rows]  # two stages may have one reason
-    show([{k: r[k] for k in ("shot", "state", *STAGES, "gpu_minutes", "why")} for r in shown], False, "nothing is stale")
+    columns = ("shot", "state", *in_use(stage for row in shown for stage in row), "gpu_minutes", "why")
+    show([{k: r.get(k) for k in columns} for r in shown], False, "nothing is stale")
     known = [r["gpu_minutes"] for r in rows if r["gpu_minutes"] is not None]
     unknown = len(rows) - len(known)
     minutes = f"about {sum(known):.1f} GPU-minutes" + (f", and {unknown} shots of workflows that never ran here" if unknown else "")

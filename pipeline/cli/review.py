@@ -22,7 +22,7 @@ def review(
     approve: Annotated[bool, typer.Option("--approve", help="the take stands, whatever changes; takes a retake back")] = False,
     pick: Annotated[str, typer.Option(metavar="v003", help="this take goes before other accepted ones made from the same")] = "",
     take: Annotated[str, typer.Option(metavar="v003", help="which take is meant; the one that stands, if not given")] = "",
-    stage: Annotated[str, typer.Option(metavar="STAGE", help="clip or keyframe")] = "clip",
+    stage: Annotated[str, typer.Option(metavar="STAGE", help="keyframe, clip or finish")] = "clip",
     note: Annotated[str, typer.Option(metavar="TEXT", help="what to say of it")] = "",
     frames: Annotated[str, typer.Option(metavar="38-47", help="frames that the note is about, or one; the first frame is 0")] = "",
     seed: Annotated[int | None, typer.Option(metavar="N", help="with --retake: seed of the next take")] = None,

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.story.errors import InputError
-from pipeline.story.stages import STAGES
+from pipeline.story.stages import MOVING, STAGES, in_use
 
 from .common import AsJson, EpisodeId, catalog_if_any, episode_file, episode_id
 from .table import err, out, show
@@ -102,12 +102,12 @@ def rejudge(
 
 
 def _shot_status(history: dict[tuple[str, str], list[dict[str, Any]]], clips: dict[str, str]) -> list[dict[str, Any]]:
-    """One row a shot. clips: shot to the take of its clip that stands."""
-    rows = []
+    """One row a shot. clips: shot to the take that the episode shows of it."""
+    rows, used = [], in_use(stage for _, stage in history)
     for shot in sorted({shot for shot, _ in history}):
         stages = {stage: history.get((shot, stage), []) for stage in STAGES}
         latest = [t for stage in STAGES for t in stages[stage]][-1]
-        shown = next((t for t in stages[STAGES[-1]] if t["take"] == clips.get(shot)), latest)
+        shown = next((t for stage in MOVING for t in stages[stage] if t["take"] == clips.get(shot)), latest)
         rows.append(
             {
                 "shot": shot,
@@ -115,7 +115,7 @@ def _shot_status(history: dict[tuple[str, str], list[dict[str, Any]]], clips: di
                 "outcome": shown["outcome"],
                 "told": _told(shown),
                 "clip": clips.get(shot),
-                **{f"{stage}_takes": len(stages[stage]) for stage in STAGES},
+                **{f"{stage}_takes": len(stages[stage]) for stage in used},
                 "rejected_for": sorted({label for takes in stages.values() for t in takes for label in t["labels"]}),
                 "last": latest["at"],
             }

@@ -20,7 +20,7 @@ from pipeline.story.cluster_profile import ClusterProfile, cluster_profile
 from pipeline.story.errors import InputError
 from pipeline.story.fingerprint import FileDigests
 from pipeline.story.settings import Settings
-from pipeline.story.stages import STAGES
+from pipeline.story.stages import NEEDED
 
 from .machine import Notice, count, devices, disk, on_paper, prometheus, store, versions
 from .workflows import Examiner, Prospect, Unmade, memory, model, seen, verdict
@@ -112,7 +112,7 @@ def _digests(settings: Settings) -> Path:
 def _chosen(found: list[Notice], workflows: list[Prospect], examiner: Examiner, sight: Sight) -> Notice:
     blocking = [f for f in found if f.state == "problem" and f.check in BLOCKING]
     ready = [w for w in workflows if w.can in ("ready", "takes turns")]
-    missing = [stage for stage in STAGES if stage not in {w.seen.workflow.stage for w in ready}]
+    missing = [stage for stage in NEEDED if stage not in {w.seen.workflow.stage for w in ready}]
     if blocking:
         names = " and ".join(dict.fromkeys(f.check for f in blocking))
         return Notice("chosen", "problem", f"nothing can render here, because of the problem above: {names}", "mend that first")
@@ -124,4 +124,4 @@ def _chosen(found: list[Notice], workflows: list[Prospect], examiner: Examiner, 
     models = "models take turns on the devices" if any(w.can == "takes turns" for w in ready) else "models stay on the devices"
     live = examiner.live_shots([w.seen for w in ready])
     told = f"{count(number, 'logical device' if sight.logical else 'GPU')}, {models}, up to {count(live, 'shot')} under way at once"
-    return Notice("chosen", "ok", f"{told}; the demo can{'' if len(demo) == len(STAGES) else 'not'} render")
+    return Notice("chosen", "ok", f"{told}; the demo can{'' if demo.issuperset(NEEDED) else 'not'} render")

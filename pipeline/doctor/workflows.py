@@ -25,6 +25,7 @@ from pipeline.story.cluster_profile import ClusterProfile
 from pipeline.story.errors import InputError
 from pipeline.story.fingerprint import MODEL_SUFFIXES
 from pipeline.story.gate_profile import load_profile, profile_identity
+from pipeline.story.stages import NEEDED
 from pipeline.story.workflow import RETIRED, WORKFLOWS, Workflow, read_workflow
 
 from .machine import Notice, gb
@@ -148,18 +149,19 @@ class Examiner:
         if one.ready is None:
             return Prospect(one, "missing files")
         specs = self._specs([one])
-        model, encoder = self._pair(specs, one)
-        why_not = next((why for spec in (model, encoder) if (why := self._why_not(spec))), "")
+        models = self._of(specs, one)
+        why_not = next((why for spec in models if (why := self._why_not(spec))), "")
         can = "cannot run" if why_not else "ready" if one.status == "proven" else "experimental"
         measured = one.ready.digest in self.measured
-        return Prospect(one, can, model.memory_bytes or 0, encoder.memory_bytes or 0, measured, why_not, model.lighter)
+        needs = [spec.memory_bytes or 0 for spec in models]
+        return Prospect(one, can, needs[0], sum(needs[1:]), measured, why_not, models[0].lighter)
 
     def _beside(self, one: Prospect, others: list[Prospect]) -> Prospect:
         """Whether the workflow's models stay on the devices, or take turns there.
 
-        A render needs both stages, so the models of the smallest ready workflow of the other stage are added.
+        A render needs keyframes and clips, so the models of the smallest ready workflow of the other stage are added.
         """
-        partners = [o for o in others if o.can == "ready" and o.seen.workflow.stage != one.seen.workflow.stage]
+        partners = [o for o in others if o.can == "ready" and o.seen.workflow.stage in {*NEEDED} - {one.seen.workflow.stage}]
         smallest = min(partners, key=lambda o: o.need, default=None)
         specs = self._specs([one.seen, *([smallest.seen] if smallest else [])])
         turns = self.pool.takes_turns(specs.models.values())
@@ -168,13 +170,14 @@ class Examiner:
     def _specs(self, workflows: list[Seen]) -> ModelNeeds:
         needs = ModelNeeds(self.profile, self.measured)
         for one in workflows:
-            self._pair(needs, one)
+            self._of(needs, one)
         return needs
 
-    def _pair(self, specs: ModelNeeds, one: Seen) -> tuple[ModelSpec, ModelSpec]:
+    def _of(self, specs: ModelNeeds, one: Seen) -> list[ModelSpec]:
+        """The workflow's model, and its text encoder where it reads prompts."""
         assert one.ready
         stage = StagePlan(one.workflow.stage, one.ready, "", "", (), (), (), "")
-        return specs.model(stage), specs.encoder(stage)
+        return [specs.model(stage), *([specs.encoder(stage)] if one.workflow.kind.generative else [])]
 
     def _why_not(self, spec: ModelSpec) -> str:
         seats: list[Seat] = [*self.pool.fleet.posts]
@@ -191,7 +194,8 @@ class Examiner:
 
 def memory(one: Prospect) -> Notice:
     source = "measured here" if one.measured else "a first guess from its files"
-    needs = f"{one.seen.name} needs about {gb(one.need)} of a device ({source}), its text encoder {gb(one.encoder)}"
+    encoder = f", its text encoder {gb(one.encoder)}" if one.seen.workflow.kind.generative else ""
+    needs = f"{one.seen.name} needs about {gb(one.need)} of a device ({source}){encoder}"
     if one.why_not:
         return Notice("memory", "note", f"{needs}; it can never run here: {one.why_not}", _more_room(one))
     if one.can == "takes turns":

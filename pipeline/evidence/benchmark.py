@@ -23,6 +23,7 @@ from pipeline.registry.workflows import Registry, libraries
 from pipeline.render.context import Context, context
 from pipeline.render.render import check_disk_room, render_stale, writable
 from pipeline.render.run_log import RunLog
+from pipeline.story.errors import InputError
 from pipeline.story.settings import Settings
 from pipeline.story.stages import STAGES, StageName
 from pipeline.story.suite import Suite, as_episode, load_suite
@@ -87,9 +88,10 @@ def _measure(workflow: Workflow, suite: Suite, file: Path, fresh: bool, here: Co
 
 def _plan(workflow: Workflow, suite: Suite, file: Path, here: Context, fresh: bool) -> Plan:
     """The plan of the suite's episode. The measured stage gets one take for each cell, accepted or rejected."""
-    name = workflow.title
-    stills = workflow.stage == "keyframe"
-    episode = as_episode(suite, CLIP_FOR_KEYFRAMES if stills else name, name if stills else suite.keyframe_workflow)
+    if workflow.stage == "finish" and suite.clip_workflow is None:
+        raise InputError(f"{file}: a finish is made from clips, and suite {suite.name} names no clip_workflow that makes them")
+    before: dict[StageName, str] = {"keyframe": suite.keyframe_workflow, "clip": suite.clip_workflow or CLIP_FOR_KEYFRAMES}
+    episode = as_episode(suite, before | {workflow.stage: workflow.title})
     plan = make_plan(episode, file, here.settings, here.catalog, fresh)
     return replace(plan, shots=[_one_take(s, workflow.stage) for s in plan.shots])
 
@@ -130,7 +132,7 @@ def _rows(workflow: Workflow, suite: Suite, plan: Plan, catalog: Catalog) -> lis
         "keyframe_digest": first.stages[0].ready.digest if len(first.stages) > 1 else None,
         "stage": workflow.stage,
         "profile": first.stages[-1].ready.profile_identity,
-        "libraries": libraries(),
+        "libraries": libraries(*workflow.kind.libraries),
     }
     cells = {shot: (case.name, seed) for shot, case, seed in suite.cells()}
     return [head | _cell(s, cells[s.shot.id], takes.get(chosen[s.shot.id] or "")) for s in plan.shots]

@@ -36,7 +36,7 @@ class Question:
     """What every file is judged by.
 
     frames, fps, size (width, height): what the file must have; None is not checked.
-    keyframe, last: pictures that clips must start from and end in.
+    keyframe, last: pictures that clips must start from and end in. source: clip that they must be, only larger.
     explain: PNG file for the plot of curves and offending frames; None for no plot.
     judges: names of learned judges. They only add measures; the verdict does not depend on them.
     prompt: what the pictures should show, for the judge `clip`.
@@ -50,6 +50,7 @@ class Question:
     size: tuple[int, int] | None = None
     keyframe: Path | None = None
     last: Path | None = None
+    source: Path | None = None
     explain: Path | None = None
     judges: tuple[str, ...] = ()
     prompt: str = ""
@@ -77,7 +78,7 @@ def gate_files(files: Iterable[Path], question: Question, models_dir: Path = Pat
         InputError: a file, a given picture or a learned judge is missing or cannot be read. Nothing is judged then.
     """
     files = list(files)
-    for file in (*files, question.keyframe, question.last):
+    for file in (*files, question.keyframe, question.last, question.source):
         if file is not None and not file.is_file():
             raise InputError(f"{file} " + ("is a folder; a file is wanted" if file.is_dir() else "does not exist"))
     for file in (question.keyframe, question.last):
@@ -165,7 +166,7 @@ def _pictures(file: Path, verdict: Verdict) -> tuple[np.ndarray, ...]:
 
 def _expectation(file: Path, question: Question) -> Expectation:
     width, height = question.size or (None, None)
-    expect = Expectation(question.frames, question.fps, width, height)
+    expect = Expectation(question.frames, question.fps, width, height, source=question.source)
     if question.keyframe is None and question.last is None:
         return expect
     try:

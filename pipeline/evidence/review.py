@@ -114,7 +114,7 @@ def usual_take(catalog: Catalog, episode: str, shot: str, stage: str) -> Row:
         InputError: there is no such stage or no such take.
     """
     if stage not in STAGES:
-        raise InputError(f"--stage {stage!r} is neither {' nor '.join(STAGES)}")
+        raise InputError(f"--stage {stage!r} is none of {', '.join(STAGES)}")
     takes = takes_of_stage(catalog, f"{episode}/{shot}/{stage}/")
     takes = [t for t in takes if t["outcome"] == "accepted" or t["review"] == "retake"]
     word = Words.of(catalog, episode).on_stage.get((shot, stage))
@@ -252,6 +252,9 @@ def _check_fit(
     stages = resolver.stages(sequence, shot, combined([*earlier, changed]))
     resolver.digests.save()
     (stage,) = [stage for stage in stages if stage.stage == changed.stage]
+    said = changed.overrides
+    if not stage.workflow.kind.generative and (said.seed is not None or said.prompt is not None):
+        raise InputError(f"{file}: shot {shot.id}: a {stage.stage} has neither seed nor prompt; they are for its clip")
     if stage.given:
         given = f"its {stage.stage} is {stage.given.name}, which a person gave"
         raise InputError(f"{file}: shot {shot.id}: {given}; a retake changes nothing of it")

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from actors.values import ClipSettings, KeyframeSettings
+from actors.values import ClipSettings, FinishSettings, KeyframeSettings
 from catalog.standing import Row, name_of
 from pipeline.story.fingerprint import SEEDS, canonical
 
@@ -63,7 +63,7 @@ def _parameters_changed(before: str, stage: StagePlan) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def _settings_json(settings: KeyframeSettings | ClipSettings, parameters: tuple[tuple[str, Any], ...]) -> str:
+def _settings_json(settings: KeyframeSettings | ClipSettings | FinishSettings, parameters: tuple[tuple[str, Any], ...]) -> str:
     return canonical(asdict(replace(settings, **dict(parameters))))
 
 

@@ -24,6 +24,11 @@ class Reason:
     text: str
 
 
+def stage_of(take: str) -> str:
+    """The stage in a take's id."""
+    return take.split("/")[2]
+
+
 class Past(NamedTuple):
     """An earlier take, with the verdict that later judgements and reviews gave it. `at`: microseconds since 1970."""
 
@@ -94,8 +99,8 @@ def rows_of(catalog: Catalog, takes: Sequence[str], columns: str = "*") -> dict[
     return {row["take"]: row for row in found}
 
 
-MADE_FROM = """take, workflow, workflow_version, workflow_digest, prompt, negative_prompt, reference_files, parameters,
-    shot_variation, keyframe_media, upstream, variation, seed, frames, fps"""
+MADE_FROM = """take, outcome, inputs, review, workflow, workflow_version, workflow_digest, prompt, negative_prompt, reference_files,
+    parameters, shot_variation, keyframe_media, upstream, variation, seed, frames, fps"""
 
 
 def latest_of_others(catalog: Catalog, takes: Sequence[str]) -> dict[str, Row]:

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from actors.prompt_text import Weights, pieces
+from actors.upscaler_files import check_reduces
 from actors.values import Lora, ModelError, ModelFiles
 from gates.rules import Profile
 from pipeline.registry.files import inside
@@ -24,7 +25,7 @@ from pipeline.story.letters import face
 from pipeline.story.prompt import compose, compose_negative
 from pipeline.story.rate import exact
 from pipeline.story.settings import Settings
-from pipeline.story.stages import STAGES, StageName
+from pipeline.story.stages import MANY, STAGES, StageName
 from pipeline.story.title import check_title
 from pipeline.story.workflow import Workflow
 
@@ -42,7 +43,7 @@ class StagePlan:
     brings: its characters' LoRAs, further keyframes, or the given picture. inputs: digest of all of this. It lacks the take that the
     stage starts from, which `inputs_from` adds. given: a person's picture, which is judged in place of a rendered keyframe. given_frame:
     of a clip that stands there instead, the frame. guides: a person's pictures and clips that the clip passes through. seed: what a
-    retake asked for; None where the seed derives from names.
+    retake asked for; None where the seed derives from names. frames: of a finish, how many its clip has.
     """
 
     stage: StageName
@@ -57,11 +58,12 @@ class StagePlan:
     given_frame: int | None = None
     guides: tuple[Guide, ...] = ()
     seed: int | None = None
+    frames: int = 0
 
     @property
     def attempts(self) -> int:
-        """Number of takes that one run may spend on this stage. A given picture is judged once."""
-        return 1 if self.given else self.workflow.retry.max_attempts
+        """Number of takes that one run may spend on this stage. What would be the same again is judged once, as a given picture is."""
+        return 1 if self.given or not self.workflow.kind.generative else self.workflow.retry.max_attempts
 
     @property
     def workflow(self) -> Workflow:
@@ -126,14 +128,16 @@ class Resolver:
         given = given_keyframe(self.file, shot.keyframe, where) if shot.keyframe else None
         stages = tuple(
             self._stage(name, where, shot, prompt, loras, given if i == 0 else None, overrides.get(name, AS_WRITTEN))
-            for i, name in enumerate(STAGES)
+            for i, name in enumerate(self.episode.stages_of(shot))
         )
         for lora in loras:
             if not any(lora in stage.loras for stage in stages):
                 raise InputError(f"{where}: LoRA {lora.file} {misfit(lora.file, stages[0].workflow.kind)}")
         if shot.keyframes:
             stages = self._guided(where, shot, stages)
-        self._check_length(where, shot, stages[-1].workflow)
+        self._check_length(where, shot, stages[1].workflow)
+        if len(stages) > 2:
+            stages = self._finished(where, *stages)
         if shot.title:
             check_title(shot.title, self.font, where, (self.episode.width, self.episode.height))
         return stages
@@ -142,11 +146,14 @@ class Resolver:
         self, stage: StageName, where: str, shot: Shot, prompt: str, loras: tuple[Lora, ...], given: Path | None, overrides: Overrides
     ) -> StagePlan:
         ref = self.episode.workflow_of(shot, stage)
+        assert ref
         ready = self.ready(ref, stage, where if ref not in self.everybodys else self.name)
         flow = ready.workflow
         prompt = prompt if overrides.prompt is None else overrides.prompt
         wanted = {**shot.parameters_of(stage), **overrides.parameters}
         parameters = tuple(flow.with_parameters(wanted, f"{where}: {stage}_parameters").items()) if wanted else ()
+        if not flow.kind.generative:
+            return StagePlan(stage, ready, "", "", (), parameters, (), self.fixed(stage, ready.digest, parameters))
         used = tuple(x for x in loras if not misfit(x.file, flow.kind)) if flow.kind.shots_loras else ()
         negative = self.negative(flow.negative_prompt)
         if given:
@@ -164,8 +171,8 @@ class Resolver:
         return StagePlan(stage, ready, prompt, negative, used, parameters, references, inputs, seed=overrides.seed)
 
     def _guided(self, where: str, shot: Shot, stages: tuple[StagePlan, ...]) -> tuple[StagePlan, ...]:
-        """The stages, the last of which passes through the shot's further keyframes; the first is given where a clip is the start."""
-        still, *between, clip = stages
+        """The stages, of which the clip passes through the shot's further keyframes; the first is given where a clip is the start."""
+        still, clip, *after = stages
         guides = guides_of(self.file, shot, where, clip.workflow, clip.files)
         files = tuple((str(guide.path.name), guide.digest) for guide in guides)
         inputs = digest([clip.inputs, *(guide.inputs for guide in guides)])
@@ -173,12 +180,23 @@ class Resolver:
             flow, start = still.workflow, (first.path.name, first.digest)
             given = digest(["given", first.digest, flow.width, flow.height, first.start])
             still = replace(still, reference_files=(start,), inputs=given, given=first.path, given_frame=first.start)
-        return still, *between, replace(clip, reference_files=clip.reference_files + files, inputs=inputs, guides=guides)
+        return still, replace(clip, reference_files=clip.reference_files + files, inputs=inputs, guides=guides), *after
+
+    def _finished(self, where: str, still: StagePlan, clip: StagePlan, finish: StagePlan) -> tuple[StagePlan, ...]:
+        """The stages, of which the finish knows how long its clip is."""
+        made, wanted = clip.workflow, finish.workflow
+        assert made.num_frames and wanted.scale
+        try:
+            check_reduces((made.width, made.height), wanted.scale, (wanted.width, wanted.height))
+        except ModelError as error:
+            raise InputError(f"{where}: workflows {made.name} and {wanted.name} do not fit together: {error}") from error
+        return still, clip, replace(finish, frames=made.num_frames)
 
     def _ready(self, ref: str, stage: StageName, asked_by: str) -> Ready:
         workflow = self.registry.resolve(ref, asked_by)
         if workflow.stage != stage:
-            raise InputError(f"{asked_by}: {stage}_workflow {ref!r} makes {workflow.stage}s; a workflow that makes {stage}s is wanted")
+            made, wanted = MANY[workflow.stage], MANY[stage]
+            raise InputError(f"{asked_by}: {stage}_workflow {ref!r} makes {made}; a workflow that makes {wanted} is wanted")
         return self.registry.prepare(workflow)
 
     def _loras(self, where: str, shot: Shot) -> tuple[Lora, ...]:

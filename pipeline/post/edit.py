@@ -48,7 +48,8 @@ def edit_of(plan: Plan, shots: Shots) -> Edit:
         shots: those that are accepted, to stage to the row of the accepted take.
     """
     episode, font = plan.episode, font_of(plan.episode, plan.file)
-    letters, clips = file_digest(font) if font else "", {shot: takes[STAGES[-1]] for shot, takes in shots.items()}
+    letters = file_digest(font) if font else ""
+    clips = {shot: [takes[stage] for stage in STAGES if stage in takes][-1] for shot, takes in shots.items()}
     seen = story_digest(episode)
     segments = segments_of(episode, clips, plan.cues, letters)
     return Edit(episode, seen, clips, segments, font, letters, plan.sounds, plan.cues, episode_marks(episode, seen, shots))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,11 +13,10 @@ from catalog.cache import Cache
 from catalog.standing import Row
 from catalog.store import Catalog
 from catalog.views import preferred_clips
-from pipeline.plan.history import rows_of
+from pipeline.plan.history import chains_of, rows_of, stage_of
 from pipeline.render.context import Context
 from pipeline.story.cues import Cue
 from pipeline.story.fingerprint import digest, file_digest
-from pipeline.story.stages import STAGES
 
 from .edit import Edit
 from .join import VERSION, Reels, join
@@ -144,16 +143,24 @@ def _outdated(old: Movie | None, now: Movie, results: list[Result], catalog: Cat
         return "the episode file or its font changed since it was made"
     if why := _incomplete(results):
         return why
-    other = [o.shot for o in results if o.takes[STAGES[-1]]["take"] != old.clips.get(o.shot)]
+    other = [o.shot for o in results if o.last and o.last["take"] != old.clips.get(o.shot)]
     if other:
         return f"{listed(other)} {'has' if len(other) == 1 else 'have'} another clip now"
     chosen = preferred_clips(catalog, episode)
-    rows = rows_of(catalog, [*old.clips.values(), *chosen.values()], "take, outcome, inputs, review")
-    other = [shot for shot, take in old.clips.items() if shot in chosen and _goes_before(rows.get(chosen[shot]), rows.get(take))]
+    rows = chains_of(catalog, list(old.clips.values())) | rows_of(catalog, list(chosen.values()))
+    shown = {shot: {stage_of(row["take"]): row for row in _chain(rows, take)} for shot, take in old.clips.items()}
+    other = [shot for (shot, stage), take in chosen.items() if _goes_before(rows.get(take), shown.get(shot, {}).get(stage))]
     if other:
         return f"{listed(other)} {'has a clip' if len(other) == 1 else 'have clips'} now that a person chose"
     refused = [shot for shot, take in old.clips.items() if take not in rows or rows[take]["outcome"] != "accepted"]
     return f"the clip in it of {listed(refused)} is not accepted now" if refused else None
+
+
+def _chain(rows: dict[str, Row], take: str | None) -> Iterator[Row]:
+    """The take's row, and those of the takes that it started from, as far as they are known."""
+    while row := rows.get(take or ""):
+        yield row
+        take = row["upstream"]
 
 
 def _goes_before(chosen: Row | None, shown: Row | None) -> bool:

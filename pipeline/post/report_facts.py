@@ -169,12 +169,19 @@ def _recorded(rows: Sequence[Row], takes: dict[str, list[Take]]) -> Iterable[Seq
 def _shot(shot: str, what: str, frames: int | None, takes: list[Take]) -> ShotFacts:
     clip = next((take for take in takes if take.stands), None)
     stills = [take for take in takes if take.stage == "keyframe" and take.outcome == "accepted"]
-    source = next((take for take in takes if clip and take.take == clip.upstream), stills[-1] if stills else None)
+    source = _still_of(clip, takes) or (stills[-1] if stills else None)
     if clip:
         state = clip.review if clip.review in WORDS else "accepted"
     else:
         state = "retake" if any(take.review == "retake" for take in takes) else "rejected" if takes else "waiting"
     return ShotFacts(shot, what, frames, state, tuple(takes), source, clip)
+
+
+def _still_of(take: Take | None, takes: list[Take]) -> Take | None:
+    """The keyframe that the take began with; None where the catalog does not know it."""
+    while take and take.stage != "keyframe":
+        take = next((one for one in takes if one.take == take.upstream), None) if take.upstream else None
+    return take
 
 
 def _take(row: Row, stands: bool, statuses: dict[str, str], words: tuple[Word, ...]) -> Take:

@@ -22,7 +22,7 @@ from .result import Result
 
 FOLDER = "shots"
 SHOT_FILE = re.compile(r"SH[0-9]{4,6}(" + "|".join(re.escape(stage.suffix) for stage in CHAIN) + r")\Z")
-PART = re.compile(r"\.SH[0-9]{4,6}\.\w+\.([0-9]+)\.part\Z", re.ASCII)  # of a file that is not whole yet: its name, the process's id
+PART = re.compile(r"\.SH[0-9]{4,6}\.[\w.]+\.([0-9]+)\.part\Z", re.ASCII)  # of a file that is not whole yet: its name, the process's id
 
 
 def write_shots(

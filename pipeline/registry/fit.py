@@ -68,6 +68,9 @@ def _told(checks: Checks) -> Iterator[Fault]:
 
 def _by_themselves(kind: Family, files: ModelFiles) -> Checks:
     folder = files.folder
+    if kind.stage == "finish":
+        yield "checkpoint", files.checkpoint, lambda: check_upscaler(Path(files.checkpoint))
+        return
     if files.base:
         yield "checkpoint", files.checkpoint, lambda: check_single_file(Path(files.checkpoint))
     yield "checkpoint", folder, lambda: check_checkpoint(check_folder(folder, "base" if files.base else "checkpoint"), kind, _beside(files))
@@ -83,6 +86,8 @@ def _by_themselves(kind: Family, files: ModelFiles) -> Checks:
 
 def _together(workflow: Workflow, files: ModelFiles) -> Checks:
     kind, folder, frames = workflow.kind, files.folder, workflow.num_frames or 0
+    if scale := workflow.scale:
+        yield "scale", files.checkpoint, lambda: check_scale(Path(files.checkpoint), scale)
     if files.base:
         yield "checkpoint", files.checkpoint, lambda: _check_pair(files)
         yield "prediction_type", files.checkpoint, lambda: check_prediction(Path(files.checkpoint), workflow.prediction_type)
@@ -208,6 +213,23 @@ def check_single_file(file: Path) -> Found:
         why = found.faults[0] if found.faults else f"{len(found.unknown)} of its keys belong to nothing, such as {found.unknown[0]}"
         raise ModelError(f"checkpoint {file}: {why}")
     return found
+
+
+def check_upscaler(file: Path) -> Found:
+    """What the file is. Raises ModelError where it is missing, is no upscaler, or is one that Tower cannot use."""
+    found = identify(read_header(file))
+    if found.kind != "upscaler":
+        raise ModelError(f"checkpoint {file} is of kind {found.kind}, and no upscaler that Tower knows")
+    if found.faults:
+        raise ModelError(f"checkpoint {file}: {found.faults[0]}")
+    return found
+
+
+def check_scale(file: Path, scale: int) -> None:
+    """Raises ModelError where an upscaler makes pictures larger by another factor."""
+    found = check_upscaler(file)
+    if found.scale != scale:
+        raise ModelError(f"{scale}, and checkpoint {file}, a {found.architecture}, makes pictures {found.scale} times as wide and high")
 
 
 def check_base(file: Path, found: Found, folder: Path, base: Found) -> None:

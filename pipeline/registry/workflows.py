@@ -121,7 +121,9 @@ class Registry:
             files = files_of(workflow, self.settings)
             check_files(workflow, files)
             profile = load_profile(workflow.gates, f"workflow {workflow.name}: gates")
-            lock = digest([pixel_settings(workflow), self.models(workflow), libraries()])
+            if workflow.stage == "finish" and not any(rule.measure.startswith("source_") for rule in profile.video):
+                raise InputError(f"workflow {workflow.name}: gates: profile {profile.name} never compares with the clip; finish does")
+            lock = digest([pixel_settings(workflow), self.models(workflow), libraries(*workflow.kind.libraries)])
             self.prepared[key] = Ready(workflow, lock, files, profile, profile_identity(profile))
         return self.prepared[key]
 
@@ -137,7 +139,7 @@ class Registry:
         except InputError:
             current = None
         profile = profile_identity(load_profile(workflow.gates, f"workflow {workflow.name}: gates"))
-        now = Now(current, libraries(), profile, self.suites)
+        now = Now(current, libraries(*workflow.kind.libraries), profile, self.suites)
         mine = [r for r in self.ledger if (r["workflow"], r["version"]) == (workflow.name, workflow.version) and r["action"] != "alias"]
         same = [name for name, rows in self.cells.items() if current and rows[0]["digest"] == current]
         return standing(now, mine, lambda name: self.cells.get(name, []), same)
@@ -173,12 +175,12 @@ def settings_digest(workflow: Workflow) -> str:
 
 
 @cache
-def libraries() -> dict[str, str]:
-    """Versions of LIBRARIES without their local part, such as +cpu.
+def libraries(*more: str) -> dict[str, str]:
+    """Versions of LIBRARIES, and of those that a family uses beside, without their local part, such as +cpu.
 
     Builds for CUDA and for CPUs count as equal, because benchmark rows name the device.
     """
-    return {name: installed(name).split("+")[0] for name in LIBRARIES}
+    return {name: installed(name).split("+")[0] for name in (*LIBRARIES, *more)}
 
 
 def digest_memory(catalog: Catalog) -> Path:
@@ -232,7 +234,7 @@ def registry_row(registry: Registry, workflow: Workflow, source: str, by: str) -
         "digest": lock,
         "settings": workflow.model_dump_json(),
         "models": models,
-        "libraries": libraries(),
+        "libraries": libraries(*workflow.kind.libraries),
         "source": source,
         "by": by,
     }

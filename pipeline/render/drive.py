@@ -52,7 +52,7 @@ async def drive(shots: Iterable[ShotPlan], studio: Studio, limit: Callable[[], i
         nonlocal alive
         with suppress(Stopped):
             outcomes.append(await render_shot(plan, studio))
-            studio.watcher.shot(outcomes[-1].outcome)
+            studio.watcher.shot(outcomes[-1].outcome, [stage.stage for stage in plan.stages])
         alive -= 1
         room.set()
 
@@ -144,10 +144,12 @@ def _needed(needs: ModelNeeds, plan: Plan) -> list[tuple[ModelSpec, list[tuple[A
     """For each workflow and text encoder: its spec, what it must prepare, and the workflow that an error message names."""
     needed: dict[str, tuple[ModelSpec, list[tuple[Any, ...]], str]] = {}
     for stage in (stage for shot in plan.stale for stage in shot.on_devices):
-        encoder, spec = needs.encoder(stage), needs.model(stage)
-        texts = needed.setdefault(encoder.key, (encoder, [], stage.workflow.name))[1]
-        if (loras := text_loras(stage)) and (loras,) not in texts:
-            texts.append((loras,))
+        spec = needs.model(stage)
+        if stage.workflow.kind.generative:
+            encoder = needs.encoder(stage)
+            texts = needed.setdefault(encoder.key, (encoder, [], stage.workflow.name))[1]
+            if (loras := text_loras(stage)) and (loras,) not in texts:
+                texts.append((loras,))
         identity = identity_of(stage)
         calls = needed.setdefault(identity, (spec, [], stage.workflow.name))[1]
         if (call := (identity, stage.workflow.settings(), stage.loras)) not in calls:

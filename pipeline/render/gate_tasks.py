@@ -7,6 +7,7 @@ import pickle
 import tempfile
 import time
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from PIL import Image
 from actors.values import Passage
 from catalog.media import Media, MediaStore
 from catalog.place import Place
-from gates.decode import VideoReader
+from gates.decode import VideoReader, length_of
 from gates.image import judge_image
 from gates.rules import Profile
 from gates.still import Undecodable, read_still
@@ -76,6 +77,7 @@ class Judged:
     frames: int
     seconds: float
     encode_seconds: float  # the part of `seconds` in which the file was encoded
+    fps: Fraction | None = None  # of clips and finishes
 
 
 def warm() -> None:
@@ -172,14 +174,60 @@ def judge_clip(
     ends = None if last is None else fill(pictures(last.path, last.start, last.frames)[-1], expect.width, expect.height)
     expect = replace(expect, keyframe=read_keyframe(keyframe, expect.width, expect.height, root), last=ends)
     with tempfile.TemporaryDirectory(prefix="tower-clip-") as folder:
-        file = Path(folder) / "clip.mp4"
-        write_clip(file, frames, fps)
-        if marks:
-            file.write_bytes(marked(file.read_bytes(), ".mp4", marks))
-        encoded = time.monotonic() - started
-        verdict = judge_video(file, expect, standard.profile, standard.declared, not_finite)
-        media = MediaStore(root).put(file.read_bytes(), ".mp4")
-    return Judged(verdict, media, frames.shape[2], frames.shape[1], len(frames), time.monotonic() - started, encoded)
+        return _judge_frames(Path(folder), frames, fps, not_finite, expect, root, standard, started, marks)
+
+
+def judge_finish(
+    frames: np.ndarray, not_finite: str, clip: Media, width: int, height: int, root: Place, standard: Standard, marks: Marks | None = None
+) -> Judged:
+    """Encode a finished clip, decode the file again, judge it against the clip that it was made from, and store it.
+
+    Args:
+        frames: uint8 RGB (frames, height, width, 3). not_finite: as in a receipt. clip: the clip that it must still be, only larger; its
+            frame count and rate are those that the finish must have. width, height: the size that the workflow asks for.
+        marks: as in `judge_keyframe`.
+
+    Raises:
+        MediaDamaged: the clip's file is missing or damaged.
+    """
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="tower-clip-") as folder:
+        source = Path(folder) / "source.mp4"
+        source.write_bytes(MediaStore(root).read(clip.path, clip.digest))
+        count, fps = length_of(source)
+        expect = Expectation(count, fps, width, height, "h264", "yuv420p", source=source)
+        return _judge_frames(Path(folder), frames, fps, not_finite, expect, root, standard, started, marks)
+
+
+def _judge_frames(
+    folder: Path,
+    frames: np.ndarray,
+    fps: Fraction,
+    not_finite: str,
+    expect: Expectation,
+    root: Place,
+    standard: Standard,
+    started: float,
+    marks: Marks | None,
+) -> Judged:
+    """Write frames to a file in a folder that will be removed, and judge and store the file. started: time.monotonic() of the task."""
+    file = folder / "clip.mp4"
+    write_clip(file, frames, fps)
+    if marks:
+        file.write_bytes(marked(file.read_bytes(), ".mp4", marks))
+    encoded = time.monotonic() - started
+    verdict = judge_video(file, expect, standard.profile, standard.declared, not_finite)
+    media = MediaStore(root).put(file.read_bytes(), ".mp4")
+    return Judged(verdict, media, frames.shape[2], frames.shape[1], len(frames), time.monotonic() - started, encoded, fps)
+
+
+def clip_part(media: Media, root: Place) -> list[bytes]:
+    """The bytes of a stored clip's file, in a list of one, as `keyframe_part`. Its frames would take a hundred times as much memory.
+
+    Raises:
+        MediaDamaged: the file is missing, or its digest is wrong.
+    """
+    return [MediaStore(root).read(media.path, media.digest)]
 
 
 def read_keyframe(media: Media, width: int, height: int, root: Place) -> np.ndarray:

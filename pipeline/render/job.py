@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 from catalog.standing import Row
 from catalog.store import Catalog
-from pipeline.story.stages import STAGES
+from pipeline.story.stages import in_use
 
 from .live import Live, living_now
 from .order import Order
@@ -96,7 +96,7 @@ class Facts:
         """A job. end: None while it lives; then the catalog tells how far it is."""
         row = self.newest.get(name)
         live = self.live.get(row["run"]) if row else None
-        last = live.stages[STAGES[-1]] if live else None
+        last = live.stages[in_use(stage for stage, told in live.stages.items() if told.total)[-1]] if live else None
         exhausted = (row["exhausted"] or 0) if row else 0
         message = end.message if end else ""
         if end and end.state == "succeeded" and exhausted:

@@ -9,7 +9,7 @@ from actors.folders import opened
 from actors.headers import read_header
 from actors.identify import LTX_VAE, TEXT_PARTS
 from actors.lora_keys import changing_text
-from actors.values import ClipSettings, Lora, ModelError, ModelFiles
+from actors.values import Lora, ModelError, ModelFiles
 from catalog.store import Catalog
 from cluster.specs import ModelSpec
 from pipeline.plan.resolve import StagePlan
@@ -58,10 +58,11 @@ class ModelNeeds:
     def model(self, stage: StagePlan) -> ModelSpec:
         """The spec of the model that makes this stage's takes."""
         identity = identity_of(stage)
-        if identity not in self.models:
+        name = f"{identity} of {stage.frames} frames" if stage.frames else identity
+        if name not in self.models:
             flow, files = stage.workflow, stage.files
             key = weights_key(flow, files)
-            self.models[identity] = ModelSpec(
+            self.models[name] = ModelSpec(
                 key,
                 Lazy(SHARED),
                 (flow.kind.model, identity, files, flow.settings()),
@@ -69,11 +70,11 @@ class ModelNeeds:
                 stage.stage,
                 self.measured.get(stage.workflow_digest, first_guess(flow, files)),
                 self.profile.labels(flow.family, flow.name),
-                frame_bytes(flow),
+                frame_bytes(flow, stage.frames),
                 lighter(flow, files),
                 identity,
             )
-        return self.models[identity]
+        return self.models[name]
 
     def encoder(self, stage: StagePlan) -> ModelSpec:
         """The spec of the stage's text encoder. Workflows with the same checkpoint, dtype and settings of texts share it."""
@@ -109,9 +110,7 @@ def first_guess(flow: Workflow, files: ModelFiles) -> int:
     held, decoding = weights(loaded(files), False, files.dtype), flow.kind.decoding
     if decoding is None:
         return int(held * FIRST_GUESS)
-    settings = flow.settings()
-    assert isinstance(settings, ClipSettings)
-    return int(held * BESIDE_DECODING) + decoding(files.folder, settings) * _bytes_each(files.dtype)
+    return int(held * BESIDE_DECODING) + decoding(files.folder, flow.settings()) * _bytes_each(files.dtype)
 
 
 def lighter(flow: Workflow, files: ModelFiles) -> str:
@@ -127,9 +126,13 @@ def _bytes_each(dtype: str) -> int:
     return 4 if dtype == "float32" else 2
 
 
-def frame_bytes(flow: Workflow) -> int:
-    """Bytes of one clip in the object store, uint8 RGB. 0 for stills: they are small, and the pool does not count them."""
-    return flow.width * flow.height * 3 * flow.num_frames if flow.num_frames else 0
+def frame_bytes(flow: Workflow, frames: int = 0) -> int:
+    """Bytes of one clip in the object store, uint8 RGB. 0 for stills: they are small, and the pool does not count them.
+
+    Args:
+        frames: of a finish, how many its clip has.
+    """
+    return flow.width * flow.height * 3 * (flow.num_frames or frames)
 
 
 def loaded(files: ModelFiles) -> list[str]:

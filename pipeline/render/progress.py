@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.story.stages import STAGES
+from pipeline.story.stages import MANY, STAGES, StageName, in_use
 
 LINES = 20  # messages in one log interval (rejections, cut prompts); more are only counted
 SHOWN = 5  # latest rejections in the table
@@ -99,6 +99,7 @@ class RenderProgress:
     ):
         self.console, self.log_seconds, self.clock = console, log_seconds, clock
         self.totals: dict[str, int] = {stage: wanted.get(stage, 0) for stage in STAGES}
+        self.told_stages = in_use(stage for stage, shots in self.totals.items() if shots)
         self.done: Counter[str] = Counter()
         self.rejected: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
@@ -144,11 +145,15 @@ class RenderProgress:
         if not self.display:
             self._tell(f"{row['take']} {outcome}: {why}")
 
-    def shot(self, outcome: str) -> None:
-        """A shot ended: accepted or exhausted. Must be called directly after `take` with the shot's last take."""
+    def shot(self, outcome: str, stages: Sequence[str]) -> None:
+        """A shot ended: accepted or exhausted. Must be called directly after `take` with the shot's last take.
+
+        Args:
+            stages: that the shot goes through.
+        """
         self.shots[outcome] += 1
         if outcome == "exhausted":
-            self.lost.update(STAGES[STAGES.index(self.last_stage) :])  # the shot's last stage, and all stages after it
+            self.lost.update(stages[stages.index(self.last_stage) :])  # the shot's last stage, and all stages after it
 
     def pool(self, stats: Any) -> None:
         """The pool's new statistics; about once a second."""
@@ -176,7 +181,7 @@ class RenderProgress:
         return {stage: max(0, self.totals[stage] - self.done[stage] - self.lost[stage]) for stage in STAGES}
 
     def _counts(self) -> str:
-        return ", ".join(f"{self.done[stage]}/{self.totals[stage]} {stage}s" for stage in STAGES)
+        return ", ".join(f"{self.done[stage]}/{self.totals[stage]} {MANY[stage]}" for stage in self.told_stages)
 
     def _tell(self, text: str) -> None:
         """Print a line. After LINES lines in one log interval, lines are only counted, so that a log stays readable."""
@@ -188,15 +193,15 @@ class RenderProgress:
 
     def _log(self) -> None:
         """Print the state of the render in one line, and begin a new log interval."""
-        stages = ", ".join(self._stage(stage) for stage in STAGES)
+        stages = ", ".join(self._stage(stage) for stage in self.told_stages)
         untold = f"; {self.untold} more not accepted (or their prompts cut) than told here" if self.untold else ""
         self.line(f"{stages}; {self._devices()}; {self._time()}{untold}")
         self.spoke, self.told, self.untold = self.clock(), 0, 0
 
-    def _stage(self, stage: str) -> str:
+    def _stage(self, stage: StageName) -> str:
         counts = {"running": self.requests("running", stage), "rejected": self.rejected[stage], "failed": self.failed[stage]}
         text = ", ".join(f"{n} {what}" for what, n in counts.items() if n or what != "failed")
-        return f"{self.done[stage]}/{self.totals[stage]} {stage}s ({text})"
+        return f"{self.done[stage]}/{self.totals[stage]} {MANY[stage]} ({text})"
 
     def _devices(self) -> str:
         s = self.stats
@@ -220,14 +225,14 @@ class RenderProgress:
         for justify, ratio in (("left", None), ("left", 1), *[("right", None)] * 4):
             table.add_column(justify=justify, ratio=ratio, no_wrap=True)  # type: ignore[arg-type]
         table.add_row("", "", *(Text(word) for word in ("done", "running", "waiting", "rejected")))
-        for stage in STAGES:
+        for stage in self.told_stages:
             done, total = self.done[stage], self.totals[stage]
             bar = ProgressBar(max(1, total), done if total else 1, complete_style="green", finished_style="green", style="bright_black")
             counts = f"{done}/{total}", self.requests("running", stage), self.requests("waiting", stage)
             rejected = Text(str(self.rejected[stage]), "red" if self.rejected[stage] else "")
             if self.failed[stage]:
                 rejected.append(f" + {self.failed[stage]} failed", "red")
-            table.add_row(Text(f"{stage}s", "bold"), bar, *map(str, counts), rejected)
+            table.add_row(Text(MANY[stage], "bold"), bar, *map(str, counts), rejected)
         return Group(table, self._facts())
 
     def _facts(self) -> RenderableType:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from actors.values import ClipRequest, KeyframeRequest, Lora, PromptReceipt, PromptRequest, Receipt
+from actors.values import ClipRequest, FinishRequest, KeyframeRequest, Lora, PromptReceipt, PromptRequest, Receipt
 from catalog.store import Catalog
 from catalog.writer import Writer
 from cluster.pool import Pool
@@ -26,7 +26,7 @@ from pipeline.story.errors import StorageError
 from pipeline.story.rate import exact
 from pipeline.story.stages import STAGES
 
-from .gate_tasks import Judged, Standard, judge_clip, judge_given, judge_keyframe, keyframe_part, passages_part
+from .gate_tasks import Judged, Standard, clip_part, judge_clip, judge_finish, judge_given, judge_keyframe, keyframe_part, passages_part
 from .keyframe_hashes import KeyframeHashes
 from .marks import Marks, take_marks
 from .needs import ModelNeeds, identity_of, text_loras
@@ -34,8 +34,8 @@ from .take import Start, Take
 from .watcher import Watcher
 
 # Order of the requests that wait for a device; higher first. Prompts are first: they are short, and every take needs them.
-# Clips are before keyframes, so that few shots are unfinished at any time.
-PRIORITY = {"prompt": len(STAGES) + 1} | {stage: i for i, stage in enumerate(STAGES, 1)}  # keyframe 1, clip 2, prompt 3
+# Later stages are before earlier ones, so that few shots are unfinished at any time.
+PRIORITY = {"prompt": len(STAGES) + 1} | {stage: i for i, stage in enumerate(STAGES, 1)}  # keyframe 1, clip 2 …
 REMEMBERED_PROMPTS = 512  # embeddings cached in the object store: enough for negative prompts and retries, and bounded in memory
 
 
@@ -91,9 +91,9 @@ class Studio:
         Raises:
             Stopped, NothingCanRun: as `Pool.submit`.
             StorageError, CatalogError: the media file or the row cannot be written.
-            MediaDamaged: the keyframe's file is not what its name promises.
+            MediaDamaged: the file that the stage starts from is not what its name promises.
         """
-        makers: dict[str, Callable[[Work], Awaitable[Judged]]] = {"keyframe": self._keyframe, "clip": self._clip}
+        makers = {"keyframe": self._keyframe, "clip": self._clip, "finish": self._finish}
         make = self._given if stage.given else makers[stage.stage]
         seed = seed_of(stage, plan.episode, plan.shot, variation)
         row = _row(self.run, plan, stage, attempt, variation, start)
@@ -140,11 +140,18 @@ class Studio:
         receipt, frames = await self._generate(work, request, stored, together=request.take)  # clips share no batch
         last = next((g for g in stage.guides if g.end == wanted.num_frames and g.strength == 1), None)
         to_judge = frames, receipt.not_finite, start.media, expect, self.catalog.place, work.standard, last, work.marks
-        self.watcher.step(work.row["take"], "gate 2")
-        try:
-            return await self.pool.cpu(judge_clip, *to_judge, name="gate 2")
-        finally:
-            self.pool.release(frames)
+        return await self._judged(work, frames, "gate 2", judge_clip, *to_judge)
+
+    async def _finish(self, work: Work) -> Judged:
+        """Make the accepted clip larger, encode it, and judge it against the clip."""
+        stage, wanted, start = work.stage, work.stage.workflow, work.start
+        assert start
+        self.watcher.step(work.row["take"], "waits")
+        clip = await self.pool.cpu_part(clip_part, start.media, self.catalog.place, name="clip for a finish")
+        request = FinishRequest(work.row["take"], 0, (), stage.parameters, identity_of(stage), wanted.settings())
+        receipt, frames = await self._generate(work, request, {"clip": clip}, together=request.take)
+        to_judge = frames, receipt.not_finite, start.media, wanted.width, wanted.height, self.catalog.place, work.standard, work.marks
+        return await self._judged(work, frames, "gate 3", judge_finish, *to_judge)
 
     def _compared(self, plan: ShotPlan, stage: StagePlan, judged: Judged) -> Judged:
         """Judge again with a measure that needs all shots: how similar the keyframe is to those of other shots."""
@@ -169,12 +176,10 @@ class Studio:
             DeviceLost, ModelBroken, Stopped: as `Pool.submit`.
         """
         stage, row, shot_priority = work.stage, work.row, work.plan.shot.priority
-        prompt, read = await self._prompt(stage, stage.prompt, shot_priority)
-        row["prompt_cut"] = read.cut
-        negative, _ = await self._prompt(stage, stage.negative_prompt, shot_priority)
+        texts, of_text = await self._texts(work) if stage.workflow.kind.generative else ({}, "")
         submitted = time.monotonic()
         spec = self.needs.model(stage)
-        parts = {"prompt": prompt, "negative": negative, **stored}
+        parts = texts | stored
         # Retries go before first attempts: otherwise an episode would end in one long chain of retries.
         priority = shot_priority, PRIORITY[stage.stage], row["attempt"]
         receipt, result = await self.pool.submit(spec, request, parts, priority, together, work.plan.shot.id)
@@ -185,9 +190,25 @@ class Studio:
             )
         row["queue_seconds"] = max(0.0, time.monotonic() - submitted - receipt.seconds)
         row["device_seconds"], row["device"], row["peak_memory_bytes"] = receipt.seconds, receipt.device, receipt.peak_memory_bytes
-        row["certificate"] = _certificates(receipt.certificate, read.certificate)
+        row["certificate"] = _certificates(receipt.certificate, of_text)
         row["node"], row["model_memory_bytes"] = receipt.node, self.pool.learned.memory.get(spec.key)
         return receipt, result
+
+    async def _judged(self, work: Work, frames: Stored, step: str, judge: Callable[..., Judged], *to_judge: Any) -> Judged:
+        """Encode and judge frames that a model made. They are released from the object store in any case."""
+        self.watcher.step(work.row["take"], step)
+        try:
+            return await self.pool.cpu(judge, *to_judge, name=step)
+        finally:
+            self.pool.release(frames)
+
+    async def _texts(self, work: Work) -> tuple[dict[str, Stored], str]:
+        """The embeddings of prompt and negative prompt, by the fields of a request, and the certificate of their encoder."""
+        stage, shot_priority = work.stage, work.plan.shot.priority
+        prompt, read = await self._prompt(stage, stage.prompt, shot_priority)
+        work.row["prompt_cut"] = read.cut
+        negative, _ = await self._prompt(stage, stage.negative_prompt, shot_priority)
+        return {"prompt": prompt, "negative": negative}, read.certificate
 
     async def _prompt(self, stage: StagePlan, text: str, shot_priority: int) -> Encoded:
         """A text's embedding and its receipt. Cached; concurrent callers share one request."""
@@ -230,8 +251,9 @@ class Studio:
 
 
 def _certificates(model: str, text: str) -> str | None:
-    """The load certificates of a take's model and its text encoder as one JSON object; None where models give none."""
-    return f'{{"model":{model},"text":{text}}}' if model and text else None
+    """The load certificates of a take's model and its text encoder, if it has one, as one JSON object; None where models give none."""
+    of_text = f',"text":{text}' if text else ""
+    return f'{{"model":{model}{of_text}}}' if model else None
 
 
 def _row(run: str, plan: ShotPlan, stage: StagePlan, attempt: int, variation: int, start: Start | None) -> dict[str, Any]:
@@ -274,4 +296,4 @@ def _judged_columns(judged: Judged) -> dict[str, Any]:
         "frames": judged.frames,
         "gate_seconds": judged.seconds,
         "encode_seconds": judged.encode_seconds,
-    }
+    } | ({"fps": float(judged.fps)} if judged.fps else {})

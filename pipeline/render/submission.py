@@ -27,6 +27,7 @@ from pipeline.story.episode import Episode, load_episode
 from pipeline.story.errors import InputError, StorageError
 from pipeline.story.fingerprint import FileDigests
 from pipeline.story.settings import Settings
+from pipeline.story.stages import STAGES
 from pipeline.story.title import check_title
 
 from .order import Order
@@ -221,10 +222,11 @@ def check_workflows(episode: Episode, file: Path, settings: Settings) -> None:
     if catalog is None:
         return
     registry = Registry(catalog, settings)
-    defaults = {episode.keyframe_workflow: str(file), episode.clip_workflow: str(file)}
-    of_shots = {ref: f"{file}: shot {shot.id}" for _, shot in episode.shots for ref in (shot.keyframe_workflow, shot.clip_workflow) if ref}
+    defaults = {episode.workflow_of(None, stage): str(file) for stage in STAGES}
+    of_shots = {episode.workflow_of(shot, stage): f"{file}: shot {shot.id}" for _, shot in episode.shots for stage in STAGES}
     for ref, where in (of_shots | defaults).items():
-        registry.resolve(ref, where)
+        if ref is not None:
+            registry.resolve(ref, where)
 
 
 def shared_folders(settings: Settings, out: Path) -> list[Path]:

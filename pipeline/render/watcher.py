@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from catalog.standing import name_of
@@ -28,8 +29,8 @@ class Watcher:
         """A take was recorded."""
         self.takes += 1
 
-    def shot(self, outcome: str) -> None:
-        """A shot ended: accepted or exhausted."""
+    def shot(self, outcome: str, stages: Sequence[str]) -> None:
+        """A shot ended: accepted or exhausted. stages: that it goes through."""
 
     def pool(self, stats: Any) -> None:
         """The pool's new statistics; about once a second."""
@@ -59,8 +60,8 @@ class Display(Watcher):
         seconds = {part: row.get(f"{part}_seconds") for part in ("queue", "device", "gate")}
         self.metrics.take(row["stage"], name_of(row), row["outcome"], row["labels"], seconds)
 
-    def shot(self, outcome: str) -> None:
-        self.progress.shot(outcome)
+    def shot(self, outcome: str, stages: Sequence[str]) -> None:
+        self.progress.shot(outcome, stages)
         self.metrics.shot(outcome)
 
     def pool(self, stats: Any) -> None:

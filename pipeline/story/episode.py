@@ -17,7 +17,7 @@ from .audio import Audio
 from .dialogue import Line
 from .fit import Fit
 from .rate import Rate
-from .stages import StageName
+from .stages import STAGES, StageName
 from .written import Name, Text, Written
 from .yaml_file import TEMPLATES, Misfit, read_yaml
 
@@ -101,8 +101,10 @@ class Shot(Written):
     )
     keyframe_workflow: WorkflowRef | None = None
     clip_workflow: WorkflowRef | None = None
+    finish_workflow: WorkflowRef | None = None
     keyframe_parameters: dict[str, float] = Field(default_factory=dict, description="what the keyframe workflow lets a shot change")
     clip_parameters: dict[str, float] = Field(default_factory=dict, description="what the clip workflow lets a shot change")
+    finish_parameters: dict[str, float] = Field(default_factory=dict, description="what the finish workflow lets a shot change")
     declares: tuple[Declaration, ...] = Field((), description="what is meant here, so that gates do not take it for a fault")
     variation: int = Field(0, ge=0, le=10**6, description="another number, another seed")
     dialogue: tuple[Line, ...] = Field((), description="what is said, for subtitles and sound")
@@ -163,6 +165,7 @@ class Episode(Written):
     negative_prompt: Text = Field("", description="added to every workflow's own")
     keyframe_workflow: WorkflowRef
     clip_workflow: WorkflowRef
+    finish_workflow: WorkflowRef | None = Field(None, description="makes clips larger and crisper; without one they stay as they are")
     title_font: str | None = Field(
         None, description="TrueType file for titles, relative to the episode file; needed for letters that the built-in font lacks"
     )
@@ -179,8 +182,15 @@ class Episode(Written):
     def shots(self) -> list[tuple[Sequence, Shot]]:
         return [(sequence, shot) for sequence in self.sequences for shot in sequence.shots]
 
-    def workflow_of(self, shot: Shot | None, stage: StageName) -> str:
-        """Reference to the workflow of this stage: the shot's own, else the episode's. Without a shot: the episode's."""
+    def stages_of(self, shot: Shot) -> list[StageName]:
+        """The stages that the shot goes through, in order."""
+        return [stage for stage in STAGES if self.workflow_of(shot, stage)]
+
+    def workflow_of(self, shot: Shot | None, stage: StageName) -> str | None:
+        """Reference to the workflow of this stage: the shot's own, else the episode's; None where neither has one.
+
+        Without a shot: the episode's.
+        """
         name = f"{stage}_workflow"
         return (getattr(shot, name) if shot else None) or getattr(self, name)
 

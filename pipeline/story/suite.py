@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +15,7 @@ from pipeline import PROJECT
 
 from .episode import Character, Episode, Location, Sequence, Shot, WorkflowRef
 from .fingerprint import digest
+from .stages import StageName
 from .written import Name, Text, Written
 from .yaml_file import TEMPLATES, Misfit, read_yaml
 
@@ -51,6 +53,7 @@ class Suite(Written):
     style: Text = ""
     negative_prompt: Text = ""
     keyframe_workflow: WorkflowRef = Field(description="draws what clips start from")
+    clip_workflow: WorkflowRef | None = Field(None, description="makes what finishes are made from; needed where a finish is measured")
     seeds: Annotated[int, Field(ge=1, le=1000)] = 3
     required: Required
     characters: dict[Name, Character] = Field(default_factory=dict)
@@ -72,7 +75,8 @@ class Suite(Written):
 
     @property
     def digest(self) -> str:
-        return digest(self.model_dump(mode="json", exclude={"description"}))
+        later = {"clip_workflow"} if self.clip_workflow is None else set()  # suites from before the field keep their digests
+        return digest(self.model_dump(mode="json", exclude={"description", *later}))
 
     @property
     def demands(self) -> Demands:
@@ -106,10 +110,13 @@ def known_suites() -> dict[str, tuple[str, Demands]]:
     return {s.name: (s.digest, s.demands) for s in suites}
 
 
-def as_episode(suite: Suite, clip_workflow: str, keyframe_workflow: str) -> Episode:
+def as_episode(suite: Suite, workflows: Mapping[StageName, str]) -> Episode:
     """The episode whose first takes are the suite's cells.
 
     Its length, size and fps are placeholders: a benchmark assembles no movie.
+
+    Args:
+        workflows: stage to the workflow of it.
     """
     shots = [
         Shot(id=shot, frames=1, variation=seed, **case.model_dump(exclude={"name"}))  # type: ignore[arg-type]
@@ -123,8 +130,7 @@ def as_episode(suite: Suite, clip_workflow: str, keyframe_workflow: str) -> Epis
         fps=Fraction(24),
         style=suite.style,
         negative_prompt=suite.negative_prompt,
-        keyframe_workflow=keyframe_workflow,
-        clip_workflow=clip_workflow,
+        **{f"{stage}_workflow": ref for stage, ref in workflows.items()},  # type: ignore[arg-type]
         characters=suite.characters,
         locations=suite.locations,
         sequences=[Sequence(id="S010", shots=shots)],

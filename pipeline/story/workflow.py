@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from actors.families import FAMILIES, Family
-from actors.values import FILES, ClipSettings, KeyframeSettings, TextSettings
+from actors.values import FILES, ClipSettings, FinishSettings, KeyframeSettings, TextSettings
 from gates.verdict import LABELS
 from pipeline import PROJECT
 
 from .episode import Lora
 from .errors import InputError
+from .stages import StageName
 from .written import Name, Written
 from .yaml_file import read_yaml
 
@@ -45,7 +46,12 @@ LATER_FIELDS: dict[str, Any] = {
     "second_strength": 0.999,
     "adain_factor": 0.0,
     "tone_map_compression_ratio": 0.0,
+    "scale": None,
+    "tile": None,
+    "tile_overlap": 16,
 }
+# What a workflow says whose family makes nothing from noise.
+OF_ALL = {"name", "version", "description", "family", "checkpoint", "dtype", "width", "height", "gates", "retry", "parameters"}
 FIRST_CRF, MORE_CRF, MOST_CRF = 29, 6, 51  # LTX-Video's own compression of keyframes; 6 halve the bits of H.264; its coarsest
 if TYPE_CHECKING:  # mypy cannot read a Literal that is built at run time
     FamilyName = str
@@ -131,11 +137,11 @@ class Workflow(Written):
         None, ge=2, le=1025, description="AnimateDiff only: frames moved at once, for clips longer than the motion adapter's (FreeNoise)"
     )
     context_overlap: int = Field(4, ge=0, le=1024, description="for context_length: frames that a window shares with the next")
-    num_inference_steps: int = Field(ge=1, le=1000)
+    num_inference_steps: int | None = Field(None, ge=1, le=1000, description="needed by all families but upscaler")
     timesteps: list[Annotated[float, Field(ge=0, le=1000)]] | None = Field(
         None, description="LTX-Video only: noise levels to visit, 1000 down to 0"
     )
-    guidance_scale: float = Field(ge=1, le=30)
+    guidance_scale: float | None = Field(None, ge=1, le=30, description="needed by all families but upscaler")
     scheduler: Literal["checkpoint", "ddim", "euler", "euler_ancestral", "dpmpp_2m_karras", "lcm"] = Field(
         "checkpoint", description="lcm is for models of few steps, such as AnimateLCM, with guidance_scale 1 or little more"
     )
@@ -151,7 +157,7 @@ class Workflow(Written):
     timestep_spacing: TimestepSpacing = Field(
         "checkpoint", description="of the scheduler's noise levels; AnimateDiff-Lightning wants trailing, with scheduler euler"
     )
-    strength: float = Field(1.0, gt=0, le=1, description="clips only; see actors/values.py")
+    strength: float = Field(1.0, gt=0, le=1, description="clips and finishes; see actors/values.py")
     image_cond_noise_scale: float = Field(0.0, ge=0, le=1)
     decode_timestep: float = Field(0.0, ge=0, le=1)
     decode_noise_scale: float | None = Field(None, ge=0, le=1)
@@ -182,6 +188,11 @@ class Workflow(Written):
     embeddings: dict[str, str] = Field(
         default_factory=dict, description="textual inversion: word of a prompt to its .safetensors file, as checkpoint"
     )
+    scale: int | None = Field(None, ge=1, le=8, description="upscaler only: how many times as wide and high its network makes pictures")
+    tile: int | None = Field(
+        None, ge=16, le=4096, description="upscaler only: side in pixels of what is made larger at once; the whole frame if not given"
+    )
+    tile_overlap: int = Field(16, ge=0, le=256, description="for tile: pixels around each tile that are made with it and cut off")
     batch_size: int = Field(1, ge=1, le=64, description="keyframes only: stills per call")
     gates: Name = Field("anime", description="profile in configs/gates that its takes are judged by")
     retry: Retry = Field(default_factory=Retry)
@@ -234,6 +245,10 @@ class Workflow(Written):
     @model_validator(mode="after")
     def _fits_its_family(self) -> Workflow:
         kind = self.kind
+        if not kind.generative:
+            return self._says_nothing_of_noise()
+        if missing := [name for name in ("num_inference_steps", "guidance_scale") if getattr(self, name) is None]:
+            raise ValueError(f"family {kind.name} needs {' and '.join(missing)}")
         clip = kind.stage == "clip"
         if clip and (self.num_frames is None or self.fps is None):
             raise ValueError(f"family {kind.name} needs num_frames and fps")
@@ -263,9 +278,24 @@ class Workflow(Written):
         if self.timestep_spacing != "checkpoint" and self.scheduler == "lcm":
             raise ValueError("timestep_spacing is not for scheduler lcm, which has its own")
         span = self.parameters.get("num_inference_steps")
-        most = max(self.num_inference_steps, span.maximum if span else 0, self.hires.num_inference_steps if self.hires else 0)
+        most = max(self.num_inference_steps or 0, span.maximum if span else 0, self.hires.num_inference_steps if self.hires else 0)
         if self.scheduler == "lcm" and most > LCM_STEPS:
             raise ValueError(f"scheduler lcm takes at most {LCM_STEPS} num_inference_steps, and is meant for about 4")
+        return self
+
+    def _says_nothing_of_noise(self) -> Workflow:
+        known = {*OF_ALL, *self.kind.own, *self.kind.parameters}
+        for name, field in type(self).model_fields.items():
+            if name not in known and getattr(self, name) != field.get_default(call_default_factory=True):
+                raise ValueError(f"{name} means nothing here: family {self.family} makes what it is given larger, frame by frame")
+        if self.scale is None:
+            raise ValueError(f"family {self.family} needs scale: how many times as wide and high its network makes pictures")
+        if not self.checkpoint.endswith(".safetensors"):
+            raise ValueError(f"checkpoint {self.checkpoint}: an upscaler is a .safetensors file; others may run code when they are opened")
+        if self.width % 2 or self.height % 2:
+            raise ValueError(f"size {self.width}x{self.height}: both sides of a finished clip are even, as video files need it")
+        if self.tile is None and self.tile_overlap != LATER_FIELDS["tile_overlap"]:
+            raise ValueError("tile_overlap means nothing without tile")
         return self
 
     def _second_pass_fits(self) -> None:
@@ -308,7 +338,7 @@ class Workflow(Written):
         return FAMILIES[self.family]
 
     @property
-    def stage(self) -> Literal["keyframe", "clip"]:
+    def stage(self) -> StageName:
         return self.kind.stage
 
     def with_parameters(self, given: dict[str, float], where: str) -> dict[str, float | int]:
@@ -331,7 +361,7 @@ class Workflow(Written):
                 raise InputError(f"{where}: {name} is {value:g}; workflow {self.name} takes whole numbers")
         return {name: int(value) if name in WHOLE else float(value) for name, value in sorted(given.items())}
 
-    def settings(self) -> KeyframeSettings | ClipSettings:
+    def settings(self) -> KeyframeSettings | ClipSettings | FinishSettings:
         return self.kind.settings_of(self)
 
     def text_settings(self) -> TextSettings:

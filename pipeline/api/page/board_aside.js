@@ -2,7 +2,7 @@
 
 import { html, useEffect, useState } from "./vendor/preact.js";
 import { announce } from "./ui.js";
-import { count, estimate, seconds, takeName, when } from "./words.js";
+import { count, estimate, many, seconds, takeName, when } from "./words.js";
 
 export function Aside({ board, plan, delivery, open, submit }) {
   return html`<aside class="aside" aria-label="Now, and what happened">
@@ -41,7 +41,7 @@ function Device({ device }) {
 
 function Stage({ stage, told }) {
   const says = [`${told.done} of ${told.total}`, told.running && `${told.running} running`, told.waiting && `${told.waiting} waiting`, told.rejected && `${told.rejected} rejected`, told.failed && `${told.failed} failed`];
-  return html`<div class="device"><span>${stage}s</span><span class="stage-told"><span class="meter" aria-hidden="true">${told.done > 0 && html`<i class="run" style=${{ flexGrow: told.done }}></i>`}<i class="rest" style=${{ flexGrow: Math.max(0, told.total - told.done) }}></i></span>
+  return html`<div class="device"><span>${many(stage)}</span><span class="stage-told"><span class="meter" aria-hidden="true">${told.done > 0 && html`<i class="run" style=${{ flexGrow: told.done }}></i>`}<i class="rest" style=${{ flexGrow: Math.max(0, told.total - told.done) }}></i></span>
     <span class="quiet">${says.filter(Boolean).join(" · ")}</span></span></div>`;
 }
 

@@ -3,7 +3,7 @@
 import { html, useRef, useState } from "./vendor/preact.js";
 import { post } from "./http.js";
 import { Dialog, ProblemBox, announce, keepName, myName, useWork } from "./ui.js";
-import { meant, plain, shown, takeName } from "./words.js";
+import { many, meant, plain, shown, takeName } from "./words.js";
 
 function Name({ name, set }) {
   return html`<label class="field">Your name<input required maxlength="100" autocomplete="name" value=${name} onInput=${(event) => set(event.target.value)} /></label>`;
@@ -65,6 +65,8 @@ async function startRender({ episode, card }) {
   }
 }
 
+const REST = { keyframe: "What was made from it is made again too.", clip: "The keyframe stays.", finish: "The keyframe and the clip stay." };
+
 export function RetakeDialog({ page, take, said, close }) {
   const [note, write] = useState("");
   const [name, set] = useState(myName);
@@ -73,6 +75,7 @@ export function RetakeDialog({ page, take, said, close }) {
   const [changed, change] = useState({});
   const renders = useRef(false);
   const parameters = Object.entries(page.parameters?.[take.stage] ?? {});
+  const drawn = take.stage !== "finish"; // from a prompt and a seed
   const say = useSay(async () => {
     await said();
     announce(renders.current ? await startRender(page) : `${page.card.shot} is stale now: the next render makes it again.`);
@@ -86,11 +89,11 @@ export function RetakeDialog({ page, take, said, close }) {
     });
   };
   return html`<${Dialog} title="Retake of ${page.card.shot}, ${take.stage}" close=${close}><form onSubmit=${submitted(() => send(false))}>
-    <p class="quiet">${takeName(take.take)} and all ${take.stage}s before it count no more. ${take.stage === "clip" ? "The keyframe stays." : "The clip is made again too."}</p>
+    <p class="quiet">${takeName(take.take)} and all ${many(take.stage)} before it count no more. ${REST[take.stage]}</p>
     <label class="field">What should be different<textarea rows="3" maxlength="2000" autofocus required value=${note} onInput=${(event) => write(event.target.value)}></textarea></label>
-    <details><summary>Change the prompt, the seed or a setting for this shot</summary>
-      <label class="field">Prompt<textarea rows="3" value=${prompt} onInput=${(event) => compose(event.target.value)}></textarea></label>
-      <div class="pair"><label class="field">Seed<input type="number" min="0" max="4294967295" step="1" placeholder="as it comes" value=${seed} onInput=${(event) => sow(event.target.value)} /></label>
+    <details><summary>Change ${drawn ? "the prompt, the seed or a setting" : "a setting"} for this shot</summary>
+      ${drawn && html`<label class="field">Prompt<textarea rows="3" value=${prompt} onInput=${(event) => compose(event.target.value)}></textarea></label>`}
+      <div class="pair">${drawn && html`<label class="field">Seed<input type="number" min="0" max="4294967295" step="1" placeholder="as it comes" value=${seed} onInput=${(event) => sow(event.target.value)} /></label>`}
       ${parameters.map(([key, { now, low, high }]) => html`<label class="field">${plain(key)}<input type="number" step="any" min=${low} max=${high} placeholder=${now} value=${changed[key] ?? ""} onInput=${(event) => change({ ...changed, [key]: event.target.value })} /></label>`)}</div>
     </details>
     <${Name} name=${name} set=${set} />

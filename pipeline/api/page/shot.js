@@ -44,7 +44,7 @@ function Desk({ page, idle, reload }) {
   const pen = usePen(deck, take, frame);
   const [range, mark] = useState(null);
   const [dialog, open] = useState(null);
-  const curves = useData(take?.stage === "clip" && take.media ? `/takes/${take.take}/curves` : null);
+  const curves = useData(take && take.stage !== "keyframe" && take.media ? `/takes/${take.take}/curves` : null);
   const say = useWork(async (verdict) => {
     await post("/reviews", { take: take.take, verdict, note: "", by: myName() });
     announce(`${takeName(take.take)} of ${card.shot} is ${verdict === "approved" ? "approved" : "what stands now"}.`);

@@ -53,9 +53,9 @@ function Made({ page, take, lay }) {
   return html`<section><h2>How it was made</h2><dl>
     <dt>workflow</dt><dd><a href="#/workflows">${name}@${version}</a> <span class="state ${{ proven: "ok", blocked: "bad" }[take.status] ?? "warn"}">${take.status}</span></dd>
     <dt>seed</dt><dd class="num">${take.seed ?? "given, no seed"}</dd>
-    ${take.upstream && html`<dt>keyframe</dt><dd>${above ? html`<button type="button" class="link" onClick=${() => lay(take.upstream)}>${takeName(take.upstream)}</button>` : takeName(take.upstream)}</dd>`}
+    ${take.upstream && html`<dt>${take.upstream.split("/")[2]}</dt><dd>${above ? html`<button type="button" class="link" onClick=${() => lay(take.upstream)}>${takeName(take.upstream)}</button>` : takeName(take.upstream)}</dd>`}
     ${references.map(([file, digest]) => html`<dt>from</dt><dd><span title=${digest}>${file}</span></dd>`)}
-    <dt>prompt</dt><dd>${take.prompt}${page.prompt && page.prompt !== take.prompt ? html`<br /><span class="quiet">now: ${page.prompt}</span>` : ""}</dd>
+    <dt>prompt</dt><dd>${take.prompt || "none"}${take.prompt && page.prompt && page.prompt !== take.prompt ? html`<br /><span class="quiet">now: ${page.prompt}</span>` : ""}</dd>
     ${take.prompt_cut && html`<dt>cut off</dt><dd class="state warn">${take.prompt_cut}</dd>`}
     ${take.negative_prompt && html`<dt>not</dt><dd>${take.negative_prompt}</dd>`}
     <dt>picture</dt><dd class="num">${take.width}×${take.height}${take.frames > 1 ? `, ${take.frames} frames at ${figure(take.fps)}` : ""}</dd>

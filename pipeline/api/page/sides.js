@@ -29,7 +29,7 @@ const find = (takes, name) => takes.find((take) => take.take === name) ?? null;
 // A take that stands on A, the newest other one of its stage on B.
 function first(takes, card) {
   const seen = takes.filter((take) => take.media);
-  const A = find(takes, card.clip) ?? seen.filter((take) => take.stage === "clip").at(-1) ?? seen.at(-1);
+  const A = find(takes, card.clip) ?? seen.filter((take) => take.stage !== "keyframe").at(-1) ?? seen.at(-1);
   const B = seen.filter((take) => A && take.stage === A.stage && take !== A).at(-1);
   return { A: A?.take ?? null, B: B?.take ?? null };
 }

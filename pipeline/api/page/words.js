@@ -74,6 +74,9 @@ export function clock(time) {
 
 export const doneAbout = (live) => (live.eta_seconds === null ? "" : clock(new Date(Date.parse(live.at) + live.eta_seconds * 1000)));
 
+// What several takes of a stage are called.
+export const many = (stage) => (stage === "finish" ? "finishes" : `${stage}s`);
+
 // "E01/SH0060/clip/v003" is named "clip v003" wherever its shot is known.
 export function takeName(take) {
   const [, , stage, version] = take.split("/");

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.api.services.episodes import checked_out, episode_of
 from pipeline.evidence.review import Said, reviews, say
+from pipeline.story.stages import PATTERN
 
 from .asked import OfDesk
 
@@ -25,7 +26,7 @@ class Review(BaseModel):
         json_schema_extra={"examples": [{"take": "E01/SH0010/clip/v001", "verdict": "retake", "note": "hair flickers", "first_frame": 41}]},
     )
 
-    take: Annotated[str, Field(pattern=r"^E[0-9]{2,4}/SH[0-9]{4,6}/(keyframe|clip)/v[0-9]{3,6}$")]
+    take: Annotated[str, Field(pattern=rf"^E[0-9]{{2,4}}/SH[0-9]{{4,6}}/{PATTERN}/v[0-9]{{3,6}}$")]
     verdict: Literal["approved", "picked", "retake", "note"]
     note: Annotated[str, Field(max_length=2000)] = ""
     by: Annotated[str, Field(max_length=100, description="who says so; the service's user, if not given")] = ""

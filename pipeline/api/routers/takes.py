@@ -17,6 +17,7 @@ from pipeline.api.problems import Problem
 from pipeline.api.services import media
 from pipeline.api.services.episodes import file_row, take_of, take_row
 from pipeline.api.services.shots import drawn
+from pipeline.story.stages import MOVING
 
 from .asked import TAKE, EpisodeId, OfDesk, ShotId, StageName, Version
 from .files import File
@@ -81,7 +82,7 @@ async def filmstrip(
 async def curves(episode: EpisodeId, shot: ShotId, stage: StageName, version: Version, desk: OfDesk) -> dict[str, Any]:
     """The gate's curves of a clip: a value for each frame, the threshold, the frames of its faults."""
     row = await _with_file(desk, episode, shot, stage, version)
-    if stage != "clip":
+    if stage not in MOVING:
         return {"frames": 1, "fps": None, "curves": []}
     found, frames, fps = await run_in_threadpool(lambda: media.curves(_file(desk, row)))
     judged = await _known(take_row(desk, row["take"]), row["take"])

@@ -82,7 +82,7 @@ def _status(row: Row | None, word: Row | None, step: str, runs: list[Row], live:
     if step:
         return "rendering"
     mine = word["verdict"] if word and row and word["take"] == row["clip"] else ""
-    if row and row["clip"] and (mine == "approved" or row["keyframe_outcome"] in ("accepted", None)):
+    if row and row["clip"] and (mine == "approved" or row["start_outcome"] in ("accepted", None)):
         return mine or "accepted"
     if word and word["verdict"] == "retake":
         return "retake"

@@ -40,7 +40,7 @@ REGISTRY_NEEDS = ("workflows", "promotions", "benchmarks")
 LOOKED_AT_SECONDS = 5.0  # a page that is open asks more often while something changes
 COUNTS = """
 SELECT e.*, coalesce(a.approved, 0) AS approved FROM episodes e LEFT JOIN (
-    SELECT episode, count(*) AS approved FROM words_on_stages WHERE stage = 'clip' AND verdict = 'approved' GROUP BY ALL
+    SELECT episode, count(DISTINCT shot) AS approved FROM words_on_stages WHERE stage <> 'keyframe' AND verdict = 'approved' GROUP BY ALL
 ) a USING (episode)
 """
 

@@ -14,6 +14,7 @@ from catalog.memory import Memory
 from catalog.schema import TABLES
 from catalog.standing import Row
 from catalog.views import READ, STANDING, VERDICTS, WORDS
+from pipeline.story.stages import MOVING
 
 from . import says
 
@@ -29,12 +30,15 @@ WITH latest AS (
         arg_max({'outcome': outcome, 'labels': labels, 'findings': findings, 'error': error, 'run': run}, "at") AS last
     FROM verdicts GROUP BY shot
 )
-SELECT l.shot, l.takes, l."at", l.last, coalesce(c.upstream, l.keyframe) AS keyframe, c.take AS clip, c.frames, c.fps, c.gate_outcome,
-    c.labels, still.outcome AS keyframe_outcome
+SELECT l.shot, l.takes, l."at", l.last, c.take AS clip, c.frames, c.fps, c.gate_outcome, c.labels,
+    CASE WHEN c.stage <> 'clip' THEN c.upstream END AS source,
+    coalesce(CASE WHEN c.stage <> 'clip' THEN start.upstream ELSE c.upstream END, l.keyframe) AS keyframe,
+    CASE WHEN first.outcome <> 'accepted' THEN first.outcome ELSE start.outcome END AS start_outcome
 FROM latest l
 LEFT JOIN shots s ON s.shot = l.shot
 LEFT JOIN verdicts c ON c.take = s.clip
-LEFT JOIN verdicts still ON still.take = c.upstream
+LEFT JOIN verdicts start ON start.take = c.upstream
+LEFT JOIN verdicts first ON first.take = start.upstream
 """
 REJECTIONS = """
 SELECT shot, label, count(*) AS takes FROM (
@@ -54,7 +58,8 @@ FROM verdicts ORDER BY verdicts."at" DESC LIMIT {HAPPENED}
 class Facts:
     """What the catalog says of an episode.
 
-    shots: by shot. words: shot to the latest word on one of its stages. approved: shots whose clip a person approved.
+    shots: by shot; `clip` is the take that the episode shows, and `source` the clip that it was made from where it is a finish.
+    words: shot to the latest word on one of its stages. approved: shots whose clip or finish a person approved.
     rejections: shot to (label, takes), most first. runs, reviews: rows of the tables, oldest first. latest: shot to what changes with each
     row that it gets.
     """
@@ -120,7 +125,7 @@ def facts(rows: Mapping[str, pa.Table]) -> Facts:
     return Facts(
         {row["shot"]: row for row in shots},
         {row["shot"]: row for row in words},
-        sum(row["stage"] == "clip" and row["verdict"] == "approved" for row in words),
+        len({row["shot"] for row in words if row["stage"] in MOVING and row["verdict"] == "approved"}),
         rejections,
         runs,
         reviews,

@@ -13,7 +13,7 @@ from pipeline.evidence.curves import CURVE_OF, PER_FRAME, UNITS
 from pipeline.plan.plan import Plan
 from pipeline.story.errors import InputError
 from pipeline.story.gate_profile import load_profile, profile_identity
-from pipeline.story.stages import GATES, STAGES
+from pipeline.story.stages import GATES, StageName
 
 from . import says
 from .as_json import as_json
@@ -41,7 +41,7 @@ def _told(row: Row, known: Facts, statuses: dict[str, str]) -> dict[str, Any]:
     url = f"/takes/{row['take']}"
     return {name: row[name] for name in AS_THEY_ARE} | {
         "gate": row["gate_outcome"],
-        "stands": row["take"] in (standing["clip"], standing["keyframe"]),
+        "stands": row["take"] in (standing["clip"], standing["source"], standing["keyframe"]),
         "word": _word(row),
         "workflow": name_of(row),
         "status": statuses.get(name_of(row)),
@@ -61,9 +61,9 @@ def _word(row: Row) -> dict[str, Any] | None:
     return {"verdict": row["review"], "note": row["review_note"], "by": row["review_by"], "at": row["review_at"]}
 
 
-def _finding(stage: str, found: dict[str, Any]) -> dict[str, Any]:
+def _finding(stage: StageName, found: dict[str, Any]) -> dict[str, Any]:
     """A finding with its measure's unit, and the words that say what is measured."""
-    known = (measures.IMAGE if stage == STAGES[0] else measures.VIDEO).get(found["measure"])
+    known = (measures.IMAGE if GATES[stage] == "image" else measures.VIDEO).get(found["measure"])
     return found | {"unit": known.unit if known else "", "says": known.says if known else ""}
 
 
@@ -138,7 +138,7 @@ def changeable(plan: Plan, shot: str) -> dict[str, Any]:
     """What a retake of the shot may change: its prompt, and the parameters that its workflows leave to shots."""
     found = next(s for s in plan.shots if s.shot.id == shot)
     return {
-        "prompt": found.stages[-1].prompt,
+        "prompt": next(stage.prompt for stage in reversed(found.stages) if stage.workflow.kind.generative),
         "parameters": {
             stage.stage: {
                 name: {"now": dict(stage.parameters).get(name, getattr(stage.workflow, name)), "low": span.minimum, "high": span.maximum}
