@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,11 +22,11 @@ from pipeline.post.otio_facts import facts_of
 from pipeline.post.otio_timeline import moves, timeline_of
 from pipeline.post.patch import patch_of
 from pipeline.post.timeline import accepted_clips, hand_off
-from pipeline.story.episode import CheckedEpisode, Episode, load_episode
+from pipeline.story.episode import Episode, load_episode
 from pipeline.story.errors import InputError
 
 from .conftest import Done, Rendered, refused
-from .cuts import filmed, row_of, say, written
+from .cuts import cut_shot, filmed, row_of, say, stories, story, written
 
 SHOTS = {
     "S010": [
@@ -314,10 +313,16 @@ def test_a_file_of_another_cut_another_rate_or_another_kind_is_one_sentence(cutt
 
 
 def test_an_edit_that_no_file_can_say_is_refused_and_nothing_is_written(cutting: Cutting) -> None:
+    before = cutting.file.read_text()
     cutting.clip("SH0010").source_range = span(0, 0)
     del cutting.track[1]
-    with pytest.raises(InputError, match=r"cannot say this edit: .*greater than 0"):
+    with pytest.raises(InputError, match=r"cannot say this edit: shot SH0010: frames 0: .*greater than 0"):
         patch_of(cutting.file, cutting.episode, cutting.conformed())
+    cutting.clip("SH0010").source_range = span(0, 28)
+    cutting.track.insert(1, otio.schema.Transition("d", "SMPTE_Dissolve", RationalTime(0, 24), RationalTime(300, 24)))
+    with pytest.raises(InputError, match=r"shot SH0020: transition.frames 300: .*240"):
+        patch_of(cutting.file, cutting.episode, cutting.conformed())
+    assert cutting.file.read_text() == before
 
 
 def test_shots_in_one_line_and_json_are_told_to_be_changed_by_hand(tmp_path: Path) -> None:
@@ -370,42 +375,6 @@ def test_the_demo_s_own_file_is_changed_in_the_lines_that_say_so_alone(tmp_path:
 
 
 # --- Any edit ---------------------------------------------------------------------------------------------------------------
-
-RATES = (Fraction(24), Fraction(25), Fraction(24000, 1001), Fraction(30000, 1001))
-
-
-@st.composite
-def stories(draw: st.DrawFn) -> tuple[Episode, dict[str, dict[str, Any]]]:
-    """An episode of up to eight shots, and the rows of clips that fit them."""
-    fps = draw(st.sampled_from(RATES))
-    shots, rows, before = [], {}, None
-    for n in range(draw(st.integers(1, 8))):
-        clip = draw(st.sampled_from(((121, Fraction(24)), (16, Fraction(8)), (60, Fraction(24000, 1001)), (50, Fraction(25)))))
-        shot = {"id": f"SH{10 * n + 10:04}", "fit": draw(st.sampled_from(("trim", "hold", "stretch", "on_twos", "on_threes", "flow")))}
-        rows[shot["id"]] = row_of(shot["id"], clip, media="")
-        shots.append(before := cut_shot(draw, shot, rows[shot["id"]], fps, before))
-    breaks = sorted(draw(st.sets(st.integers(1, max(1, len(shots) - 1)), max_size=2)) | {0, len(shots)})
-    parts = [shots[a:b] for a, b in pairwise(breaks)]
-    sequences = [{"id": f"S{10 * n + 10:03}", "shots": part} for n, part in enumerate(parts) if part]
-    return story(fps, sequences), rows
-
-
-def story(fps: Fraction, sequences: list[dict[str, Any]]) -> Episode:
-    head = {"id": "E01", "title": "t", "width": 64, "height": 64, "fps": fps, "keyframe_workflow": "k", "clip_workflow": "c"}
-    return CheckedEpisode.model_validate(head | {"sequences": sequences})
-
-
-def cut_shot(draw: st.DrawFn, shot: dict[str, Any], row: dict[str, Any], fps: Fraction, before: dict[str, Any] | None) -> dict[str, Any]:
-    """The shot with another part of its clip and another beginning, such as fit."""
-    alone = story(fps, [{"id": "S010", "shots": [{"id": "SH0010", "frames": 90, "fit": shot["fit"]}]}])
-    have = moves(alone, alone.shots[0][1], row)
-    shot = shot | {"first_frame": 0 if shot["fit"] == "stretch" else draw(st.integers(0, have - 1))}
-    shot["frames"] = draw(st.integers(1, 90 if shot["fit"] in ("hold", "stretch") else have - shot["first_frame"]))
-    room = min(before["frames"] - before["transition"]["frames"], shot["frames"]) if before else 0
-    over = draw(st.integers(0, min(room, shot["frames"] - 1)))  # a frame is left: no editor has clips without length
-    shot["transition"] = {"type": "dissolve" if over else "cut", "frames": over}
-    return shot
-
 
 @settings(max_examples=60, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate], suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(stories(), st.data())

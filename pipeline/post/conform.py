@@ -132,7 +132,7 @@ def _shown(shot: Shot, piece: Piece, row: Row | None, episode: Episode, first: b
             told.append(_longer(shot, said, row, episode, changed) or Told(shot.id, "trimmed", changed))
     dissolve = 0 if first else piece.dissolve
     if dissolve != shot.transition.frames:
-        fields["transition"] = Transition(type="dissolve" if dissolve else "cut", frames=dissolve)
+        fields["transition"] = Transition.model_construct(type="dissolve" if dissolve else "cut", frames=dissolve)
         told.append(Told(shot.id, "trimmed", f"begins with {_beginning(dissolve)}, not with {_beginning(shot.transition.frames)}"))
     return told, fields
 
