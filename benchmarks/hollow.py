@@ -49,14 +49,16 @@ CLIP = Workflow(
 # --- in the CPU tasks ------------------------------------------------------------------------------------------------
 
 
-def hollow_image_gate(image: np.ndarray, not_finite: str, width: int, height: int, root: Any, standard: Any) -> Judged:
+def hollow_image_gate(image: np.ndarray, not_finite: str, width: int, height: int, root: Any, standard: Any, marks: Any) -> Judged:
     # A contrast that the rule for empty pictures accepts, or not; a hash of its own, so that no two stills are alike.
     bits = int(image[0]) * 0x9E3779B97F4A7C15 % 2**64
     measures = {"contrast": 60.0 if image[2] else 0.0, "hash_high": float(bits >> 32), "hash_low": float(bits % 2**32)}
     return Judged(judge("image", measures, standard.profile), _media(f"{int(image[0])}k", ".png"), width, height, 1, 0.0, 0.0)
 
 
-def hollow_video_gate(frames: np.ndarray, not_finite: str, keyframe: Media, expect: Any, root: Any, standard: Any) -> Judged:
+def hollow_video_gate(
+    frames: np.ndarray, not_finite: str, keyframe: Media, expect: Any, root: Any, standard: Any, last: Any, marks: Any
+) -> Judged:
     passes = bool(frames[2])
     verdict = judge("video", {"contrast": 60.0 if passes else 0.0}, standard.profile)
     return Judged(verdict, _media(keyframe.digest, ".mp4"), expect.width, expect.height, expect.frames, 0.0, 0.0)

@@ -36,7 +36,8 @@ DESKTOP, PHONE = (1440, 900), (390, 844)
 def main(out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="tower-desk-") as folder, desk(Path(folder)) as client:
-        client.post("/episodes", content=STORY.read_bytes(), headers={"content-type": "application/yaml"}).raise_for_status()
+        sounds = [("files", (path.name, path.read_bytes())) for path in STORY.parent.glob("*.ogg")]
+        client.post("/episodes", files=[("story", (STORY.name, STORY.read_bytes())), *sounds]).raise_for_status()
         render(client)
         say(client, f"E01/{COMPARED}/clip/v001", "retake", note="her hair flickers", first_frame=40, last_frame=47)
         render(client)

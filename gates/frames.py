@@ -165,10 +165,14 @@ def filmstrip(source: Path | bytes, count: int, height: int) -> np.ndarray:
     return np.concatenate([np.asarray(Image.fromarray(p).resize((width, height), Image.Resampling.LANCZOS)) for p in pictures], axis=1)
 
 
-def jpeg(picture: np.ndarray, width: int | None = None, quality: int = JPEG_QUALITY) -> bytes:
-    """A picture, uint8 RGB (height, width, 3), as JPEG. width: pixels to scale to; a picture that is no wider keeps its size."""
+def jpeg(picture: np.ndarray, width: int | None = None, quality: int = JPEG_QUALITY, xmp: bytes = b"") -> bytes:
+    """A picture, uint8 RGB (height, width, 3), as JPEG.
+
+    Args:
+        width: pixels to scale to; a picture that is no wider keeps its size. xmp: a packet that the file shall have; empty for none.
+    """
     image, data = Image.fromarray(picture), io.BytesIO()
     if width and width < image.width:
         image = image.resize((width, max(1, round(image.height * width / image.width))), Image.Resampling.LANCZOS)
-    image.save(data, "JPEG", quality=quality, optimize=True)
+    image.save(data, "JPEG", quality=quality, optimize=True, **({"xmp": xmp} if xmp else {}))
     return data.getvalue()

@@ -14,13 +14,12 @@ from catalog.place import Place
 from catalog.store import Catalog
 from pipeline.post import contact_sheet as module
 from pipeline.post.contact_sheet import CELL_WIDTH, GAP, MARGIN, MOMENTS, PAGE, TEXT_WIDTH, contact_sheet
-from pipeline.post.edit import edit_of
 from pipeline.post.result import Result
 from pipeline.render.context import context
 from pipeline.story.episode import Episode
 from pipeline.story.settings import Settings
 
-from .test_movie import clip
+from .test_movie import clip, edit_of_clips
 
 ROW = CELL_WIDTH + GAP + 4  # of square pictures
 
@@ -39,7 +38,7 @@ def drawn_sheet(folder: Path, episode: Episode, takes: list[dict], before: objec
     """Draw the sheet of shots with these clips; {} for none. Gives what the next call wants to know."""
     ids = [shot.id for _, shot in episode.shots]
     results = [Result(s, "accepted" if t else "exhausted", "" if t else "flicker", {"clip": t} if t else {}) for s, t in zip(ids, takes, strict=True)]
-    edit, catalog = edit_of(episode, {s: t for s, t in zip(ids, takes, strict=True) if t}, font), Catalog(Place.of(folder), 0)
+    edit, catalog = edit_of_clips(episode, {s: t for s, t in zip(ids, takes, strict=True) if t}, font), Catalog(Place.of(folder), 0)
     (folder / "out").mkdir(exist_ok=True)
     with context(Settings(catalog_uri=str(folder)), catalog, Console(quiet=True)) as here:
         return contact_sheet(edit, results, dict.fromkeys(ids, 1), before, here, folder / "out" / "contact_sheet.png")

@@ -26,7 +26,9 @@ from gates.rules import Declaration
 from gates.verdict import LABELS
 from pipeline.cli.main import app
 from pipeline.evidence.pages import tables
+from pipeline.story.audio import Audio
 from pipeline.story.cluster_profile import ClusterProfile
+from pipeline.story.dialogue import Line
 from pipeline.story.episode import Character, Episode, Location, Sequence, Shot
 from pipeline.story.settings import Settings
 
@@ -335,9 +337,11 @@ def test_every_field_that_people_write_is_listed() -> None:
         "location": Location,
         "sequence": Sequence,
         "shot": Shot,
+        "audio": Audio,
+        "line": Line,
     }
     head, told = (PROJECT / "docs" / "EPISODES.md").read_text(), {}
-    for level, fields in re.findall(r"^\| (\w+) \| (.+) \|$", head, re.M):
+    for level, fields in re.findall(r"^\| (\w+)(?:, of `dialogue`)? \| (.+) \|$", head, re.M):
         told[level] = words(fields)
     assert {level: told.get(level) for level in levels} == {level: set(model.model_fields) for level, model in levels.items()}
     profile = table_after((PROJECT / "docs" / "POOL.md").read_text(), "Profiles")

@@ -142,7 +142,7 @@ def rule(gate: str, label: str, measure: str, outcome: str = "fail") -> Rule:
 @cache
 def from_code() -> tuple[tuple[str, str], ...]:
     """(document, what it must say): numbers that the code decides."""
-    return (*_of_the_pool(), *_of_the_gates(), *_of_the_alerts(), *_of_the_desk(), *_of_the_rest())
+    return (*_of_the_pool(), *_of_the_gates(), *_of_the_alerts(), *_of_the_desk(), *_of_the_sound(), *_of_the_rest())
 
 
 def _of_the_pool() -> Iterator[tuple[str, str]]:
@@ -219,6 +219,13 @@ def _of_the_desk() -> Iterator[tuple[str, str]]:
     yield "docs/DESK.md", f"a secret of at least {constant('pipeline/api/opened.py', 'SHORTEST')} letters"
     yield "docs/CLUSTER.md", f"to kill it after {constant('pipeline/render/local_jobs.py', 'STOP_SECONDS'):.0f} seconds"
     yield "docs/WATCHING.md", f"once a second on a disk, every {word(constant('pipeline/render/live.py', 'BUCKET_SECONDS'))} seconds in a bucket"
+
+
+def _of_the_sound() -> Iterator[tuple[str, str]]:
+    yield "docs/EPISODES.md", f"of at most {constant('pipeline/plan/sound_file.py', 'MOST_BYTES') / 1e6:.0f} MB each"
+    yield "docs/EPISODES.md", f"music goes down by {-constant('pipeline/post/mix.py', 'DUCKED'):.0f} dB while somebody speaks"
+    yield "docs/EPISODES.md", f"lowered by at most {constant('pipeline/post/loudness.py', 'MOST_LIMITED'):.0f} dB"
+    yield "docs/EPISODES.md", f"(below {constant('pipeline/plan/sounds.py', 'SILENT')} dBFS)"
 
 
 def _of_the_rest() -> Iterator[tuple[str, str]]:

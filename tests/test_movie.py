@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import subprocess
@@ -15,6 +16,7 @@ import av
 import numpy as np
 import pytest
 from decord import VideoReader
+from PIL import Image
 from rich.console import Console
 
 from catalog.cache import Cache
@@ -23,8 +25,8 @@ from catalog.place import Place
 from catalog.store import Catalog
 from gates.decode import read_video
 from pipeline.post import segments as module
-from pipeline.post.edit import edit_of
-from pipeline.post.join import join
+from pipeline.post.edit import Edit
+from pipeline.post.join import Reels, join
 from pipeline.post.join import prove as prove_movie
 from pipeline.post.making import make_missing
 from pipeline.post.movie import make_movie
@@ -33,9 +35,11 @@ from pipeline.post.segments import MOMENTS, VIDEO, Segment, _pictures, _Sources,
 from pipeline.post.shots_folder import files_of, write_shots
 from pipeline.post.shown import Canvas, Part, rgb
 from pipeline.render.context import context
+from pipeline.render.marks import Marks
 from pipeline.render.video_file import write_clip
 from pipeline.story.episode import Episode
 from pipeline.story.errors import StorageError
+from pipeline.story.fingerprint import file_digest
 from pipeline.story.fit import fills, moment
 from pipeline.story.letters import built_in
 from pipeline.story.settings import Settings
@@ -64,16 +68,22 @@ def timeline(story: Episode, clips: dict, store: MediaStore, font: Path | None =
     letters = font.read_bytes() if font else None
     with tempfile.TemporaryDirectory() as folder:
         sources = _Sources(store, letters, Path(folder))
-        segments = [segment for segment in segments_of(story, clips, "") if segment.frames]
+        segments = [segment for segment in segments_of(story, clips, (), "") if segment.frames]
         return [rgb(picture) for segment in segments for picture in _pictures(segment, sources)]
+
+
+def edit_of_clips(story: Episode, clips: dict, font: Path | None = None) -> Edit:
+    """The edit of an episode that was never planned, of clips without rows."""
+    letters = file_digest(font) if font else ""
+    return Edit(story, "", clips, segments_of(story, clips, (), letters), font, letters, (), (), Marks(None, {"title": story.title}))
 
 
 def assemble(story: Episode, clips: dict, catalog: Catalog, out: Path) -> list[Segment]:
     """Make every segment that is missing, and the movie. Gives what was made."""
-    edit = edit_of(story, clips, None)
+    edit = edit_of_clips(story, clips)
     with context(Settings(catalog_uri=str(catalog.place)), catalog, Console(quiet=True)) as here:
         made = make_missing(edit.segments, None, here)
-    make_movie(edit, catalog, out)
+        make_movie(edit, here, out)
     return made
 
 
@@ -253,7 +263,7 @@ def test_a_clip_that_has_the_movies_size_is_taken_over_as_it_was_decoded(tmp_pat
     """No level of it is rounded a second time by a way through RGB."""
     store = MediaStore(Place.of(tmp_path))
     made, story = clip(store, tmp_path, 20, 8, 24), episode({"frames": 8})
-    (segment,) = segments_of(story, {"SH0010": made}, "")
+    (segment,) = segments_of(story, {"SH0010": made}, (), "")
     pictures = list(_pictures(segment, _Sources(store, None, tmp_path)))
     with av.open(str(tmp_path / "c20.mp4")) as file:
         assert all(np.array_equal(a.to_ndarray(), b.to_ndarray()) for a, b in zip(pictures, file.decode(video=0), strict=True))
@@ -295,7 +305,7 @@ def test_the_same_bytes_come_from_a_cold_cache_a_warm_one_and_other_workers(desk
     kept = {path.name for path in (tmp_path / "catalog" / "made").rglob("*.*")}
     for file in (tmp_path / "catalog" / "made").rglob("*.*"):
         file.unlink()
-    for segment in reversed(segments_of(story, clips, "")):  # in another order, each by a process of its own
+    for segment in reversed(segments_of(story, clips, (), "")):  # in another order, each by a process of its own
         code = "import pickle,sys; from pipeline.post.segments import make_segment; make_segment(*pickle.loads(sys.stdin.buffer.read()))"
         subprocess.run([sys.executable, "-c", code], input=pickle.dumps((segment, catalog.place, None)), check=True, cwd=PROJECT, timeout=120)
     assert {path.name for path in (tmp_path / "catalog" / "made").rglob("*.*")} == kept, "names hold the digests of the bytes"
@@ -306,7 +316,7 @@ def test_the_same_bytes_come_from_a_cold_cache_a_warm_one_and_other_workers(desk
 def test_a_damaged_segment_is_found_and_made_again(desk, tmp_path):
     story, clips, catalog = desk
     assemble(story, clips, catalog, tmp_path / "a.mp4")
-    (victim,) = [file for file in (tmp_path / "catalog" / "made").rglob("*.mp4") if segments_of(story, clips, "")[2].key in file.name]
+    (victim,) = [file for file in (tmp_path / "catalog" / "made").rglob("*.mp4") if segments_of(story, clips, (), "")[2].key in file.name]
     data = bytearray(victim.read_bytes())
     data[len(data) // 2] ^= 1
     victim.write_bytes(data)
@@ -329,8 +339,8 @@ def test_a_movie_has_a_keyframe_where_each_shot_begins_and_no_gap_in_its_times(d
 
 def test_shots_without_a_clip_leave_the_other_segments_as_they_are(desk):
     story, clips, _ = desk
-    whole = {segment.name: segment.key for segment in segments_of(story, clips, "")}
-    part = segments_of(story, {shot: row for shot, row in clips.items() if shot != "SH0020"}, "")
+    whole = {segment.name: segment.key for segment in segments_of(story, clips, (), "")}
+    part = segments_of(story, {shot: row for shot, row in clips.items() if shot != "SH0020"}, (), "")
     assert [segment.name for segment in part] == ["SH0010", "SH0030"] and all(whole[segment.name] == segment.key for segment in part)
 
 
@@ -338,7 +348,7 @@ def test_a_shot_that_dissolves_take_whole_has_a_strip_and_no_segment(tmp_path):
     catalog, dissolve = Catalog(Place.of(tmp_path / "catalog"), 0), {"transition": {"type": "dissolve", "frames": 4}}
     story = episode({"frames": 6}, {"frames": 8} | dissolve, {"frames": 4} | dissolve)
     clips = {f"SH00{n}0": clip(catalog.media, tmp_path, 60 * n, 8, 24) for n in (1, 2, 3)}
-    segments = segments_of(story, clips, "")
+    segments = segments_of(story, clips, (), "")
     assert [(s.name, s.frames) for s in segments] == [
         ("SH0010", 2), ("SH0010-SH0020", 4), ("SH0020", 0), ("SH0020-SH0030", 4), ("SH0030", 0),
     ]  # fmt: skip
@@ -379,13 +389,13 @@ def test_a_file_that_cannot_be_written_is_one_sentence(desk, tmp_path, monkeypat
 
     monkeypatch.setattr(module.VideoFile, "add", fails)
     with pytest.raises(StorageError, match=f"^segment SH0010 cannot be written: {words}$"):
-        make_segment(segments_of(story, clips, "")[0], catalog.place, None)
+        make_segment(segments_of(story, clips, (), "")[0], catalog.place, None)
     assert not list(tmp_path.glob(".part-*"))
 
 
 def test_a_segment_that_is_not_what_was_meant_is_never_kept(desk, tmp_path, monkeypatch):
     story, clips, catalog = desk
-    segment = segments_of(story, clips, "")[0]
+    segment = segments_of(story, clips, (), "")[0]
     monkeypatch.setattr(module, "_pictures", lambda *_: iter([np.zeros((64, 64, 3), np.uint8)] * 5))
     with pytest.raises(StorageError, match=r"^segment SH0010 has 5 frames of 64x64 at 24 fps; 6 of 64x64 at 24 were meant$"):
         make_segment(segment, catalog.place, None)
@@ -407,16 +417,16 @@ def test_a_movie_that_lacks_a_frame_is_never_put_in_its_place(desk, tmp_path):
     story, clips, catalog = desk
     assemble(story, clips, catalog, tmp_path / "whole.mp4")
     there = Cache(catalog.place).there()
-    shown = [(catalog.place.folder / there[s.key + VIDEO], s.frames) for s in segments_of(story, clips, "")]
+    shown = [(catalog.place.folder / there[s.key + VIDEO], s.frames) for s in segments_of(story, clips, (), "")]
     (tmp_path / "episode.mp4").write_bytes(b"the one before")
     files, frames = [file for file, _ in shown], [count for _, count in shown]
     for wrong, words in (([6, 4, 9, 1], "has 19 frames"), ([6, 4, 7, 1], "has 18 frames|has 19 frames"), ([5, 5, 8, 1], "no keyframe|has")):
         with pytest.raises(StorageError, match=words):
-            join(files, wrong, Fraction(24), {}, tmp_path / "episode.mp4")
+            join(Reels(files, wrong, Fraction(24)), Marks(None), tmp_path / "episode.mp4")
     with pytest.raises(StorageError, match="no keyframe at frame 6"):
         prove_movie(tmp_path / "whole.mp4", [5, 5, 8, 1], Fraction(24))
     assert (tmp_path / "episode.mp4").read_bytes() == b"the one before"
-    join(files, frames, Fraction(24), edit_of(story, clips, None).marks, tmp_path / "episode.mp4")
+    join(Reels(files, frames, Fraction(24)), edit_of_clips(story, clips).marks, tmp_path / "episode.mp4")
     assert (tmp_path / "episode.mp4").read_bytes() == (tmp_path / "whole.mp4").read_bytes()
 
 
@@ -425,26 +435,40 @@ def test_a_movie_that_lacks_a_frame_is_never_put_in_its_place(desk, tmp_path):
 
 def test_accepted_media_lie_in_files_named_by_their_shots_and_are_written_once(tmp_path):
     store, folder = MediaStore(Place.of(tmp_path / "catalog")), tmp_path / "out"
-
-    def take(data: bytes, suffix: str) -> dict:
-        media = store.put(data, suffix)
-        return {"media": media.digest, "media_path": media.path}
-
     story = episode({"frames": 4}, {"frames": 4}, {"frames": 4})
-    both, other = {"keyframe": take(b"still", ".png"), "clip": take(b"clip", ".mp4")}, {"keyframe": take(b"other", ".png")}
 
-    def write(takes: dict[str, dict], before: dict) -> dict:
-        return write_shots(folder, story, [Result(shot, "accepted", "", found) for shot, found in takes.items()], before, store)
+    def take(shot: str, stage: str, level: int) -> dict:
+        made = clip(store, tmp_path, level, 4, 24)
+        if stage == "keyframe":
+            buffer = io.BytesIO()
+            Image.new("RGB", (8, 8), (level, level, level)).save(buffer, "PNG")
+            media = store.put(buffer.getvalue(), ".png")
+            made = {"media": media.digest, "media_path": media.path}
+        flow = {"workflow": "w", "workflow_version": 1, "workflow_digest": "d", "seed": level, "reference_files": {}}
+        return made | flow | {"take": f"E01/{shot}/{stage}/v001", "shot": shot, "stage": stage}
 
-    first = write({"SH0010": both, "SH0020": both}, {})
-    second = write({"SH0010": other, "SH0030": {"clip": both["clip"]}}, files_of({"files": first}))
-    there = {p.name: p.read_bytes() for p in (folder / "shots").iterdir()}
-    assert there == {"SH0010.png": b"other", "SH0020.png": b"still", "SH0020.mp4": b"clip", "SH0030.mp4": b"clip"} and second.keys() == there.keys()
-    (store.place.folder / both["clip"]["media_path"]).write_bytes(b"damaged")
-    assert write({"SH0020": both}, second) == second, "what is there already is not read again"
+    def write(before: dict, **takes: tuple[int | None, int | None]) -> dict:
+        results = []
+        for shot, levels in takes.items():
+            found = {stage: take(shot, stage, level) for stage, level in zip(("keyframe", "clip"), levels, strict=True) if level}
+            results.append(Result(shot, "accepted", "", found))
+        return write_shots(folder, story, results, before, store)
+
+    def there() -> dict[str, int]:
+        """Name to the level of the picture, in tens."""
+        pictures = {p.name: read_video(p)[0][0] if p.suffix == ".mp4" else np.asarray(Image.open(p)) for p in sorted((folder / "shots").iterdir())}
+        return {name: round(float(picture.mean()), -1) for name, picture in pictures.items()}
+
+    first = write({}, SH0010=(20, 40), SH0020=(20, 40))
+    second = write(files_of({"files": first}), SH0010=(60, None), SH0030=(None, 80))
+    assert there() == {"SH0010.png": 60, "SH0020.png": 20, "SH0020.mp4": 40, "SH0030.mp4": 80} and second.keys() == there().keys()
+    damaged = take("SH0020", "clip", 40)
+    (store.place.folder / damaged["media_path"]).write_bytes(b"damaged")
+    result = Result("SH0020", "accepted", "", {"keyframe": take("SH0020", "keyframe", 20), "clip": damaged})
+    assert write_shots(folder, story, [result], second, store) == second, "what is there already is not read again"
     (folder / "shots" / "SH0020.mp4").write_bytes(b"somebody else's")
     with pytest.raises(MediaDamaged):
-        write({"SH0020": both}, second)
+        write_shots(folder, story, [result], second, store)
 
 
 ENCODE = """

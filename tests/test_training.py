@@ -10,13 +10,15 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from actors.animatediff import AnimateDiffModel
-from actors.demo.train import adapter, ltx, ltx_vae, sd, text
+from actors.demo.train import adapter, ltx, ltx_vae, scenes, sd, text
 from actors.demo.train.children import Children
 from actors.demo.train.column import Column
 from actors.demo.train.drawing import Drawings, Job
@@ -28,6 +30,10 @@ from actors.keyframe import KeyframeModel
 from actors.ltx_video import LtxVideoModel
 from actors.prompts import PromptEncoder
 from actors.values import ClipRequest, ClipSettings, KeyframeRequest, KeyframeSettings, ModelFiles, TextSettings
+from benchmarks import demo_upscaler
+from benchmarks.demo_models import Models
+from benchmarks.upscaler_figures import edge_width, psnr, scalers
+from benchmarks.upscaler_pairs import KINDS, Piece, make, moments
 
 from .bare import bare_environment, run_bare
 from .conftest import DEMO, PROJECT
@@ -240,3 +246,40 @@ def test_what_cannot_work_is_one_sentence(args: list[str | Path], words: list[st
 
 def test_recipes_go_by_their_names():
     assert {name: recipe.name for name, recipe in RECIPES.items()} == {"shipped": "shipped", "gpu": "gpu", "tiny": "tiny"}
+
+
+def test_a_scene_looks_the_same_at_every_size():
+    for seed in range(12):
+        scene, small = scenes.sample(seed), scenes.draw(scenes.sample(seed), 9 * seed)
+        for factor in (2, 4, 8):
+            large = scenes.draw(scene, 9 * seed, 64 * factor, 96 * factor)
+            assert psnr(cv2.resize(large, (96, 64), interpolation=cv2.INTER_AREA), small) > 33
+
+
+def test_the_upscaler_is_trained_by_one_command_that_goes_on_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(demo_upscaler, "KINDS", KINDS[:2])  # of the pieces of a rehearsal, those that are quick to make
+    work, out = tmp_path / "work", tmp_path / "weights.safetensors"
+    command = ["demo_upscaler", "--tiny", "--minutes", "0.02", "--device", "cpu", "--work", str(work), "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", command)
+    assert demo_upscaler.main() == 0
+    assert '"stage": "upscaler-8x2", "step": ' in capsys.readouterr().out
+    written = load_file(out)
+    assert {name: tuple(tensor.shape) for name, tensor in written.items() if tensor.ndim == 4} == {
+        "body.0.weight": (8, 3, 3, 3), "body.2.weight": (8, 8, 3, 3), "body.4.weight": (8, 8, 3, 3), "body.6.weight": (48, 8, 3, 3)
+    }  # fmt: skip
+    assert {tensor.dtype for tensor in written.values()} == {torch.float16}
+    again = demo_upscaler.train([], torch.device("cpu"), 8, 2, work, 60, time.monotonic() + 60)
+    assert all(torch.equal(tensor.half(), written[name]) for name, tensor in again.state_dict().items()), "what is finished is not trained again"
+
+
+def test_the_upscaler_is_nearer_to_the_drawn_truth_than_lanczos_and_its_edges_are_sharper():
+    """On scenes with attributes that neither it nor the models saw together."""
+    how, models = scalers(demo_upscaler.load(demo_upscaler.WEIGHTS, torch.device("cpu"))), Models(device="cpu")
+    piece = Piece(make(models, 0, held_out=True), moments(0, held_out=True))
+    truth = np.stack([piece.target(i) for i in range(8)])
+    lanczos, network = (how[name](piece.frames[:8]) for name in ("Lanczos", "network"))
+    assert psnr(network, truth) > psnr(lanczos, truth) + 2.5
+    assert max(edge_width(frame) for frame in network) < min(edge_width(frame) for frame in lanczos)
+    assert demo_upscaler.WEIGHTS.stat().st_size < 500_000

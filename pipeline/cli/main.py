@@ -14,6 +14,7 @@ from pipeline.story.yaml_values import shortened
 from .catalog import catalog_app
 from .doctor import doctor
 from .gate import gate_app
+from .imports import import_story, new
 from .jobs import cancel, list_jobs, logs, submit
 from .models import models_app
 from .render import plan, render
@@ -30,6 +31,8 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help="Re
 shown, spoken, others = (render, plan, serve, status, takes, report, timeline, conform), (review, pause, resume), (rejudge, benchmark, docs)
 for command in (*shown, *spoken, *others, submit, logs, cancel, doctor):
     app.command()(command)
+app.command()(new)
+app.command("import")(import_story)
 app.command("jobs")(list_jobs)
 app.add_typer(gate_app, name="gate")
 app.add_typer(workflows_app, name="workflows")

@@ -13,6 +13,7 @@ from typing import Any
 from catalog.standing import Row
 from catalog.store import Catalog
 from pipeline.registry.workflows import Registry
+from pipeline.story.cues import Cue
 from pipeline.story.episode import Episode, Shot
 from pipeline.story.episode import Sequence as EpisodeSequence
 from pipeline.story.errors import InputError
@@ -24,6 +25,9 @@ from .costs import Costs
 from .held import Held, Holder
 from .history import Past, Reason, latest_of_others, past_takes
 from .resolve import Resolver, StagePlan, inputs_from
+from .sound_file import SoundFacts
+from .sounds import Placed, placed_sounds
+from .subtitles import planned_cues
 from .verdicts import Verdicts
 from .words import Words, written, written_before
 
@@ -81,6 +85,8 @@ class Plan:
     shots: list[ShotPlan]
     judgements: list[Row] = field(default_factory=list)  # new verdicts, after a change of profile or declaration; the render records them
     costs: Costs = field(default_factory=Costs)
+    sounds: tuple[Placed, ...] = ()
+    cues: tuple[Cue, ...] = ()
 
     @property
     def stale(self) -> list[ShotPlan]:
@@ -102,13 +108,15 @@ def make_plan(episode: Episode, file: Path, settings: Settings, catalog: Catalog
         fresh: treat no earlier take as accepted, but those that a person approved. new_seeds: as `fresh`, with seeds that no take has had.
 
     Raises:
-        InputError: a workflow, checkpoint, LoRA or picture is missing or does not fit.
+        InputError: a workflow, checkpoint, LoRA, picture, sound file or subtitle is missing or does not fit.
     """
     registry = Registry(catalog, settings)
     resolver = Resolver(episode, file, settings, registry)
     words = Words.of(catalog, episode.id)
     dropped: dict[str, list[Reason]] = {}
     resolved = [(sequence, shot, _stages(resolver, words, sequence, shot, dropped)) for sequence, shot in episode.shots]
+    facts = SoundFacts(registry.digests)
+    sounds, cues = placed_sounds(episode, file, facts), planned_cues(episode, file, facts)
     registry.digests.save()
     past = past_takes(catalog, episode.id)
     declared = {shot.id: shot.declares for _, shot in episode.shots}
@@ -119,7 +127,7 @@ def make_plan(episode: Episode, file: Path, settings: Settings, catalog: Catalog
     if new_seeds:
         shots = [replace(shot, new_seeds=True) for shot in shots]
     shots = _explained(catalog, shots, verdicts, dropped)
-    return Plan(episode, file, file_digest(file), shots, verdicts.judgements, Costs.of(catalog, registry))
+    return Plan(episode, file, file_digest(file), shots, verdicts.judgements, Costs.of(catalog, registry), sounds, cues)
 
 
 def _stages(

@@ -83,7 +83,7 @@ def record_story(catalog: Catalog, episode: Episode, file: Path, by: str = "") -
 
 
 def named_files(episode: Episode, file: Path) -> Iterator[tuple[str, Path]]:
-    """The files that an episode names: its title font, its shots' given keyframes, pictures and clips that clips pass through.
+    """The files that an episode names: its title font, its shots' given keyframes, pictures and clips that clips pass through, sound files.
 
     Yields:
         The path as it stands in the episode, without detours such as `./`, and the file's path on this machine.
@@ -107,6 +107,8 @@ def names_in(episode: Episode) -> Iterator[tuple[str, str]]:
             yield f"shot {shot.id}: keyframe", shot.keyframe
         for passed in shot.keyframes:
             yield f"shot {shot.id}: keyframes", passed.file
+    for sound in episode.sounds:
+        yield sound.where, sound.audio.file
 
 
 def check_out(catalog: Catalog, story: Story, folder: Path) -> Path:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,16 @@ from catalog.store import Catalog
 from cluster.cores import cores
 from gates.still import read_still
 from pipeline.render.context import Context
+from pipeline.render.marks import Marks, marked
 from pipeline.story.episode import Episode, Sequence, Shot
 from pipeline.story.fingerprint import digest
 from pipeline.story.letters import Fonts, built_in, face, lines_of, missing, width, write
 
 from .edit import Edit
 from .making import make_missing
+from .remembered import as_it_is, unchanged
 from .result import Result
 from .segments import CELL_WIDTH, MOMENTS, Segment, strip_of
-from .written import as_it_is, unchanged
 
 PAPER, INK, QUIET, GOOD, BAD = (246, 243, 236), (40, 36, 52), (128, 122, 138), (58, 132, 96), (190, 64, 64)
 GAP, MARGIN, TEXT_WIDTH = 10, 28, 340
@@ -90,7 +92,7 @@ def _pages(edit: Edit, rows: list[_Row], out: Path) -> list[_Page]:
     pages = []
     for n, part in enumerate(parts, 1):
         told = f"{line}; page {n} of {len(parts)}" if len(parts) > 1 else line
-        of = digest([VERSION, episode.id, episode.title, told, edit.letters, [_shows(edit, row) for row in part]])
+        of = digest([VERSION, episode.id, episode.title, told, edit.letters, _marks(edit).keys, [_shows(edit, row) for row in part]])
         pages.append(_Page(out.with_stem(f"{out.stem}_{n:02}") if n > 1 else out, part, told, of))
     return pages
 
@@ -107,7 +109,7 @@ def _draw(page: _Page, edit: Edit, catalog: Catalog) -> None:
     made = cache.there()
     with ThreadPoolExecutor(cores()) as readers:
         pictures = list(readers.map(lambda row: _keyframe(row, catalog.media) + _strip(row, cache, made), page.rows))
-    _save(_drawn(edit.episode, page, pictures, fonts), page.file)
+    _save(_drawn(edit.episode, page, pictures, fonts), page.file, _marks(edit))
 
 
 def _sweep(pages: list[_Page]) -> None:
@@ -137,10 +139,16 @@ def _drawn(episode: Episode, page: _Page, pictures: list[list[np.ndarray]], font
     return sheet
 
 
-def _save(sheet: Image.Image, out: Path) -> None:
-    part = out.with_suffix(".part")
+def _marks(edit: Edit) -> Marks:
+    """Those of the movie, without the digest of the whole episode: a page changes with what it shows, and with nothing else."""
+    return replace(edit.marks, facts={name: text for name, text in edit.marks.facts.items() if name != "episode_digest"})
+
+
+def _save(sheet: Image.Image, out: Path, marks: Marks) -> None:
+    part, data = out.with_suffix(".part"), io.BytesIO()
+    sheet.save(data, "PNG")
     try:
-        sheet.save(part, "PNG")
+        part.write_bytes(marked(data.getvalue(), ".png", marks))
         os.replace(part, out)
     finally:
         part.unlink(missing_ok=True)

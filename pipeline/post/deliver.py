@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from dataclasses import asdict
@@ -13,21 +12,22 @@ from typing import Any
 from catalog.store import Catalog
 from catalog.views import take_counts
 from pipeline.plan.history import rows_of
-from pipeline.plan.resolve import font_of
 from pipeline.render.context import Context
 from pipeline.render.render import Rendered
 from pipeline.render.shot import ShotOutcome
 from pipeline.story.episode import Episode
-from pipeline.story.errors import StorageError
 from pipeline.story.stages import STAGES
 
 from .contact_sheet import contact_sheet
-from .edit import edit_of
+from .edit import Edit, edit_of
 from .movie import Movie, current_movie, movie_of
+from .provenance import provenance
 from .result import Result, Summary
 from .shots_folder import files_of, write_shots
+from .subtitles import write_subtitles
+from .whole import write_whole
 
-SUMMARY, MOVIE, SHEET = "summary.json", "episode.mp4", "contact_sheet.png"
+SUMMARY, MOVIE, SHEET, PROVENANCE = "summary.json", "episode.mp4", "contact_sheet.png", "episode.provenance.json"
 QUIET_SECONDS = 3600.0  # an encoder that lives writes more often
 
 
@@ -47,13 +47,13 @@ def deliver(
         StorageError: a file cannot be written.
         ClusterError, DeviceLost: as `make_missing`.
     """
-    catalog, before, font = here.catalog, _earlier(folder), font_of(episode, rendered.plan.file)
+    catalog, before = here.catalog, _earlier(folder)
     results, counts = _with_rows(catalog, episode.id, outcomes), take_counts(catalog, episode.id)
     _sweep(folder)
     files = write_shots(folder, episode, results, files_of(before), catalog.media)
-    clips = {r.shot: r.takes[STAGES[-1]] for r in results if r.outcome == "accepted"}
-    edit = edit_of(episode, clips, font)
+    edit = edit_of(rendered.plan, {r.shot: r.takes for r in results if r.outcome == "accepted"})
     movie, removed = current_movie(edit, results, movie_of(before), here, folder / MOVIE, partial)
+    _beside(edit, results, movie, catalog, folder)
     sheet = contact_sheet(edit, results, counts, before.get("contact_sheet"), here, folder / SHEET)
     changed = (files, movie, sheet) != (before.get("files"), movie_of(before), before.get("contact_sheet"))
     shown = folder / MOVIE if movie else None
@@ -61,6 +61,15 @@ def deliver(
     more = {"movie_from": asdict(movie) if movie else None, "movie_removed": removed, "files": files, "contact_sheet": sheet}
     write_json(folder / SUMMARY, _summary_json(summary, episode, counts) | more)
     return summary
+
+
+def _beside(edit: Edit, results: list[Result], movie: Movie | None, catalog: Catalog, folder: Path) -> None:
+    """The files beside a movie: subtitles, and what it was made from. Without a movie, there are none."""
+    write_subtitles(edit.episode, edit.cues if movie else (), folder)
+    if movie is None:
+        (folder / PROVENANCE).unlink(missing_ok=True)
+    elif len(edit.clips) == len(edit.episode.shots):  # after a run of some shots, a movie that was kept has its file already
+        write_json(folder / PROVENANCE, provenance(edit.episode, edit.digest, {r.shot: r.takes for r in results}, catalog))
 
 
 def movie_in(folder: Path) -> Movie | None:
@@ -129,15 +138,5 @@ def _with_rows(catalog: Catalog, episode: str, outcomes: list[ShotOutcome]) -> l
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a value as JSON. An error leaves no partial file.
-
-    Raises:
-        StorageError: the file cannot be written.
-    """
-    part = path.with_suffix(".part")
-    try:
-        part.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise StorageError(f"{path} cannot be written: {error.strerror}") from error
+    """Write a value as JSON, whole or not at all. Raises StorageError."""
+    write_whole(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())

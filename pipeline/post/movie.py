@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +15,27 @@ from catalog.store import Catalog
 from catalog.views import preferred_clips
 from pipeline.plan.history import rows_of
 from pipeline.render.context import Context
-from pipeline.story.episode import Episode
+from pipeline.story.cues import Cue
 from pipeline.story.fingerprint import digest, file_digest
 from pipeline.story.stages import STAGES
 
 from .edit import Edit
-from .join import VERSION, join
+from .join import VERSION, Reels, join
 from .making import make_missing
 from .result import Result
 from .segments import VIDEO
+from .signature import Credentials, credentials_of, sign
+from .sound import make_sound, sound_key
 
-NOT_SEEN: Any = {"sequences": {"__all__": {"shots": {"__all__": {"priority"}}}}}  # what changes nothing in the movie
+SOUND = ".m4a"
 
 
 @dataclass(frozen=True)
 class Movie:
     """What an episode's movie was made from, and what came out.
 
-    episode, font: digests of the episode and of the title font. clips: shot to the take of its clip. key: of all that decides its bytes;
-    media: SHA-256 of the file. Both are "" where a version before segments made it.
+    episode, font: digests of the episode and of the title font. clips: shot to the take of its clip. key: of all that decides its bytes,
+    but for a signature's own; media: SHA-256 of the file. Both are "" where a version before segments made it.
     """
 
     episode: str
@@ -51,11 +54,6 @@ def movie_of(summary: Mapping[str, Any]) -> Movie | None:
         return None
 
 
-def story_digest(episode: Episode) -> str:
-    """Digest of everything in an episode that the movie shows."""
-    return digest(episode.model_dump(mode="json", exclude=NOT_SEEN))
-
-
 def current_movie(
     edit: Edit, results: list[Result], old: Movie | None, here: Context, target: Path, partial: bool
 ) -> tuple[Movie | None, str | None]:
@@ -69,11 +67,14 @@ def current_movie(
         StorageError: the movie cannot be written. Others as `make_missing`.
     """
     takes = {shot: row["take"] for shot, row in edit.clips.items()}
-    meant = Movie(story_digest(edit.episode), edit.letters or None, takes, _key(edit))
+    credentials = credentials_of(here.settings)
+    meant = Movie(edit.digest, edit.letters or None, takes, _key(edit, credentials))
     if not partial and _incomplete(results) is None:
         if old is None or not _is_whole(old, meant.key, target):
             make_missing(edit.segments, edit.font, here)
-            make_movie(edit, here.catalog, target)
+            make_movie(edit, here, target)
+            if credentials:
+                sign(target, edit.marks, credentials)
             return replace(meant, media=file_digest(target)), None
         return replace(meant, media=old.media), None
     if not target.is_file():
@@ -85,8 +86,15 @@ def current_movie(
     return None, f"{target} was removed: {why}; `tower render` of the whole episode makes it again"
 
 
-def _key(edit: Edit) -> str:
-    return digest([[segment.key for segment in edit.segments if segment.frames], edit.marks, VERSION])
+def _key(edit: Edit, credentials: Credentials | None) -> str:
+    shown, sound = [segment.key for segment in edit.segments if segment.frames], sound_key(edit.episode, edit.sounds)
+    joined = [shown, sound, [asdict(cue) for cue in _track(edit)], edit.marks.keys, VERSION]
+    return digest([*joined, credentials.certificates.decode()] if credentials else joined)
+
+
+def _track(edit: Edit) -> Sequence[Cue]:
+    """The cues of the track that a player shows or not."""
+    return edit.cues if edit.episode.subtitles == "soft" else ()
 
 
 def _is_whole(movie: Movie, key: str, file: Path) -> bool:
@@ -94,17 +102,34 @@ def _is_whole(movie: Movie, key: str, file: Path) -> bool:
     return movie.key == key and file.is_file() and file_digest(file) == movie.media
 
 
-def make_movie(edit: Edit, catalog: Catalog, out: Path) -> None:
-    """Join segments, which were made, to a movie. An error leaves no partial file.
+def make_movie(edit: Edit, here: Context, out: Path) -> None:
+    """Join segments, which were made, to a movie with its sound and subtitles. An error leaves no partial file.
 
     Raises:
+        InputError: a sound file changed since it was planned.
         StorageError: the movie cannot be written, or is not what was meant.
     """
-    cache, shown = Cache(catalog.place), [segment for segment in edit.segments if segment.frames]
-    made = cache.there()
+    sound, cache = _sound(edit, here), Cache(here.catalog.place)
+    shown, made = [segment for segment in edit.segments if segment.frames], cache.there()
     with ExitStack() as stack:
         files = [stack.enter_context(cache.opened(made[f"{segment.key}{VIDEO}"])) for segment in shown]
-        join(files, [segment.frames for segment in shown], edit.episode.fps, edit.marks, out)
+        heard = stack.enter_context(cache.opened(made[sound])) if sound else None
+        join(Reels(files, [segment.frames for segment in shown], edit.episode.fps, heard, _track(edit)), edit.marks, out)
+
+
+def _sound(edit: Edit, here: Context) -> str | None:
+    """Name in the cache of the episode's sound, which is mixed if it is not there; None if there is none."""
+    key, cache = sound_key(edit.episode, edit.sounds), Cache(here.catalog.place)
+    if key is None:
+        return None
+    name = f"{key}{SOUND}"
+    path = cache.there().get(name)
+    if path is None or not cache.whole(path):
+        with tempfile.TemporaryDirectory(prefix="tower-sound-") as folder:
+            file = Path(folder) / f"sound{SOUND}"
+            here.console.print(f"sound: {make_sound(edit.episode, edit.sounds, file)}", highlight=False)
+            cache.put(key, SOUND, file.read_bytes())
+    return name
 
 
 def _outdated(old: Movie | None, now: Movie, results: list[Result], catalog: Catalog, episode: str) -> str | None:

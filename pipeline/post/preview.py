@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import tempfile
 from fractions import Fraction
 from itertools import chain
@@ -11,6 +12,7 @@ import cv2
 
 from gates.decode import VideoReader
 from gates.frames import listing
+from pipeline.render.marks import xmp_box, xmp_in
 from pipeline.render.video_file import VideoFile
 
 CRF = 28  # libx264's scale, 0..51; lines of drawings stay clean
@@ -19,6 +21,8 @@ STEPPING = {"bf": "0", "g": "24"}  # no B-frames, a keyframe a second at 24 fram
 
 def preview(data: bytes, width: int) -> bytes:
     """The clip as H.264 in MP4 of at most this width: the same frames at the same rate, no B-frames, short groups of pictures.
+
+    It says what the clip says of itself.
 
     Args:
         data: bytes of the clip's file. width: pixels; a clip that is no wider keeps its size, but for an odd row or column.
@@ -37,7 +41,8 @@ def preview(data: bytes, width: int) -> bytes:
             with VideoFile(out, *size, rate, CRF, STEPPING) as file:
                 for picture in chain((first,), pictures):
                     file.write(cv2.resize(picture, size, interpolation=cv2.INTER_AREA))
-        return out.read_bytes()
+        said = xmp_in(io.BytesIO(data))
+        return out.read_bytes() + (xmp_box(said) if said else b"")
 
 
 def small_size(width: int, height: int, most: int) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from catalog.media import MediaDamaged, MediaStore
 from cluster.cores import cores
 from gates.frames import filmstrip, jpeg, moments
 from gates.still import Undecodable, read_still
+from pipeline.render.marks import xmp_in
 
 from .preview import preview, small_size
 from .report_facts import Facts, ShotFacts, Take
@@ -72,11 +74,13 @@ def _shot(shot: ShotFacts, store: MediaStore, width: int, folder: Path) -> ShotM
                 raise
             lost[take.take] = str(error)
             continue
+        said = xmp_in(io.BytesIO(data))
         thumbs[take.take] = put(f"{_file(take)}_thumb.jpg", jpeg(picture, _thumb(width), QUALITY))
         if take == shot.keyframe:
-            keyframe = put(f"{_file(take)}.jpg", jpeg(picture, width, QUALITY))
+            keyframe = put(f"{_file(take)}.jpg", jpeg(picture, width, QUALITY, said))
         if take == shot.clip:
-            clip, poster = put(f"{_file(take)}.mp4", preview(data, width)), put(f"{_file(take)}.jpg", jpeg(picture, width, QUALITY))
+            clip = put(f"{_file(take)}.mp4", preview(data, width))
+            poster = put(f"{_file(take)}.jpg", jpeg(picture, width, QUALITY, said))
             size = small_size(picture.shape[1], picture.shape[0], width)
             strip = put(f"{_file(take)}_strip.jpg", jpeg(filmstrip(data, MOMENTS, max(1, size[1] // 4)), quality=QUALITY))
     return ShotMedia(keyframe, clip, poster, strip, size, thumbs, lost)

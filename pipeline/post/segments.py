@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import io
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
 
 import av
 import cv2
@@ -22,11 +21,15 @@ from PIL import Image
 from catalog.cache import Cache
 from catalog.media import MediaStore
 from catalog.place import Place
+from catalog.standing import Row
 from gates.decode import ffmpeg_path
 from pipeline.render.video_file import VideoFile
+from pipeline.story.cues import Cue
 from pipeline.story.episode import Episode, Shot
 from pipeline.story.errors import StorageError
 from pipeline.story.fingerprint import digest
+from pipeline.story.subtitle import Burnt, burnt, subtitle_layer
+from pipeline.story.title import overlay
 
 from .shown import Canvas, Part, Picture, rgb, shown
 
@@ -41,7 +44,8 @@ VIDEO, STRIP = ".mp4", ".jpg"
 class Segment:
     """Frames `first` to `first + frames - 1` of a shot. In a dissolve the next shot's beginning lies over them.
 
-    frames: 0 where dissolves take the whole shot; then there is only a strip.
+    frames: 0 where dissolves take the whole shot; then there is only a strip. burnt: subtitles in the picture, with their frames in the
+    segment.
     """
 
     name: str  # for people: SH0010, or SH0010-SH0020
@@ -50,6 +54,7 @@ class Segment:
     first: int
     frames: int
     over: Part | None = None
+    burnt: tuple[Burnt, ...] = ()
 
     @cached_property
     def key(self) -> str:
@@ -66,26 +71,30 @@ class Segment:
         return [f"{self.key}{suffix}" for suffix, made in ((VIDEO, self.frames > 0), (STRIP, self.over is None)) if made]
 
 
-def segments_of(episode: Episode, clips: dict[str, dict[str, Any]], font: str) -> list[Segment]:
+def segments_of(episode: Episode, clips: Mapping[str, Row], cues: Sequence[Cue], font: str) -> list[Segment]:
     """The segments of an episode in the order of the movie, as far as there are clips.
 
     Args:
         clips: shot id to the row of the take that the movie shows. font: SHA-256 of the title font; "" for the built-in.
     """
+    in_picture = cues if episode.subtitles == "burnt" else ()
     canvas, made = Canvas(episode.width, episode.height, episode.fps, font), list[Segment]()
     shots = [shot for _, shot in episode.shots]
     parts = {s.id: _part(s, clips[s.id]) for s in shots if s.id in clips}
-    for before, shot, after in zip([None, *shots], shots, [*shots[1:], None], strict=False):
+    for before, (_, shot, start), after in zip([None, *shots], episode.cut, [*shots[1:], None], strict=False):
         begins, ends = shot.transition.frames, after.transition.frames if after else 0
+        alone, end = start + begins, start + shot.frames - ends  # the frames of the cut in which the shot is seen alone
         if before and begins and before.id in parts and shot.id in parts:
             name, first = f"{before.id}-{shot.id}", before.frames - begins
-            made.append(Segment(name, canvas, parts[before.id], first, begins, parts[shot.id]))
+            text = tuple(burnt(episode, in_picture, start, alone))
+            made.append(Segment(name, canvas, parts[before.id], first, begins, parts[shot.id], text))
         if shot.id in parts:
-            made.append(Segment(shot.id, canvas, parts[shot.id], begins, shot.frames - begins - ends))
+            text = tuple(burnt(episode, in_picture, alone, end))
+            made.append(Segment(shot.id, canvas, parts[shot.id], begins, end - alone, None, text))
     return made
 
 
-def _part(shot: Shot, clip: dict[str, Any]) -> Part:
+def _part(shot: Shot, clip: Row) -> Part:
     return Part(clip["media"], clip["media_path"], shot.frames, shot.fit, shot.title or "", shot.first_frame)
 
 
@@ -124,11 +133,14 @@ class _Sources:
     folder: Path
 
     def pictures(self, part: Part, canvas: Canvas, window: range) -> Iterator[Picture]:
-        clip, font = self.folder / f"{part.media}{VIDEO}", self.folder / "font"
+        clip = self.folder / f"{part.media}{VIDEO}"
         clip.write_bytes(self.store.read(part.path, part.media))
-        if self.font is not None:
-            font.write_bytes(self.font)
-        return shown(part, canvas, clip, font if self.font is not None else None, window)
+        return shown(part, canvas, clip, self.font_file, window)
+
+    @cached_property
+    def font_file(self) -> Path | None:
+        file = self.folder / "font"
+        return file if self.font is not None and file.write_bytes(self.font) else None
 
 
 def _encode(segment: Segment, sources: _Sources, file: Path) -> list[np.ndarray]:
@@ -145,6 +157,13 @@ def _encode(segment: Segment, sources: _Sources, file: Path) -> list[np.ndarray]
 
 
 def _pictures(segment: Segment, sources: _Sources) -> Iterator[Picture]:
+    layer = lru_cache(maxsize=1)(lambda one: subtitle_layer(one, segment.canvas.width, segment.canvas.height, sources.font_file))
+    for n, picture in enumerate(_blended(segment, sources)):
+        one = next((one for one in segment.burnt if one.start <= n < one.end), None)
+        yield overlay(rgb(picture), layer(one), 1.0) if one else picture
+
+
+def _blended(segment: Segment, sources: _Sources) -> Iterator[Picture]:
     window = range(segment.first, segment.first + segment.frames) if segment.frames else range(segment.part.frames)
     mine = sources.pictures(segment.part, segment.canvas, window)
     if segment.over is None:

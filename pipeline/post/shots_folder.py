@@ -1,27 +1,33 @@
-"""`shots/`: the accepted media in files that are named by shot. What is there already is not written again."""
+"""`shots/`: the accepted media in files that are named by shot, with marks of their takes. What is there already is not written again."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from catalog.media import MediaStore
 from catalog.standing import Row
+from pipeline.render.marks import Marks, marked
 from pipeline.story.episode import Episode
+from pipeline.story.fingerprint import digest
 from pipeline.story.stages import CHAIN
 
+from .provenance import shot_marks
+from .remembered import Remembered, as_it_is, unchanged
 from .result import Result
-from .written import Written, as_it_is, unchanged
 
 FOLDER = "shots"
 SHOT_FILE = re.compile(r"SH[0-9]{4,6}(" + "|".join(re.escape(stage.suffix) for stage in CHAIN) + r")\Z")
 PART = re.compile(r"\.SH[0-9]{4,6}\.\w+\.([0-9]+)\.part\Z", re.ASCII)  # of a file that is not whole yet: its name, the process's id
 
 
-def write_shots(folder: Path, episode: Episode, results: Sequence[Result], before: dict[str, Any], store: MediaStore) -> dict[str, Written]:
+def write_shots(
+    folder: Path, episode: Episode, results: Sequence[Result], before: dict[str, Any], store: MediaStore
+) -> dict[str, Remembered]:
     """Copy the accepted media to `SH0010.png`, `SH0010.mp4`, and remove the files of shots that the episode no longer has.
 
     If a stage of a shot is not accepted now, the file that an earlier run left for it is removed. Files of others stay.
@@ -38,23 +44,29 @@ def write_shots(folder: Path, episode: Episode, results: Sequence[Result], befor
     shots = folder / FOLDER
     shots.mkdir(parents=True, exist_ok=True)
     _sweep(shots)
-    known = {shot.id for _, shot in episode.shots}
-    wanted: dict[str, Row | None] = {f"{r.shot}{stage.suffix}": r.takes.get(stage.name) for r in results for stage in CHAIN}
-    wanted |= {name: None for name in before if name.partition(".")[0] not in known}
-    now = before | {name: _write(shots / name, row, before.get(name), store) for name, row in wanted.items()}
-    return {name: written for name, written in sorted(now.items()) if written}
+    known, now = {shot.id for _, shot in episode.shots}, {name: value for name, value in before.items() if value}
+    for result, stage in product(results, CHAIN):
+        name = f"{result.shot}{stage.suffix}"
+        if stage.name in result.takes:
+            marks = shot_marks(result.takes, stage.name, episode.title)
+            now[name] = _write(shots / name, result.takes[stage.name], marks, before.get(name), store)
+        else:
+            (shots / name).unlink(missing_ok=True)
+            now.pop(name, None)
+    for name in [name for name in before if name.partition(".")[0] not in known]:
+        (shots / name).unlink(missing_ok=True)
+        now.pop(name, None)
+    return dict(sorted(now.items()))
 
 
-def _write(target: Path, row: Row | None, before: Any, store: MediaStore) -> Written | None:
-    if row is None:
-        target.unlink(missing_ok=True)
-        return None
-    if unchanged(target, row["media"], before):
+def _write(target: Path, row: Row, marks: Marks, before: Any, store: MediaStore) -> Remembered | None:
+    of = digest([row["media"], marks.keys])
+    if unchanged(target, of, before):
         return dict(before)
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    part.write_bytes(store.read(row["media_path"], row["media"]))
+    part.write_bytes(marked(store.read(row["media_path"], row["media"]), target.suffix, marks))
     os.replace(part, target)
-    return as_it_is(target, row["media"])
+    return as_it_is(target, of)
 
 
 def files_of(summary: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from gates.verdict import Verdict
 from gates.video import Expectation, judge_video
 from pipeline.plan.guides import Guide
 
+from .marks import Marks, marked
 from .picture import fill
 from .video_file import write_clip
 
@@ -81,29 +82,33 @@ def warm() -> None:
     """Do nothing. A worker that runs this task imports this module, which takes seconds, while models still load."""
 
 
-def judge_keyframe(image: np.ndarray, not_finite: str, width: int, height: int, root: Place, standard: Standard) -> Judged:
+def judge_keyframe(
+    image: np.ndarray, not_finite: str, width: int, height: int, root: Place, standard: Standard, marks: Marks | None = None
+) -> Judged:
     """Store a still as PNG and judge the stored bytes.
 
     Args:
         image: uint8 RGB (height, width, 3). not_finite: as in a receipt.
-        width, height: the size that the workflow asks for. root: the catalog's place.
+        width, height: the size that the workflow asks for. root: the catalog's place. marks: what the file says of itself; None: nothing.
     """
     started = time.monotonic()
-    return _judge_still(_png(image), not_finite, width, height, root, standard, started)
+    return _judge_still(_png(image, marks), not_finite, width, height, root, standard, started)
 
 
-def judge_given(path: Path, width: int, height: int, root: Place, standard: Standard, frame: int | None = None) -> Judged:
+def judge_given(
+    path: Path, width: int, height: int, root: Place, standard: Standard, frame: int | None = None, marks: Marks | None = None
+) -> Judged:
     """Judge a person's still as a keyframe. It is scaled and cropped to the workflow's (width, height) first.
 
     Args:
-        frame: of a clip; None for a picture.
+        frame: of a clip; None for a picture. marks: as in `judge_keyframe`.
 
     Raises:
         Undecodable: the file is not a readable picture.
     """
     started = time.monotonic()
     (picture,) = pictures(path, frame, 1)
-    return _judge_still(_png(fill(picture, width, height)), "", width, height, root, standard, started)
+    return _judge_still(_png(fill(picture, width, height), marks), "", width, height, root, standard, started)
 
 
 def pictures(path: Path, start: int | None, count: int) -> list[np.ndarray]:
@@ -127,10 +132,10 @@ def passages_part(guides: tuple[Guide, ...], width: int, height: int) -> list[tu
     return [tuple(Passage(guide.frame, guide.strength, found) for guide, found in zip(guides, read, strict=True))]
 
 
-def _png(image: np.ndarray) -> bytes:
+def _png(image: np.ndarray, marks: Marks | None) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "PNG")
-    return buffer.getvalue()
+    return marked(buffer.getvalue(), ".png", marks) if marks else buffer.getvalue()
 
 
 def _judge_still(data: bytes, not_finite: str, width: int, height: int, root: Place, standard: Standard, started: float) -> Judged:
@@ -142,13 +147,21 @@ def _judge_still(data: bytes, not_finite: str, width: int, height: int, root: Pl
 
 
 def judge_clip(
-    frames: np.ndarray, not_finite: str, keyframe: Media, expect: Expectation, root: Place, standard: Standard, last: Guide | None = None
+    frames: np.ndarray,
+    not_finite: str,
+    keyframe: Media,
+    expect: Expectation,
+    root: Place,
+    standard: Standard,
+    last: Guide | None = None,
+    marks: Marks | None = None,
 ) -> Judged:
     """Encode a clip, decode the file again, judge it against its keyframe, and store it.
 
     Args:
         frames: uint8 RGB (frames, height, width, 3). not_finite: as in a receipt. keyframe: the still that the clip must start from.
         expect: frame count, fps, size and codec that the file must have. last: a person's picture that the clip must end in.
+        marks: as in `judge_keyframe`.
 
     Raises:
         MediaDamaged: the keyframe's file is missing or damaged.
@@ -161,6 +174,8 @@ def judge_clip(
     with tempfile.TemporaryDirectory(prefix="tower-clip-") as folder:
         file = Path(folder) / "clip.mp4"
         write_clip(file, frames, fps)
+        if marks:
+            file.write_bytes(marked(file.read_bytes(), ".mp4", marks))
         encoded = time.monotonic() - started
         verdict = judge_video(file, expect, standard.profile, standard.declared, not_finite)
         media = MediaStore(root).put(file.read_bytes(), ".mp4")

@@ -28,6 +28,7 @@ from pipeline.story.stages import STAGES
 
 from .gate_tasks import Judged, Standard, judge_clip, judge_given, judge_keyframe, keyframe_part, passages_part
 from .keyframe_hashes import KeyframeHashes
+from .marks import Marks, take_marks
 from .needs import ModelNeeds, identity_of, text_loras
 from .take import Start, Take
 from .watcher import Watcher
@@ -59,6 +60,12 @@ class Work:
     @property
     def standard(self) -> Standard:
         return Standard(self.stage.profile, self.plan.shot.declares)
+
+    @property
+    def marks(self) -> Marks:
+        """What the take's file says of itself. A person's pictures are in what is made of them, stage after stage."""
+        until = self.plan.stages[: STAGES.index(self.stage.stage) + 1]
+        return take_marks(self.row, composite=any(stage.given or stage.guides for stage in until))
 
 
 @dataclass
@@ -100,7 +107,7 @@ class Studio:
     async def _given(self, work: Work) -> Judged:
         """Judge a person's picture in place of a rendered keyframe."""
         wanted = work.stage.workflow
-        to_judge = work.stage.given, wanted.width, wanted.height, self.catalog.place, work.standard, work.stage.given_frame
+        to_judge = work.stage.given, wanted.width, wanted.height, self.catalog.place, work.standard, work.stage.given_frame, work.marks
         self.watcher.step(work.row["take"], "gate 1")
         return self._compared(work.plan, work.stage, await self.pool.cpu(judge_given, *to_judge, name="gate 1"))
 
@@ -110,7 +117,7 @@ class Studio:
         self.watcher.step(work.row["take"], "waits")
         request = KeyframeRequest(work.row["take"], work.seed, stage.loras, stage.parameters, identity_of(stage), wanted.settings())
         receipt, work.picture = await self._generate(work, request, {}, together=(request.workflow, stage.loras, stage.parameters))
-        to_judge = work.picture, receipt.not_finite, wanted.width, wanted.height, self.catalog.place, work.standard
+        to_judge = work.picture, receipt.not_finite, wanted.width, wanted.height, self.catalog.place, work.standard, work.marks
         self.watcher.step(work.row["take"], "gate 1")
         return self._compared(work.plan, stage, await self.pool.cpu(judge_keyframe, *to_judge, name="gate 1"))
 
@@ -132,7 +139,7 @@ class Studio:
         request = ClipRequest(work.row["take"], work.seed, stage.loras, stage.parameters, identity_of(stage), wanted.settings())
         receipt, frames = await self._generate(work, request, stored, together=request.take)  # clips share no batch
         last = next((g for g in stage.guides if g.end == wanted.num_frames and g.strength == 1), None)
-        to_judge = frames, receipt.not_finite, start.media, expect, self.catalog.place, work.standard, last
+        to_judge = frames, receipt.not_finite, start.media, expect, self.catalog.place, work.standard, last, work.marks
         self.watcher.step(work.row["take"], "gate 2")
         try:
             return await self.pool.cpu(judge_clip, *to_judge, name="gate 2")

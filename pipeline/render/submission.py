@@ -18,10 +18,14 @@ from catalog.store import Catalog, CatalogError
 from cluster.code import copy_code
 from pipeline.plan.guides import guide_file
 from pipeline.plan.resolve import font_of, given_keyframe
-from pipeline.registry.workflows import Registry
+from pipeline.plan.sound_file import SoundFacts
+from pipeline.plan.sounds import placed_sounds
+from pipeline.plan.subtitles import planned_cues
+from pipeline.registry.workflows import Registry, user_memory
 from pipeline.story.cluster_profile import cluster_profile
 from pipeline.story.episode import Episode, load_episode
 from pipeline.story.errors import InputError, StorageError
+from pipeline.story.fingerprint import FileDigests
 from pipeline.story.settings import Settings
 from pipeline.story.title import check_title
 
@@ -99,10 +103,10 @@ def submission(order: Order, settings: Settings) -> Submission:
 
 
 def named_files(episode: Episode, file: Path) -> dict[str, Path]:
-    """The pictures, clips and the font that the episode names: path in the job's folder `episode`, to path on this machine.
+    """The pictures, clips, sounds and the font that the episode names: path in the job's folder `episode`, to path on this machine.
 
     Raises:
-        InputError: a file is missing or cannot be read, its path is absolute, or the font lacks a letter of a title.
+        InputError: a file is missing, cannot be read or does not fit, its path is absolute, a title or a subtitle cannot be shown.
     """
     found: dict[str, Path] = {}
     font = font_of(episode, file)
@@ -116,6 +120,10 @@ def named_files(episode: Episode, file: Path) -> dict[str, Path]:
             found[_relative(shot.keyframe, f"{where}: keyframe")] = given_keyframe(file, shot.keyframe, where)
         for further in shot.keyframes:
             found[_relative(further.file, f"{where}: keyframes")] = guide_file(file, further, f"{where}: keyframes")
+    facts = SoundFacts(FileDigests(user_memory()))
+    planned_cues(episode, file, facts)
+    for sound in placed_sounds(episode, file, facts):
+        found[_relative(sound.name, f"{file}: {sound.where}")] = sound.path
     return found
 
 

@@ -9,7 +9,7 @@ from pydantic import Field
 from cluster.specs import PoolOptions
 from pipeline import PROJECT
 
-from .episode import Name, Written
+from .written import Name, Written
 from .yaml_file import named_file, read_yaml
 
 if TYPE_CHECKING:  # only for annotations: a profile is read without any settings

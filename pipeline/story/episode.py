@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from gates.rules import Declaration
 
+from .audio import Audio
+from .dialogue import Line
 from .fit import Fit
 from .rate import Rate
 from .stages import StageName
+from .written import Name, Text, Written
 from .yaml_file import TEMPLATES, Misfit, read_yaml
-
-Text = Annotated[str, Field(max_length=100_000)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
-
 
 WorkflowRef = Annotated[
     str,
@@ -26,26 +28,6 @@ WorkflowRef = Annotated[
         description="a workflow's name (its newest version), name@version, alias, or # and the beginning of its digest",
     ),
 ]
-
-
-def _strict_numbers(schema: Any) -> Any:
-    """The schema, whose numbers take neither `true` (which would be 1) nor text such as "1_0" (which would be 10)."""
-    parts = schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list | tuple) else ()
-    for part in parts:
-        _strict_numbers(part)
-    if isinstance(schema, dict) and schema.get("type") in ("int", "float"):
-        schema["strict"] = True
-    return schema
-
-
-# Base of all types that people write: an unknown field is an error, spaces around text are removed, and a number is nothing but a
-# finite number: no truth value, and no text that looks like one.
-class Written(BaseModel):
-    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True, allow_inf_nan=False)
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> Any:
-        return _strict_numbers(handler(source))
 
 
 class Lora(Written):
@@ -123,6 +105,8 @@ class Shot(Written):
     clip_parameters: dict[str, float] = Field(default_factory=dict, description="what the clip workflow lets a shot change")
     declares: tuple[Declaration, ...] = Field((), description="what is meant here, so that gates do not take it for a fault")
     variation: int = Field(0, ge=0, le=10**6, description="another number, another seed")
+    dialogue: tuple[Line, ...] = Field((), description="what is said, for subtitles and sound")
+    audio: tuple[Audio, ...] = Field((), description="sound files that begin in the shot")
     priority: int = Field(0, ge=-100, le=100, description="shots with more are rendered before others; what they look like does not change")
 
     @model_validator(mode="after")
@@ -143,7 +127,26 @@ class Sequence(Written):
     title: str = ""
     location: Name | None = None
     time: Text = ""
+    audio: tuple[Audio, ...] = Field((), description="sound files that begin in the sequence")
     shots: list[Shot] = Field(min_length=1)
+
+    @property
+    def frames(self) -> int:
+        """From the first shot's first frame to the last shot's last, in the cut."""
+        return sum(shot.frames for shot in self.shots) - sum(shot.transition.frames for shot in self.shots[1:])
+
+
+@dataclass(frozen=True, slots=True)
+class Sound:
+    """A sound file of an episode.
+
+    where: who names it, for error messages. first, frames: of the cut: the first frame, and the number of frames, of what it stands in.
+    """
+
+    where: str
+    first: int
+    frames: int
+    audio: Audio
 
 
 class Episode(Written):
@@ -163,6 +166,11 @@ class Episode(Written):
     title_font: str | None = Field(
         None, description="TrueType file for titles, relative to the episode file; needed for letters that the built-in font lacks"
     )
+    subtitles: Literal["none", "soft", "burnt"] = Field(
+        "soft", description="of the dialogue; soft: files and a track that a player shows or not; burnt: drawn into the picture too"
+    )
+    loudness: float = Field(-16.0, ge=-40, le=-5, description="of the whole sound, in LUFS (EBU R128, integrated)")
+    audio: tuple[Audio, ...] = Field((), description="sound files that begin in the episode")
     characters: dict[Name, Character] = Field(default_factory=dict)
     locations: dict[Name, Location] = Field(default_factory=dict)
     sequences: list[Sequence] = Field(min_length=1)
@@ -180,6 +188,32 @@ class Episode(Written):
     def total_frames(self) -> int:
         """Length of the finished episode, in frames. A dissolve of n frames makes two shots overlap by n frames."""
         return sum(shot.frames - shot.transition.frames for _, shot in self.shots)
+
+    @property
+    def cut(self) -> Iterator[tuple[Sequence, Shot, int]]:
+        """Each shot with its sequence, and the frame of the episode at which it begins. A dissolve begins before the previous shot ends."""
+        start = 0
+        for sequence, shot in self.shots:
+            start -= shot.transition.frames
+            yield sequence, shot, start
+            start += shot.frames
+
+    @property
+    def sounds(self) -> Iterator[Sound]:
+        """Every sound file, those of dialogue lines too."""
+        for n, audio in enumerate(self.audio, 1):
+            yield Sound(f"audio {n}", 0, self.total_frames, audio)
+        begun: Sequence | None = None
+        for sequence, shot, start in self.cut:
+            if sequence is not begun:
+                for n, audio in enumerate(sequence.audio, 1):
+                    yield Sound(f"sequence {sequence.id}: audio {n}", start, sequence.frames, audio)
+                begun = sequence
+            for n, audio in enumerate(shot.audio, 1):
+                yield Sound(f"shot {shot.id}: audio {n}", start, shot.frames, audio)
+            for n, line in enumerate(shot.dialogue, 1):
+                if line.sound:
+                    yield Sound(f"shot {shot.id}: dialogue {n}", start, shot.frames, line.sound)
 
 
 def load_episode(path: Path) -> Episode:
@@ -209,6 +243,8 @@ class CheckedEpisode(Episode):
                     _known("location", shot.location or sequence.location or "", list(self.locations), *place, "location")
                 _transition_fits(before, shot, *place, "transition")
                 before = shot
+        for frames, sounds, loc in _sounds(self):
+            _begin_within(sounds, frames, self.fps, *loc)
         return self
 
 
@@ -234,3 +270,24 @@ def _transition_fits(before: Shot | None, shot: Shot, *loc: int | str) -> None:
         room = min(before.frames - before.transition.frames, shot.frames)
         if wanted > room:
             raise Misfit(f"a dissolve of {wanted} frames does not fit; {before.id} and {shot.id} leave room for {room}", *loc)
+
+
+def _sounds(episode: Episode) -> Iterator[tuple[int, Iterable[Audio | Line], tuple[int | str, ...]]]:
+    """The length in frames of whatever sounds and lines stand in; these; and their place in the file."""
+    if episode.audio:
+        yield episode.total_frames, episode.audio, ("audio",)
+    for i, sequence in enumerate(episode.sequences):
+        if sequence.audio:
+            yield sequence.frames, sequence.audio, ("sequences", i, "audio")
+        for j, shot in enumerate(sequence.shots):
+            if shot.audio:
+                yield shot.frames, shot.audio, ("sequences", i, "shots", j, "audio")
+            if shot.dialogue:
+                yield shot.frames, shot.dialogue, ("sequences", i, "shots", j, "dialogue")
+
+
+def _begin_within(sounds: Iterable[Audio | Line], frames: int, fps: Fraction, *loc: int | str) -> None:
+    for i, sound in enumerate(sounds):
+        if sound.start * fps >= frames:
+            what = f"{loc[-1]}: number {i + 1} starts at {sound.start:g} s, and all that it stands in lasts {float(frames / fps):g} s"
+            raise Misfit(f"{what}; give it an earlier start", *loc, i, "start")

@@ -41,10 +41,8 @@ class FileDigests:
 
     def __init__(self, memory: Path):
         self.memory = memory
-        self.known: dict[str, list[Any]] = {}
+        self.known: dict[str, list[Any]] = remembered(memory)
         self.changed = False
-        if memory.is_file():
-            self.known = _remembered(memory)
 
     def of(self, path: Path) -> str:
         """Digest of a file; or of a folder: of all its files with MODEL_SUFFIXES, and their relative names."""
@@ -57,15 +55,8 @@ class FileDigests:
         return {str(p.relative_to(path)): self._file(p) for p in sorted(path.rglob("*")) if p.is_file() and p.suffix in MODEL_SUFFIXES}
 
     def save(self) -> None:
-        if not self.changed:
-            return
-        part = self.memory.with_suffix(f".{os.getpid()}.part")
-        try:
-            known = json.dumps(self.known)
-            part.write_text(f"{hashlib.sha256(known.encode()).hexdigest()}\n{known}")
-            os.replace(part, self.memory)
-        except OSError:
-            part.unlink(missing_ok=True)  # the file is only a cache: without it, the digests are computed again
+        if self.changed:
+            remember(self.memory, self.known)
 
     def _file(self, path: Path) -> str:
         stat, key = path.stat(), str(path.resolve())
@@ -78,10 +69,21 @@ class FileDigests:
         return found
 
 
-def _remembered(memory: Path) -> dict[str, list[Any]]:
-    """The cached digests; none where the file is damaged, because every digest can be computed again."""
+def remember(memory: Path, known: dict[str, list[Any]]) -> None:
+    """Keep what was found out of files for later runs. Where the file cannot be written, all of it will be found out again."""
+    part = memory.with_suffix(f".{os.getpid()}.part")
     try:
-        digest, _, known = memory.read_text().partition("\n")
+        text = json.dumps(known)
+        part.write_text(f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}")
+        os.replace(part, memory)
+    except OSError:
+        part.unlink(missing_ok=True)
+
+
+def remembered(memory: Path) -> dict[str, list[Any]]:
+    """What an earlier run found out; nothing where the file is missing or damaged."""
+    try:
+        digest, _, known = memory.read_text().partition("\n") if memory.is_file() else ("", "", "")
     except (OSError, ValueError):
         return {}
     return json.loads(known) if hashlib.sha256(known.encode()).hexdigest() == digest else {}

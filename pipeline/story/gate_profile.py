@@ -15,9 +15,9 @@ from gates.measures import IMAGE, VIDEO, WANTED
 from gates.rules import Declaration, Profile, Rule
 from pipeline import PROJECT
 
-from .episode import Name, Written
 from .errors import InputError
 from .fingerprint import digest
+from .written import Name, Written
 from .yaml_file import Misfit, named_file, read_yaml
 
 PROFILES = PROJECT / "configs" / "gates"

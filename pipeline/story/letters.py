@@ -11,6 +11,7 @@ from pathlib import Path
 
 from PIL import ImageDraw, ImageFont
 
+from .direction import in_visual_order, levels, right_to_left
 from .errors import InputError
 
 Font = Path | None  # a font file; None for the one that Pillow brings, which knows ASCII
@@ -22,6 +23,7 @@ NO_BREAKS = "\u00a0\u2007\u202f"
 LINE_ENDS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
 NOT_FIRST = "、。，．・：；？！」』）］｝〕〉》】ーぁぃぅぇぉっゃゅょゎァィゥェォッャュョヮヵヶ々…‥,.:;?!)]}’”"  # on a line
 NOT_LAST = "「『（［｛〔〈《【([{‘“"
+JOINERS = "\u200c\u200d"  # in Arabic, Persian and Indic scripts they change the letters beside them
 NO_LETTER = "\U000f1ffe"  # a private-use code point: a font draws its box for missing glyphs
 
 
@@ -50,7 +52,7 @@ def face(font: Font, size: int) -> Face:
 
 
 def lines_of(text: str) -> list[str]:
-    """The lines of a text, with plain spaces, NO_BREAK and MAY_BREAK in place of all of Unicode's; without marks that nobody sees."""
+    """The lines of a text, with plain spaces, NO_BREAK and MAY_BREAK in place of all of Unicode's; without marks that change nothing."""
     text = unicodedata.normalize("NFC", text).replace("\r\n", "\n")
     lines = [""]
     for c in text:
@@ -58,7 +60,7 @@ def lines_of(text: str) -> list[str]:
             lines.append("")
         elif c in NO_BREAKS:
             lines[-1] += NO_BREAK
-        elif c == MAY_BREAK or not _unseen(c):
+        elif c == MAY_BREAK or not _unseen(c) or (c in JOINERS and lines[-1][-1:] >= "\u0590"):
             lines[-1] += " " if c.isspace() else c
     lines = [line.strip(f" {NO_BREAK}{MAY_BREAK}") for line in lines]
     while lines and not lines[-1]:
@@ -96,25 +98,40 @@ def _shape(font: Font, letter: str) -> bytes:
     return bytes(mask) + repr(mask.size).encode()
 
 
-def _runs(line: str, fonts: Fonts) -> list[tuple[Font, str]]:
-    """Parts of a line with the font of each: one font for all where one has all, else for each letter the first that has it."""
-    line = line.replace(NO_BREAK, " ").replace(MAY_BREAK, "")
+def _runs(line: str, fonts: Fonts) -> list[tuple[Font, str, str]]:
+    """Parts of a line from left to right, each with its font and direction.
+
+    One font draws all where one has all, and Raqm orders the letters; else each letter is drawn by the first font that has it.
+    """
+    line, base = line.replace(NO_BREAK, " ").replace(MAY_BREAK, ""), "rtl" if right_to_left(line) else "ltr"
     if whole := [font for font in fonts if all(_has(font, c) for c in line)]:
-        return [(whole[0], line)] if line else []
-    each = [next((font for font in fonts if _has(font, c)), fonts[0]) for c in line]
+        return [(whole[0], line, base)] if line else []
+    each: list[Font] = []
+    for c in line:  # spaces and accents are drawn by the font of what they follow
+        follows = each and (c in f" {JOINERS}" or unicodedata.combining(c)) and _has(each[-1], c)
+        each.append(each[-1] if follows else next((font for font in fonts if _has(font, c)), fonts[0]))
     at = iter(line)
-    return [(font, "".join(next(at) for _ in run)) for font, run in groupby(each)]
+    runs = groupby(zip(levels(line), each, strict=True))
+    parts = [(level, (font, "".join(next(at) for _ in run), "rtl" if level % 2 else "ltr")) for (level, font), run in runs]
+    return in_visual_order(parts)
 
 
+@lru_cache(maxsize=16384)  # a line is measured again and again while it is wrapped
 def width(line: str, fonts: Fonts, size: int) -> float:
     """Width of a line, pixels."""
-    return sum(face(font, size).getlength(part) for font, part in _runs(line, fonts))
+    return sum(face(font, size).getlength(part) for font, part, _ in _runs(line, fonts))
 
 
 def middle(line: str, fonts: Fonts, size: int) -> float:
     """Pixels from the middle of a line's height down to the foot of its letters."""
-    ascent, descent = face(next(iter(_runs(line, fonts)), (fonts[0], ""))[0], size).getmetrics()
+    ascent, descent = face(next(iter(_runs(line, fonts)), (fonts[0],))[0], size).getmetrics()
     return (ascent - descent) / 2
+
+
+def reach(line: str, fonts: Fonts, size: int, outline: int) -> tuple[int, int]:
+    """How far a line reaches above and below the foot of its letters, with stacked marks and an outline of that width, pixels."""
+    boxes = [face(font, size).getbbox(part, anchor="ls", stroke_width=outline) for font, part, _ in _runs(line, fonts)]
+    return max((-round(box[1]) for box in boxes), default=0), max((round(box[3]) for box in boxes), default=0)
 
 
 def write(draw: ImageDraw.ImageDraw, at: tuple[float, float], line: str, fonts: Fonts, size: int, **style: object) -> None:
@@ -124,9 +141,11 @@ def write(draw: ImageDraw.ImageDraw, at: tuple[float, float], line: str, fonts: 
         at: (x, y), pixels: where the line begins, and the foot of its letters. style: as `ImageDraw.text` has it.
     """
     x, y = at
-    for font, part in _runs(line, fonts):
-        draw.text((x, y), part, font=face(font, size), anchor="ls", **style)  # type: ignore[arg-type]
-        x += face(font, size).getlength(part)
+    for font, part, direction in _runs(line, fonts):
+        found = face(font, size)
+        ordered = {"direction": direction} if found.layout_engine == ImageFont.Layout.RAQM else {}
+        draw.text((x, y), part, font=found, anchor="ls", **ordered, **style)  # type: ignore[arg-type]
+        x += found.getlength(part)
 
 
 def wrapped(line: str, limit: float, measure: Callable[[str], float]) -> list[str] | None:

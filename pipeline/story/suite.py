@@ -12,8 +12,9 @@ from catalog.standing import Demands
 from gates.rules import Declaration
 from pipeline import PROJECT
 
-from .episode import Character, Episode, Location, Name, Sequence, Shot, Text, WorkflowRef, Written
+from .episode import Character, Episode, Location, Sequence, Shot, WorkflowRef
 from .fingerprint import digest
+from .written import Name, Text, Written
 from .yaml_file import TEMPLATES, Misfit, read_yaml
 
 SUITES = PROJECT / "configs" / "suites"

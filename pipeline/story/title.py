@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
+from .direction import undirected
 from .errors import InputError
-from .letters import Fonts, built_in, lines_of, middle, missing, width, wrapped, write
+from .layout import PITCH, drawn, laid_out
+from .letters import Fonts, built_in, middle, missing
 
 WIDEST = 0.9  # share of the picture's width that a line may take
 HIGHEST = 0.5  # share of its height that all lines together may take
 CENTRE, LOWEST = 0.80, 0.95  # shares of the height: the middle of the lines, and their lower end where there are many
-PITCH = 1.3  # from line to line, in sizes of letters
 
 
 def check_title(text: str, font: Path | None, where: str, size: tuple[int, int] | None = None) -> None:
@@ -31,6 +32,8 @@ def check_title(text: str, font: Path | None, where: str, size: tuple[int, int] 
     if lacking:
         have = f"{font.name} has" if font else "the built-in fonts have"
         raise InputError(f"{where}: title: {have} no shape for {lacking[0]!r}; give the episode a title_font that has")
+    if unordered := undirected(text):
+        raise InputError(f"{where}: title: {unordered}")
     if size is None:
         return
     try:
@@ -69,55 +72,32 @@ def title_layer(text: str, width: int, height: int, font: Path | None) -> np.nda
 
 def _drawn(text: str, across: int, height: int, font: Path | None) -> Image.Image:
     fonts = _fonts(font)
-    layer = Image.new("RGBA", (across, height), (0, 0, 0, 0))
-    draw = ImageDraw.Draw(layer)
     size, lines = _laid_out(text, across, height, fonts)
     pitch = PITCH * size
     centre = min(CENTRE * height, LOWEST * height - pitch * len(lines) / 2)
-    places = []
-    for i, line in enumerate(lines):
-        foot = centre + (i - (len(lines) - 1) / 2) * pitch + middle(line, fonts, size)
-        places.append(((across - width(line, fonts, size)) / 2, foot))
-    for line, (x, y) in zip(lines, places, strict=True):
-        write(draw, (x + size / 14, y + size / 14), line, fonts, size, fill=(10, 10, 30, 150))
-    style = {"fill": (255, 255, 255, 255), "stroke_width": max(1, size // 16), "stroke_fill": (24, 22, 48, 230)}
-    for line, place in zip(lines, places, strict=True):
-        write(draw, place, line, fonts, size, **style)
-    return layer
+    feet = [centre + (i - (len(lines) - 1) / 2) * pitch + middle(line, fonts, size) for i, line in enumerate(lines)]
+    return drawn(list(zip(lines, feet, strict=True)), size, max(1, size // 16), fonts, across, height)
 
 
 def _laid_out(text: str, across: int, height: int, fonts: Fonts) -> tuple[int, list[str]]:
-    """The size of the letters in pixels, and the lines: large and as written if that fits, else wrapped, else smaller.
+    """The size of the letters in pixels, and the lines.
 
     Raises:
         OverlongTitle: it does not fit even at the smallest size.
     """
-    written, limit = lines_of(text), across * WIDEST
     largest = max(10, height // 11)
     smallest = min(largest, max(8, largest // 2))
-    for size in range(largest, smallest - 1, -1):
-        measure = partial(width, fonts=fonts, size=size)
-        if size >= 0.8 * largest and all(measure(line) <= limit for line in written) and _high(len(written), size) <= HIGHEST * height:
-            return size, written
-    for size in range(largest, smallest - 1, -1):
-        measure = partial(width, fonts=fonts, size=size)
-        parts = [wrapped(line, limit, measure) for line in written]
-        if all(parts) and _high(sum(len(p) for p in parts if p), size) <= HIGHEST * height:
-            return size, [line for p, whole in zip(parts, written, strict=True) if p for line in _balanced(whole, p, limit, measure)]
-    raise OverlongTitle(f"title: {text!r} does not fit into a picture of {across}x{height}; shorten it")
+    found = laid_out(text, WIDEST * across, HIGHEST * height, range(largest, smallest - 1, -1), fonts)
+    if found is None:
+        raise OverlongTitle(f"title: {text!r} does not fit into a picture of {across}x{height}; shorten it")
+    return found
 
 
-def _high(lines: int, size: int) -> float:
-    return lines * PITCH * size
-
-
-def _balanced(line: str, parts: list[str], limit: float, measure: partial[float]) -> list[str]:
-    """The same number of parts, as even in width as possible: no word is left alone on a last line."""
-    for share in range(30, 100, 5):
-        narrower = wrapped(line, limit * share / 100, measure)
-        if narrower and len(narrower) == len(parts):
-            return narrower
-    return parts
+@lru_cache(maxsize=4096)
+def title_top(text: str, width: int, height: int, font: Path | None) -> int:
+    """The uppermost row of a picture that its title touches; the picture's height where nothing of it is seen."""
+    box = _drawn(text, width, height, font).getbbox()
+    return box[1] if box else height
 
 
 def title_opacity(frame: int, frames: int, fps: Fraction) -> float:

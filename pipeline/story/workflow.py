@@ -12,8 +12,9 @@ from actors.values import FILES, ClipSettings, KeyframeSettings, TextSettings
 from gates.verdict import LABELS
 from pipeline import PROJECT
 
-from .episode import Lora, Name, Written
+from .episode import Lora
 from .errors import InputError
+from .written import Name, Written
 from .yaml_file import read_yaml
 
 WORKFLOWS = PROJECT / "configs" / "workflows"

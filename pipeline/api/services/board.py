@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 from catalog.standing import Row
@@ -23,7 +22,7 @@ def board(story: Story, episode: Episode, known: Facts, live: Live | None, livin
     Args:
         live: of the run that renders the episode now; None also where it has not said anything yet. living: whether there is one.
     """
-    cards = {shot.id: card(shot, start, known, live) for shot, start in _cut(episode)}
+    cards = {shot.id: card(shot, start, known, live) for _, shot, start in episode.cut}
     return {
         "episode": episode.id,
         "title": episode.title,
@@ -49,18 +48,9 @@ def board(story: Story, episode: Episode, known: Facts, live: Live | None, livin
     }
 
 
-def _cut(episode: Episode) -> Iterator[tuple[Shot, int]]:
-    """Each shot, and the frame of the cut at which it begins."""
-    start = 0
-    for _, shot in episode.shots:
-        start -= shot.transition.frames
-        yield shot, start
-        start += shot.frames
-
-
 def card_of(episode: Episode, shot: str, known: Facts, live: Live | None) -> dict[str, Any]:
     """One shot of the board, which the episode has."""
-    return next(card(one, start, known, live) for one, start in _cut(episode) if one.id == shot)
+    return next(card(one, start, known, live) for _, one, start in episode.cut if one.id == shot)
 
 
 def card(shot: Shot, start: int, known: Facts, live: Live | None) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from typing import Any
 from catalog.store import Catalog
 from catalog.views import clips_that_stand
 from pipeline.post.deliver import movie_in
-from pipeline.post.movie import listed, story_digest
+from pipeline.post.edit import story_digest
+from pipeline.post.movie import listed
 from pipeline.story.episode import Episode
 
 SHEETS = "contact_sheet*.png"

@@ -12,6 +12,7 @@ from catalog.place import Place
 from gates.frames import filmstrip, frames_at, jpeg
 from gates.still import read_still
 from gates.video import Expectation, measure_video
+from pipeline.render.marks import xmp_in
 
 SHARP, THUMBNAIL = 95, 82  # JPEG's quality of a frame to be judged, and of one to be found
 KEPT_FILES = 2048  # files whose digests are remembered
@@ -69,7 +70,7 @@ def _fetched(place: Place, path: str, folder: Path) -> Path:
 
 
 def frame_jpeg(file: Path, number: int, width: int | None) -> bytes:
-    """One frame of a clip, or a still as frame 0, as JPEG.
+    """One frame of a clip, or a still as frame 0, as JPEG. In its own size it says what its file says of itself.
 
     Args:
         number: counted from 0. width: pixels; None for the file's own.
@@ -78,11 +79,13 @@ def frame_jpeg(file: Path, number: int, width: int | None) -> bytes:
         IndexError: there is no such frame.
         Undecodable: the file cannot be decoded.
     """
-    if file.suffix != ".png":
-        return jpeg(frames_at(file, [number])[0], width, SHARP if width is None else THUMBNAIL)
-    if number:
+    if number and file.suffix == ".png":
         raise IndexError(f"there is no frame {number}; a still has one, number 0")
-    return jpeg(read_still(file).image, width, SHARP if width is None else THUMBNAIL)
+    picture = read_still(file).image if file.suffix == ".png" else frames_at(file, [number])[0]
+    if width is not None:
+        return jpeg(picture, width, THUMBNAIL)
+    with file.open("rb") as opened:
+        return jpeg(picture, None, SHARP, xmp_in(opened))
 
 
 def strip_jpeg(file: Path, frames: int, height: int) -> bytes:

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 # of: digest of what the file was made of. bytes: its size. at: when it was written, nanoseconds since 1970.
-Written = dict[str, Any]
+Remembered = dict[str, Any]
 
 
-def as_it_is(file: Path, of: str) -> Written | None:
+def as_it_is(file: Path, of: str) -> Remembered | None:
     """What to remember of a file that was made of `of`; None if it is not there."""
     try:
         found = file.stat()
