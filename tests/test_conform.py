@@ -302,7 +302,7 @@ def test_a_file_of_another_cut_another_rate_or_another_kind_is_one_sentence(cutt
     refuses(good.replace('"value": 36.0', '"value": NaN'), "nan")
     refuses(good.replace('"value": 36.0', '"value": 1e300'), "no edit of an episode")
     refuses(good.replace('"value": 36.0', '"value": -36.0'), "no edit of an episode")
-    refuses(good.replace('"value": 36.0', '"value": 36.5'), "36.50 frames long", "another rate")
+    refuses(good.replace('"value": 36.0', '"value": 36.5'), "36.5 frames long", "another rate")
     refuses(good.replace('"kind": "Video"', '"kind": "Audio"'), "no video track")
     edited.write_text(good.replace("E01", "E02").replace("SH00", "AB00"))
     refused(here("conform", edited, episode), "none of the shots of E01")
