@@ -139,6 +139,16 @@ def test_a_trimmed_head_and_tail_are_frames_and_the_first_of_them(cutting: Cutti
     assert here("conform", cutting.out(), cutting.file).out.strip() == "nothing was changed"
 
 
+def test_a_trimmed_head_under_dialogue_is_told_because_its_lines_do_not_move(tmp_path: Path) -> None:
+    shots = {"S010": ["id: SH0010\n        frames: 40\n        dialogue:\n          - {who: Mio, text: Wait!, start: 0.5, end: 1.5}"]}
+    cutting = Cutting(tmp_path, shots, {"SH0010": (60, 24)})
+    cutting.clip("SH0010").source_range = span(12, 40)
+    done = cutting.conformed()
+    assert told(done) == [("SH0010", "trimmed"), ("SH0010", "by hand")] and "begins +12 frames in its clip" in done.told[1].text
+    cutting.clip("SH0010").source_range = span(12, 20)
+    assert cut_of(cutting.patched()) == [("SH0010", 12, 20, 0, "trim")]
+
+
 def test_a_longer_shot_within_what_was_rendered_needs_nothing_and_beyond_it_a_longer_take(cutting: Cutting) -> None:
     cutting.clip("SH0020").source_range = span(0, 60)
     assert told(cutting.conformed()) == [("SH0020", "trimmed")]
