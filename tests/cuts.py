@@ -6,16 +6,19 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from shutil import copytree
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from hypothesis import strategies as st
 
 from catalog.store import Catalog
+from pipeline.post.otio_timeline import moves
 from pipeline.render.video_file import write_clip
-from pipeline.story.episode import Episode, load_episode
+from pipeline.story.episode import CheckedEpisode, Episode, load_episode
 
 AT = datetime(2026, 11, 26, 12, tzinfo=UTC)
 Clip = tuple[int, Fraction | int]  # frames, frames a second
@@ -86,3 +89,41 @@ def filmed(folder: Path, file: Path, clips: Mapping[str, Clip], fps: Fraction | 
 def say(catalog: Catalog, shot: str, verdict: str, note: str = "", attempt: int = 1, **more: Any) -> None:
     said = {"take": f"E01/{shot}/clip/v{attempt:03}", "at": AT, "episode": "E01", "verdict": verdict, "note": note, "by": "Mika"}
     catalog.append_later("reviews", [said | more])
+
+
+# --- Any episode ------------------------------------------------------------------------------------------------------------
+
+RATES = (Fraction(24), Fraction(25), Fraction(24000, 1001), Fraction(30000, 1001))
+
+
+@st.composite
+def stories(draw: st.DrawFn) -> tuple[Episode, dict[str, dict[str, Any]]]:
+    """An episode of up to eight shots, and the rows of clips that fit them."""
+    fps = draw(st.sampled_from(RATES))
+    shots, rows, before = [], {}, None
+    for n in range(draw(st.integers(1, 8))):
+        clip = draw(st.sampled_from(((121, Fraction(24)), (16, Fraction(8)), (60, Fraction(24000, 1001)), (50, Fraction(25)))))
+        shot = {"id": f"SH{10 * n + 10:04}", "fit": draw(st.sampled_from(("trim", "hold", "stretch", "on_twos", "on_threes", "flow")))}
+        rows[shot["id"]] = row_of(shot["id"], clip, media="")
+        shots.append(before := cut_shot(draw, shot, rows[shot["id"]], fps, before))
+    breaks = sorted(draw(st.sets(st.integers(1, max(1, len(shots) - 1)), max_size=2)) | {0, len(shots)})
+    parts = [shots[a:b] for a, b in pairwise(breaks)]
+    sequences = [{"id": f"S{10 * n + 10:03}", "shots": part} for n, part in enumerate(parts) if part]
+    return story(fps, sequences), rows
+
+
+def story(fps: Fraction, sequences: list[dict[str, Any]]) -> Episode:
+    head = {"id": "E01", "title": "t", "width": 64, "height": 64, "fps": fps, "keyframe_workflow": "k", "clip_workflow": "c"}
+    return CheckedEpisode.model_validate(head | {"sequences": sequences})
+
+
+def cut_shot(draw: st.DrawFn, shot: dict[str, Any], row: dict[str, Any], fps: Fraction, before: dict[str, Any] | None) -> dict[str, Any]:
+    """The shot with another part of its clip and another beginning, such as fit."""
+    alone = story(fps, [{"id": "S010", "shots": [{"id": "SH0010", "frames": 90, "fit": shot["fit"]}]}])
+    have = moves(alone, alone.shots[0][1], row)
+    shot = shot | {"first_frame": 0 if shot["fit"] == "stretch" else draw(st.integers(0, have - 1))}
+    shot["frames"] = draw(st.integers(1, 90 if shot["fit"] in ("hold", "stretch") else have - shot["first_frame"]))
+    room = min(before["frames"] - before["transition"]["frames"], shot["frames"]) if before else 0
+    over = draw(st.integers(0, min(room, shot["frames"] - 1)))  # a frame is left: no editor has clips without length
+    shot["transition"] = {"type": "dissolve" if over else "cut", "frames": over}
+    return shot

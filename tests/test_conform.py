@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,11 +22,11 @@ from pipeline.post.otio_facts import facts_of
 from pipeline.post.otio_timeline import moves, timeline_of
 from pipeline.post.patch import patch_of
 from pipeline.post.timeline import accepted_clips, hand_off
-from pipeline.story.episode import CheckedEpisode, Episode, load_episode
+from pipeline.story.episode import Episode, load_episode
 from pipeline.story.errors import InputError
 
 from .conftest import Done, Rendered, refused
-from .cuts import filmed, row_of, say, written
+from .cuts import cut_shot, filmed, row_of, say, stories, story, written
 
 SHOTS = {
     "S010": [
@@ -138,6 +137,16 @@ def test_a_trimmed_head_and_tail_are_frames_and_the_first_of_them(cutting: Cutti
     assert here("conform", cutting.out(), cutting.file, "--apply").code == 0
     assert cutting.file.read_text() == before.replace("frames: 36  # slow\n", "frames: 24  # slow\n        first_frame: 6\n")
     assert here("conform", cutting.out(), cutting.file).out.strip() == "nothing was changed"
+
+
+def test_a_trimmed_head_under_dialogue_is_told_because_its_lines_do_not_move(tmp_path: Path) -> None:
+    shots = {"S010": ["id: SH0010\n        frames: 40\n        dialogue:\n          - {who: Mio, text: Wait!, start: 0.5, end: 1.5}"]}
+    cutting = Cutting(tmp_path, shots, {"SH0010": (60, 24)})
+    cutting.clip("SH0010").source_range = span(12, 40)
+    done = cutting.conformed()
+    assert told(done) == [("SH0010", "trimmed"), ("SH0010", "by hand")] and "begins +12 frames in its clip" in done.told[1].text
+    cutting.clip("SH0010").source_range = span(12, 20)
+    assert cut_of(cutting.patched()) == [("SH0010", 12, 20, 0, "trim")]
 
 
 def test_a_longer_shot_within_what_was_rendered_needs_nothing_and_beyond_it_a_longer_take(cutting: Cutting) -> None:
@@ -303,7 +312,7 @@ def test_a_file_of_another_cut_another_rate_or_another_kind_is_one_sentence(cutt
     refuses(good.replace('"value": 36.0', '"value": NaN'), "nan")
     refuses(good.replace('"value": 36.0', '"value": 1e300'), "no edit of an episode")
     refuses(good.replace('"value": 36.0', '"value": -36.0'), "no edit of an episode")
-    refuses(good.replace('"value": 36.0', '"value": 36.5'), "36.50 frames long", "another rate")
+    refuses(good.replace('"value": 36.0', '"value": 36.5'), "36.5 frames long", "another rate")
     refuses(good.replace('"kind": "Video"', '"kind": "Audio"'), "no video track")
     edited.write_text(good.replace("E01", "E02").replace("SH00", "AB00"))
     refused(here("conform", edited, episode), "none of the shots of E01")
@@ -314,10 +323,16 @@ def test_a_file_of_another_cut_another_rate_or_another_kind_is_one_sentence(cutt
 
 
 def test_an_edit_that_no_file_can_say_is_refused_and_nothing_is_written(cutting: Cutting) -> None:
+    before = cutting.file.read_text()
     cutting.clip("SH0010").source_range = span(0, 0)
     del cutting.track[1]
-    with pytest.raises(InputError, match=r"cannot say this edit: .*greater than 0"):
+    with pytest.raises(InputError, match=r"cannot say this edit: shot SH0010: frames 0: .*greater than 0"):
         patch_of(cutting.file, cutting.episode, cutting.conformed())
+    cutting.clip("SH0010").source_range = span(0, 28)
+    cutting.track.insert(1, otio.schema.Transition("d", "SMPTE_Dissolve", RationalTime(0, 24), RationalTime(300, 24)))
+    with pytest.raises(InputError, match=r"shot SH0020: transition.frames 300: .*240"):
+        patch_of(cutting.file, cutting.episode, cutting.conformed())
+    assert cutting.file.read_text() == before
 
 
 def test_shots_in_one_line_and_json_are_told_to_be_changed_by_hand(tmp_path: Path) -> None:
@@ -370,42 +385,6 @@ def test_the_demo_s_own_file_is_changed_in_the_lines_that_say_so_alone(tmp_path:
 
 
 # --- Any edit ---------------------------------------------------------------------------------------------------------------
-
-RATES = (Fraction(24), Fraction(25), Fraction(24000, 1001), Fraction(30000, 1001))
-
-
-@st.composite
-def stories(draw: st.DrawFn) -> tuple[Episode, dict[str, dict[str, Any]]]:
-    """An episode of up to eight shots, and the rows of clips that fit them."""
-    fps = draw(st.sampled_from(RATES))
-    shots, rows, before = [], {}, None
-    for n in range(draw(st.integers(1, 8))):
-        clip = draw(st.sampled_from(((121, Fraction(24)), (16, Fraction(8)), (60, Fraction(24000, 1001)), (50, Fraction(25)))))
-        shot = {"id": f"SH{10 * n + 10:04}", "fit": draw(st.sampled_from(("trim", "hold", "stretch", "on_twos", "on_threes", "flow")))}
-        rows[shot["id"]] = row_of(shot["id"], clip, media="")
-        shots.append(before := cut_shot(draw, shot, rows[shot["id"]], fps, before))
-    breaks = sorted(draw(st.sets(st.integers(1, max(1, len(shots) - 1)), max_size=2)) | {0, len(shots)})
-    parts = [shots[a:b] for a, b in pairwise(breaks)]
-    sequences = [{"id": f"S{10 * n + 10:03}", "shots": part} for n, part in enumerate(parts) if part]
-    return story(fps, sequences), rows
-
-
-def story(fps: Fraction, sequences: list[dict[str, Any]]) -> Episode:
-    head = {"id": "E01", "title": "t", "width": 64, "height": 64, "fps": fps, "keyframe_workflow": "k", "clip_workflow": "c"}
-    return CheckedEpisode.model_validate(head | {"sequences": sequences})
-
-
-def cut_shot(draw: st.DrawFn, shot: dict[str, Any], row: dict[str, Any], fps: Fraction, before: dict[str, Any] | None) -> dict[str, Any]:
-    """The shot with another part of its clip and another beginning, such as fit."""
-    alone = story(fps, [{"id": "S010", "shots": [{"id": "SH0010", "frames": 90, "fit": shot["fit"]}]}])
-    have = moves(alone, alone.shots[0][1], row)
-    shot = shot | {"first_frame": 0 if shot["fit"] == "stretch" else draw(st.integers(0, have - 1))}
-    shot["frames"] = draw(st.integers(1, 90 if shot["fit"] in ("hold", "stretch") else have - shot["first_frame"]))
-    room = min(before["frames"] - before["transition"]["frames"], shot["frames"]) if before else 0
-    over = draw(st.integers(0, min(room, shot["frames"] - 1)))  # a frame is left: no editor has clips without length
-    shot["transition"] = {"type": "dissolve" if over else "cut", "frames": over}
-    return shot
-
 
 @settings(max_examples=60, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate], suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(stories(), st.data())

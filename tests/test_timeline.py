@@ -9,21 +9,24 @@ import subprocess
 import sys
 from collections.abc import Callable
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import opentimelineio as otio
 import pytest
 from defusedxml import ElementTree
+from hypothesis import HealthCheck, Phase, given, settings
 from opentimelineio.opentime import RationalTime, TimeRange
 
 from catalog.store import Catalog
 from gates.decode import read_video
-from pipeline.post.otio_timeline import NO_CLIP
+from pipeline.post.otio_timeline import NO_CLIP, timeline_of
 from pipeline.post.timeline import FORMATS, HandedOff, hand_off
 from pipeline.story.episode import Episode, load_episode
 
 from .conftest import EPISODE_FRAMES, Done, Rendered, refused
-from .cuts import filmed, say, written
+from .cuts import filmed, say, stories, written
 
 FILM = Fraction(24000, 1001)
 
@@ -257,3 +260,17 @@ def test_every_clip_says_what_it_is_in_json_that_any_program_reads(tmp_path: Pat
     handed(catalog, episode, tmp_path / "edit")
     told = json.loads((tmp_path / "edit" / "E01.otio").read_text())["tracks"]["children"][0]["children"][0]["metadata"]["tower"]
     assert told["seed"] == 2**32 - 1 and told["sequence"] == "S010" and told["shot"] == "SH0010" and told["fit"] == "trim"
+
+
+@settings(max_examples=40, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate], suppress_health_check=[HealthCheck.too_slow])
+@given(stories())
+def test_every_format_is_as_long_as_the_movie_whatever_the_episode(made: tuple[Episode, dict[str, dict[str, Any]]]) -> None:
+    episode, rows = made
+    timeline = timeline_of(episode, rows, {})
+    assert sum(item.duration().to_frames() for item in timeline.video_tracks()[0] if not isinstance(item, otio.schema.Transition)) == episode.total_frames
+    events = re.findall(r"^\d{3}  .* (\S+) (\S+)$", FORMATS["edl"](timeline, episode), re.MULTILINE)
+    times = [tuple(otio.opentime.from_timecode(time, float(episode.fps)).to_frames() for time in event) for event in events]
+    assert times[-1][1] - times[0][0] == episode.total_frames and all(a[1] == b[0] for a, b in pairwise(times))
+    spine = ElementTree.fromstring(FORMATS["fcpxml"](timeline, episode)).find("./project/sequence/spine")
+    lengths = [Fraction(element.get("duration").removesuffix("s")) for element in spine if element.tag == "clip"]
+    assert sum(lengths) * episode.fps == episode.total_frames

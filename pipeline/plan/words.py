@@ -21,7 +21,8 @@ from pipeline.story.stages import STAGES, StageName
 from .history import Reason
 
 WORDS = ("approved", "picked", "retake")
-NOT_MADE = {"priority", "frames", "first_frame", "transition", "fit", "title"}  # of a shot: they change when and how its takes are shown
+# Fields of a shot that change when its takes are made, how they are shown and what is heard, and nothing of what they are made from.
+NOT_MADE = {"priority", "frames", "first_frame", "transition", "fit", "title", "dialogue", "audio"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,9 +130,12 @@ def _shown(shot: Shot, piece: Piece, row: Row | None, episode: Episode, first: b
         elif fields := {name: value for name, value in said.items() if value != getattr(shot, name)}:
             changed = ", ".join(f"{name} {getattr(shot, name)} → {value}" for name, value in fields.items())
             told.append(_longer(shot, said, row, episode, changed) or Told(shot.id, "trimmed", changed))
+    later = fields.get("first_frame", shot.first_frame) - shot.first_frame
+    if later and (shot.dialogue or shot.audio):
+        told.append(Told(shot.id, "by hand", f"begins {later:+} frames in its clip; what is heard counts from its new beginning"))
     dissolve = 0 if first else piece.dissolve
     if dissolve != shot.transition.frames:
-        fields["transition"] = Transition(type="dissolve" if dissolve else "cut", frames=dissolve)
+        fields["transition"] = Transition.model_construct(type="dissolve" if dissolve else "cut", frames=dissolve)
         told.append(Told(shot.id, "trimmed", f"begins with {_beginning(dissolve)}, not with {_beginning(shot.transition.frames)}"))
     return told, fields
 

@@ -177,7 +177,7 @@ def _frames(seconds: float, episode: Episode, where: str) -> int:
     """
     count = Fraction(seconds) * episode.fps
     if abs(count - round(count)) > OFF:
-        raise InputError(f"{where} is {float(count):.2f} frames long at the episode's {episode.fps}; the edit has another rate")
+        raise InputError(f"{where} is {float(count):.6g} frames long at the episode's {episode.fps}; the edit has another rate")
     if not 0 <= count <= MOST_FRAMES:
-        raise InputError(f"{where} is {float(count):.0f} frames long, which no edit of an episode is")
+        raise InputError(f"{where} is {float(count):.6g} frames long, which no edit of an episode is")
     return round(count)

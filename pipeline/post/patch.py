@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from pipeline.story.episode import CheckedEpisode, Episode, Shot, Transition, load_episode
 from pipeline.story.errors import InputError, StorageError
@@ -102,17 +103,26 @@ def _expected(file: Path, episode: Episode, wanted: Conformed) -> CheckedEpisode
     shots = {shot.id: shot for _, shot in episode.shots}
     sequences = []
     for sequence in sorted((s for s in episode.sequences if s.id in wanted.sequences), key=lambda s: list(wanted.sequences).index(s.id)):
-        changed = [_changed(shots[name], wanted.fields.get(name, {})) for name in wanted.sequences[sequence.id]]
+        changed = [_changed(file, shots[name], wanted.fields.get(name, {})) for name in wanted.sequences[sequence.id]]
         sequences.append(sequence.model_copy(update={"shots": changed}).model_dump())
     try:
         return CheckedEpisode.model_validate({**episode.model_dump(), "sequences": sequences})
-    except ValueError as error:
-        why = error.errors()[0]["msg"] if hasattr(error, "errors") else error
-        raise InputError(f"{file} cannot say this edit: {str(why).removeprefix('Value error, ')}") from error
+    except ValidationError as error:
+        raise InputError(f"{file} cannot say this edit: {_why(error)}") from error
 
 
-def _changed(shot: Shot, fields: Mapping[str, Any]) -> Shot:
-    return shot.model_copy(update=dict(fields))
+def _changed(file: Path, shot: Shot, fields: Mapping[str, Any]) -> Shot:
+    try:
+        return Shot.model_validate(shot.model_copy(update=dict(fields)).model_dump())
+    except ValidationError as error:
+        raise InputError(f"{file} cannot say this edit: shot {shot.id}: {_why(error)}") from error
+
+
+def _why(error: ValidationError) -> str:
+    first = error.errors()[0]
+    if first["type"] == "value_error":
+        return str(first["ctx"]["error"])
+    return f"{'.'.join(map(str, first['loc']))} {first['input']}: {first['msg'][0].lower()}{first['msg'][1:]}"
 
 
 def _by_hand(file: Path, why: str) -> InputError:
