@@ -165,13 +165,14 @@ def _words(draw: ImageDraw.ImageDraw, episode: Episode, row: _Row, top: int, fon
 
 def _said(episode: Episode, row: _Row) -> list[str]:
     """The lines beside a row's pictures."""
-    sequence, shot, made = row.sequence, row.shot, row.result.last or {}
+    sequence, shot, takes = row.sequence, row.shot, row.result.takes
+    drawn = takes.get("clip") or takes.get("keyframe")  # a finish has neither prompt nor seed
     people = ", ".join(episode.characters[c].name for c in shot.characters)
     lines = [
         f"{sequence.title or sequence.id}: {people}".rstrip(": "),
         f"{shot.framing}, {shot.action}".strip(", "),
         shot.camera + (f", {shot.transition.type}" if shot.transition.frames else ""),
-        f"{shot.frames} frames, {made.get('workflow', 'no clip')}, seed {made.get('seed')}",
+        f"{shot.frames} frames, " + (f"{drawn['workflow']}, seed {drawn['seed']}" if drawn else "no clip"),
     ]
     if row.result.outcome != "accepted":
         lines[-1] = row.result.why

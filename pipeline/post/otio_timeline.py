@@ -17,7 +17,6 @@ from pipeline.story.episode import Episode, Shot
 from pipeline.story.episode import Sequence as EpisodeSequence
 from pipeline.story.fit import fills, speed
 from pipeline.story.rate import exact, played_at
-from pipeline.story.stages import CHAIN
 
 from .otio_facts import OWN
 
@@ -110,8 +109,8 @@ def plain(text: str) -> str:
 
 
 def file_of(shot: str) -> str:
-    """Name of the media file of a shot's clip."""
-    return f"{shot}{CHAIN[-1].suffix}"
+    """Name of the media file of a shot: its clip, or the finish of it."""
+    return f"{shot}.mp4"
 
 
 def _dissolve(shot: Shot, lead: int, fps: Fraction) -> otio.schema.Transition:
