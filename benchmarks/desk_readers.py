@@ -1,4 +1,7 @@
-"""Readers of the desk, all in one process: each behaves like the page in a browser.
+"""Readers of the desk, all in one process: each asks for what the page in a browser asks for.
+
+Browsers are on other machines, so this process does as little beside as it can: it takes an answer apart only where it has to know what to
+ask for next, and a shot's only once.
 
     python -m benchmarks.desk_readers ADDRESS EPISODE READERS SECONDS THINK      prints a JSON list of [route, seconds, status]
 """
@@ -50,28 +53,33 @@ async def head(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:
     return int(lines[0].split()[1]), {name.lower(): value for name, _, value in pairs}
 
 
-async def read(browser: Browser, episode: str, until: float, think: float, chance: random.Random) -> None:
+Known = dict[str, list[str]]  # shot to the takes that have a file
+
+
+async def read(browser: Browser, episode: str, known: Known, until: float, think: float, chance: random.Random) -> None:
     """Look at the list, then at the board and at one shot after the other."""
     await asyncio.sleep(chance.random() * think)
     await browser.get("list of episodes", "/episodes")
-    shots: list[str] = []
     while time.monotonic() < until:
-        if body := await browser.get("board", f"/episodes/{episode}"):
-            shots = [card["shot"] for sequence in json.loads(body)["sequences"] for card in sequence["shots"]]
+        board = await browser.get("board", f"/episodes/{episode}")
+        if not known:
+            known |= {card["shot"]: [] for sequence in json.loads(board)["sequences"] for card in sequence["shots"]}
         await asyncio.sleep(think * chance.uniform(0.5, 1.5))
-        takes = json.loads(await browser.get("shot", f"/episodes/{episode}/shots/{chance.choice(shots)}"))["takes"]
-        with_file = [take for take in takes if take["media"]]
-        shown = chance.sample(with_file, min(THUMBNAILS, len(with_file)))
+        shot = chance.choice([*known])
+        page = await browser.get("shot", f"/episodes/{episode}/shots/{shot}")
+        known[shot] = known[shot] or [take["take"] for take in json.loads(page)["takes"] if take["media"]]
+        shown = chance.sample(known[shot], min(THUMBNAILS, len(known[shot])))
         for take in shown:
-            await browser.get("thumbnail", f"/takes/{take['take']}/frames/0.jpg?width=320")
-        await browser.get("take", f"/takes/{shown[0]['take']}")
+            await browser.get("thumbnail", f"/takes/{take}/frames/0.jpg?width=320")
+        await browser.get("take", f"/takes/{shown[0]}")
         await asyncio.sleep(think * chance.uniform(0.5, 1.5))
 
 
 async def read_all(host: str, episode: str, readers: int, seconds: float, think: float) -> list[tuple[str, float, int]]:
     asked: list[tuple[str, float, int]] = []
     until = time.monotonic() + seconds
-    await asyncio.gather(*(read(Browser(host, asked), episode, until, think, random.Random(n)) for n in range(readers)))
+    known: Known = {}
+    await asyncio.gather(*(read(Browser(host, asked), episode, known, until, think, random.Random(n)) for n in range(readers)))
     return asked
 
 

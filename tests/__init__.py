@@ -12,6 +12,7 @@
 | test_check.py | what workflows load is whole, fits and is the same on every node, or is told before anything renders |
 | test_choose.py | which work a device does next |
 | test_commit.py | what a commit leaves in a table's folder, and what is done where its writer was killed |
+| test_conform.py | what an editor changed is told per shot; the patch of the episode's file is exactly that cut |
 | test_contact_sheet.py | every shot is on a page of the sheet, and no page of an earlier sheet is left |
 | test_controls.py | pause and resume, priorities, cluster profiles |
 | test_deploy.py | deployment files say what Ray and KubeRay understand, and open nothing to strangers |
@@ -38,6 +39,7 @@
 | test_gpu_benchmark.py | the GPU benchmark runs on a bare machine, and a failing step loses nothing |
 | test_guard.py | who may ask the desk for what: every route x every kind of stranger |
 | test_hostile_requests.py | whatever strangers send the desk: one sentence, flat memory, nothing reached, others served meanwhile |
+| test_imports.py | scripts, shot lists and storyboards become episode files: all that they say with its place, and a TODO for the rest |
 | test_input.py | bad input is one sentence with its place |
 | test_jobs.py | renders as jobs on a Ray cluster: submitted once, resumed, stopped |
 | test_judges.py | learned judges measure, decide nothing, and say when they did not look |
@@ -74,15 +76,17 @@
 | test_shared_weights.py | workflows of the same files share weights and draw what each draws alone |
 | test_shot.py | which take follows which verdict |
 | test_sound.py | a sound is at its sample, as long as the picture, as loud as asked, or a sentence of the plan |
+| test_signature.py | movies are signed where a certificate is set; what cannot sign is told |
 | test_stills.py | a still is what a viewer shows, and a bad one is told by the plan |
 | test_storage.py | the catalog in a bucket, and in the hands of other readers |
 | test_studio.py | what a take's row says, whatever became of the take |
 | test_submit.py | what `tower submit` checks, sends and calls a job |
 | test_subtitles.py | what is said is shown when it is said, in every language: files, a track, the picture |
+| test_timeline.py | an episode in an editor's hands: every clip where the movie has it, in files that their readers open |
 | test_titles.py | titles and the sheet's words in every language, or one sentence of the plan |
 | test_training.py | the demo's checkpoints are trained by one command, on a bare machine and in time |
 | test_upscaler.py | clips made larger: tile by tile without seams, exact sizes, or one sentence before anything renders |
 | test_yaml.py | what was written in YAML or JSON is what is read |
 
-What they share: conftest.py (the demo episode, one render that many look at), planted.py (faults), published.py (published layouts), service.py (the desk, in this process or served), sounds.py (sound files), tiny_xl.py (SDXL with few weights), bare.py (a machine without Ray), browser.py (a browser before the desk).
+What they share: conftest.py (the demo episode, one render that many look at), cuts.py (clips of episodes, without models), planted.py (faults), published.py (published layouts), service.py (the desk, in this process or served), sounds.py (sound files), tiny_xl.py (SDXL with few weights), bare.py (a machine without Ray), browser.py (a browser before the desk).
 """

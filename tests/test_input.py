@@ -46,6 +46,9 @@ BAD_FILES = {
     "missing id": (EPISODE.replace("id: SH0010, ", ""), ["episode.yaml:20", "'id' is missing"]),
     "odd size": (EPISODE.replace("width: 192", "width: 191"), ["episode.yaml:3", "'width'", "multiple of 2"]),
     "shot longer than its clip": (EPISODE.replace("frames: 60", "frames: 160"), ["SH0010", "160", "121", "fit: hold"]),
+    "shot longer than what its clip has left": (EPISODE.replace("frames: 60", "frames: 60, first_frame: 62"), ["SH0010", "60 after the first 62", "121"]),
+    "a first frame that no clip has": (EPISODE.replace("frames: 60", "frames: 60, first_frame: 121, fit: hold"), ["SH0010", "first_frame 121", "121 frames"]),
+    "a part of what is shown whole": (EPISODE.replace("frames: 60", "frames: 60, first_frame: 9, fit: stretch"), ["SH0010", "'first_frame' is 9", "fit: stretch"]),
     "dissolve too long": (EPISODE.replace("frames: 12}", "frames: 99}"), ["episode.yaml:26", "SH0030", "99", "36"]),
     "dissolve at the start": (
         EPISODE.replace("title: A test}", "transition: {type: dissolve, frames: 4}}"),

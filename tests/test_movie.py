@@ -219,6 +219,16 @@ def test_each_drawing_is_held_for_as_many_frames_as_the_shot_says(tmp_path, fit,
 
 
 @pytest.mark.parametrize(
+    ("fit", "shown"), [("trim", [2, 2, 3, 3]), ("hold", [2, 2, 3, 3]), ("on_twos", [3, 4, 4, 5]), ("flow", [2.33, 2.67, 3, 3.33])]
+)
+def test_a_shot_begins_within_its_clip_at_the_first_frame_that_the_file_says(tmp_path, fit, shown):
+    store = MediaStore(Place.of(tmp_path))
+    made = clip(store, tmp_path, 50, 16, 8)
+    found = levels(timeline(episode({"frames": 4, "fit": fit, "first_frame": 7}), {"SH0010": made}, store))
+    assert near(found, [50 + n for n in shown], slack=1)
+
+
+@pytest.mark.parametrize(
     ("fit", "wanted"), [("trim", 48), ("flow", 48), ("on_twos", 32), ("on_threes", 48), ("hold", None), ("stretch", None)]
 )
 def test_it_is_known_how_many_frames_a_clip_of_sixteen_at_eight_a_second_fills(fit, wanted):

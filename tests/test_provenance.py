@@ -28,7 +28,7 @@ from pipeline.post.preview import preview
 from pipeline.post.provenance import episode_marks, provenance, shot_marks
 from pipeline.post.result import Result
 from pipeline.render.context import context
-from pipeline.render.marks import Marks, marked, xmp, xmp_box, xmp_in
+from pipeline.render.marks import Marks, marked, take_marks, xmp, xmp_box, xmp_in
 from pipeline.render.take import Start
 from pipeline.render.video_file import write_clip
 from pipeline.story.episode import load_episode
@@ -174,6 +174,12 @@ def test_a_picture_that_a_person_gave_is_not_called_generated_and_a_clip_of_it_i
         assert said(stage.catalog.media.read(row["media_path"], row["media"])).get(SOURCE_TYPE) == source
     data = stage.catalog.media.read(still["media_path"], still["media"])
     assert b"AI-generated" not in data and digest.encode() in data
+
+
+def test_a_take_that_needs_no_seed_is_generated_all_the_same_and_says_none():
+    row = {"seed": None, "keyframe_media": "0" * 64, "stage": "finish", "workflow": "up", "workflow_version": 2, "workflow_digest": "d" * 64}
+    marks = take_marks(row, composite=False)
+    assert (marks.source, dict(marks.facts)) == ("trainedAlgorithmicMedia", {"stage": "finish", "workflow": "up@2", "workflow_digest": "d" * 64})
 
 
 def test_a_clip_that_passes_through_a_persons_picture_is_called_mixed(stage):

@@ -269,11 +269,14 @@ def test_what_a_retake_changed_is_dropped_when_the_shot_is_written_anew_and_the_
     said(desk, CLIP, "retake", seed=7)
     desk.edit("frames: 60", "priority: 3, frames: 60")
     assert desk.plan().shots[0].stages[1].seed == 7, "a priority is nothing that is made"
-    desk.edit("frames: 60", "frames: 59")
+    desk.edit("frames: 60", "frames: 50, first_frame: 3")
+    assert desk.plan().shots[0].stages[1].seed == 7, "nor is what of it is shown"
+    desk.edit("framing: wide shot", "framing: full shot")
     assert desk.plan().shots[0].stages[1].seed is None
     words = "what Mika gave with the retake of the clip no longer applies, because the shot was written anew: seed 7"
     assert told(desk)[0] == ("clip", "override_dropped", words)
-    desk.edit("frames: 59", "frames: 60")
+    desk.edit("framing: full shot", "framing: wide shot")
+    assert desk.plan().shots[0].stages[1].seed == 7
     desk.edit("style: anime", "style: watercolour")
     assert desk.plan().shots[0].stages[1].seed is None, "what its prompt is composed of belongs to the shot"
 

@@ -18,8 +18,12 @@ import numpy as np
 import pysubs2
 import pytest
 
+from catalog.media import MediaStore
+from catalog.place import Place
 from pipeline.plan.sound_file import SoundFacts
 from pipeline.plan.subtitles import planned_cues
+from pipeline.post.segments import _pictures, _Sources, segments_of
+from pipeline.post.shown import rgb
 from pipeline.post.subtitles import subtitle_packets, write_subtitles
 from pipeline.render.video_file import write_clip
 from pipeline.story.cues import Cue, spans
@@ -33,6 +37,8 @@ from pipeline.story.subtitle import Burnt, burnt, check_subtitle, subtitle_layer
 from pipeline.story.title import title_layer
 
 from .conftest import EPISODE, refused
+from .test_movie import clip
+from .test_movie import episode as made_up
 
 SIZE = (384, 216)
 FPS = Fraction(24)
@@ -118,14 +124,17 @@ def test_what_cannot_be_shown_is_told_with_its_place_unless_nothing_is_shown(tmp
     assert cues_of(tmp_path, {"SH0030": line}, "none") == ()
 
 
-def test_what_cannot_be_burnt_in_is_a_sentence_of_the_plan_and_may_be_soft(tmp_path, here):
-    for text, words in (("Lamp \U00012000", ("'\U00012000'", "DejaVuSans.ttf", "NotoSansCJK", "title_font")), ("x" * 80, ("does not fit", "192x128"))):
-        line = {"SH0020": f"{{who: aoi, text: Fine, start: 0, end: 1}}, {{who: aoi, text: {text}, start: 0.2, end: 1}}"}
-        told(tmp_path, line, "burnt")
-        refused(here("plan", "episode.yaml"), "SH0020: dialogue 1 and shot SH0020: dialogue 2", *words)
-        assert len(cues_of(tmp_path, line)) == 2
-    told(tmp_path, {"SH0020": "{who: aoi, text: Fine, start: 0, end: 1}"}, "burnt")
-    assert here("plan", "episode.yaml").code == 0
+def test_what_cannot_be_burnt_in_is_told_and_may_be_soft(tmp_path):
+    for text, why in (("Lamp \U00012000", "'\U00012000' .*DejaVuSans.ttf, NotoSansCJK.*title_font"), ("x" * 80, "does not fit .*192x128")):
+        lines = {"SH0020": f"{{who: aoi, text: Fine, start: 0, end: 1}}, {{who: aoi, text: {text}, start: 0.2, end: 1}}"}
+        with pytest.raises(InputError, match=f"shot SH0020: dialogue 1 and shot SH0020: dialogue 2: text: .*{why}"):
+            cues_of(tmp_path, lines, "burnt")
+        assert len(cues_of(tmp_path, lines)) == 2
+
+
+def test_the_plan_tells_what_cannot_be_shown(tmp_path, here):
+    told(tmp_path, {"SH0020": "{who: aoi, text: Fine, start: 0, end: 1}, {who: aoi, text: Lamp \U00012000, start: 0.2, end: 1}"}, "burnt")
+    refused(here("plan", "episode.yaml"), "episode.yaml: shot SH0020: dialogue 1 and shot SH0020: dialogue 2", "\U00012000")
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
@@ -263,6 +272,19 @@ def test_what_is_drawn_into_a_part_of_the_cut_counts_from_its_beginning_and_know
     assert burnt(episode, cues, 84, 132) == [Burnt(0, 24, "Two", ())]
     assert burnt(episode, cues, 110, 132) == []
     assert burnt(episode, cues, 40, 70) == [Burnt(8, 20, "One", ("A test",)), Burnt(20, 30, "One", ())]
+
+
+def test_lines_are_in_exactly_their_frames_of_the_movie_over_a_dissolve_too(tmp_path):
+    store = MediaStore(Place.of(tmp_path))
+    lines = [{"who": "x", "text": "III", "start": 7 / 24, "end": 13 / 24}]
+    story = made_up({"frames": 12, "dialogue": lines}, {"frames": 12, "transition": {"type": "dissolve", "frames": 4}})
+    story = story.model_copy(update={"subtitles": "burnt"})
+    clips = {shot: clip(store, tmp_path, level, 12, 24) for shot, level in (("SH0010", 20), ("SH0020", 60))}
+    said = planned_cues(story, tmp_path / "episode.yaml", SoundFacts(FileDigests(tmp_path / "digests.json")))
+    frames = []
+    for segment in segments_of(story, clips, said, ""):
+        frames += [rgb(picture) for picture in _pictures(segment, _Sources(store, None, tmp_path))]
+    assert [n for n, frame in enumerate(frames) if frame.max() > 200] == list(range(7, 13)) and len(frames) == 20
 
 
 # --- from right to left ----------------------------------------------------------------------------------------------

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from catalog.store import Catalog
+from cluster.cores import cores
 from pipeline.registry.workflows import user_memory
 from pipeline.render.job import Jobs
 from pipeline.story.settings import Settings
@@ -16,6 +18,7 @@ from .rows import OPEN, Rows
 from .tables import Kept, Tables
 
 FILES_SECONDS = 10.0
+PICTURES = 1024  # thumbnails and strips that are kept, of some 10 kB
 
 
 @dataclass
@@ -41,7 +44,9 @@ class Desk:
     def __post_init__(self) -> None:
         self.tables = Tables(self.catalog.place)
         self.rows = Rows(self.catalog, self.tables)
-        self.facts, self.opened, self.takes, self.frames, self.kept = Kept(OPEN), Kept(OPEN), Kept(1024), Kept(256), Kept()
+        self.facts, self.opened, self.takes, self.kept = Kept(OPEN), Kept(OPEN), Kept(1024), Kept()
+        # Threads of their own: hundreds of thumbnails that wait to be drawn do not hold up a board.
+        self.frames = Kept(PICTURES, ThreadPoolExecutor(cores(), "pictures"))
 
     @property
     def moment(self) -> int:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Hashable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
@@ -112,10 +113,14 @@ class _Kept:
 
 
 class Kept:
-    """Values, each computed once for each state of what it follows from. A cache: it may be emptied at any time."""
+    """Values, each computed once for each state of what it follows from. A cache: it may be emptied at any time.
 
-    def __init__(self, most: int = 256):
-        self.most = most
+    Args:
+        workers: the threads that `soon` computes in; None for those that all share.
+    """
+
+    def __init__(self, most: int = 256, workers: ThreadPoolExecutor | None = None):
+        self.most, self.workers = most, workers
         self.entries: dict[Hashable, _Kept] = {}
         self.lock = Lock()
         self.making: dict[Hashable, asyncio.Future[Any]] = {}
@@ -137,7 +142,7 @@ class Kept:
             entry.asked = time.monotonic()
             return entry.value
         if (key, at) not in self.making:
-            task = asyncio.ensure_future(asyncio.to_thread(self.of, key, at, make))
+            task = asyncio.get_running_loop().run_in_executor(self.workers, self.of, key, at, make)
             self.making[key, at] = task
             task.add_done_callback(lambda done: self._made((key, at), done))
         return await asyncio.shield(self.making[key, at])

@@ -14,6 +14,7 @@ from pipeline.story.yaml_values import shortened
 from .catalog import catalog_app
 from .doctor import doctor
 from .gate import gate_app
+from .imports import import_story, new
 from .jobs import cancel, list_jobs, logs, submit
 from .models import models_app
 from .render import plan, render
@@ -23,11 +24,15 @@ from .serve import serve
 from .table import err
 from .takes import pause, rejudge, resume, status, takes
 from .terminal import MayBeLost
+from .timeline import conform, timeline
 from .workflows import benchmark, docs, workflows_app
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help="Render whole anime episodes in batch.")
-for command in (render, plan, serve, status, takes, report, review, pause, resume, rejudge, benchmark, docs, submit, logs, cancel, doctor):
+shown, spoken, others = (render, plan, serve, status, takes, report, timeline, conform), (review, pause, resume), (rejudge, benchmark, docs)
+for command in (*shown, *spoken, *others, submit, logs, cancel, doctor):
     app.command()(command)
+app.command()(new)
+app.command("import")(import_story)
 app.command("jobs")(list_jobs)
 app.add_typer(gate_app, name="gate")
 app.add_typer(workflows_app, name="workflows")

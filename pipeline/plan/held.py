@@ -85,7 +85,7 @@ class Holder:
         row = self.rows[word.take]
         if len(chain) == len(stages) and row["frames"] and row["fps"]:
             have = fills(shot.fit, row["frames"], exact(row["fps"]), self.episode.fps)
-            if have is not None and have < shot.frames:
+            if have is not None and (have := have - shot.first_frame) < shot.frames:
                 return f"fills {have} of the shot's {shot.frames} frames; shorten the shot, or set fit: hold or fit: stretch"
         return None
 

@@ -29,7 +29,7 @@ from .sound_file import SoundFacts
 from .sounds import Placed, placed_sounds
 from .subtitles import planned_cues
 from .verdicts import Verdicts
-from .words import Words, written
+from .words import Words, written, written_before
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,8 @@ def _stages(
     resolver: Resolver, words: Words, sequence: EpisodeSequence, shot: Shot, dropped: dict[str, list[Reason]]
 ) -> tuple[StagePlan, ...]:
     """The shot's stages, with what retakes changed. What no longer applies, or no longer fits, is added to `dropped`."""
-    overrides, outdated = words.overrides(shot.id, lambda: written(resolver.episode, sequence, shot))
+    parts = resolver.episode, sequence, shot
+    overrides, outdated = words.overrides(shot.id, lambda: (written(*parts), written_before(*parts)))
     if outdated:
         dropped[shot.id] = outdated
     if not overrides:

@@ -217,10 +217,15 @@ class Resolver:
 
     def _check_length(self, where: str, shot: Shot, workflow: Workflow) -> None:
         assert workflow.num_frames and workflow.fps
-        have = fills(shot.fit, workflow.num_frames, exact(workflow.fps), self.episode.fps)
-        if have is not None and shot.frames > have:
+        rates, first = (exact(workflow.fps), self.episode.fps), shot.first_frame
+        moving = fills("trim", workflow.num_frames, *rates)
+        if shot.fit == "hold" and moving is not None and first >= moving:
+            raise InputError(f"{where}: first_frame {first} lies behind the {moving} frames that workflow {workflow.name} makes")
+        have = fills(shot.fit, workflow.num_frames, *rates)
+        if have is not None and first + shot.frames > have:
+            behind = f" after the first {first}" if first else ""
             raise InputError(
-                f"{where}: frames {shot.frames} are more than the {have} that workflow {workflow.name} makes; "
+                f"{where}: frames {shot.frames}{behind} are more than the {have} that workflow {workflow.name} makes; "
                 f"shorten the shot, or set fit: hold or fit: stretch"
             )
 

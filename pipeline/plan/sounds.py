@@ -76,7 +76,8 @@ def _placed(episode: Episode, sound: Sound, file: Path, facts: SoundFacts) -> Pl
     part = known.samples - offset
     if part <= 0:
         raise InputError(f"{where}: offset {audio.offset:g} s of {path} lies beyond its end at {known.samples / RATE:.3f} s; lessen it")
-    length = min(_length(audio, part, until - start, f"{where}: {path}"), samples_of(episode) - start)
+    length = _length(audio, part, until - start, f"{where}: {path}")
+    length = max(1, min(length, samples_of(episode) - start))  # one that starts in the last sample sounds for that
     _check_peak(known, offset, part if audio.loop else min(part, length), f"{where}: {path}")
     fades = round(audio.fade_in * RATE), round(audio.fade_out * RATE)
     if sum(fades) > length:

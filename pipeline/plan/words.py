@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -21,6 +21,7 @@ from pipeline.story.stages import STAGES, StageName
 from .history import Reason
 
 WORDS = ("approved", "picked", "retake")
+NOT_MADE = {"priority", "frames", "first_frame", "transition", "fit", "title"}  # of a shot: they change when and how its takes are shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,19 +99,19 @@ class Words:
         """The takes that are approved or picked now."""
         return [word.take for word in self.on_stage.values() if word.verdict != "retake"]
 
-    def overrides(self, shot: str, written: Callable[[], str]) -> tuple[dict[StageName, Overrides], list[Reason]]:
+    def overrides(self, shot: str, written: Callable[[], Collection[str]]) -> tuple[dict[StageName, Overrides], list[Reason]]:
         """What each stage of a shot is made with in place of what the shot says, and what no longer applies.
 
         Of each field, the latest retake holds. A prompt is for its stage and for those after it.
 
         Args:
-            written: gives the digest of the shot as it is written now.
+            written: gives the digests of the shot as it is written now.
         """
         said = self.changed.get(shot)
         if not said:
             return {}, []
         now = written()
-        return combined([one for one in said if one.written == now]), [one.dropped for one in said if one.written != now]
+        return combined([one for one in said if one.written in now]), [one.dropped for one in said if one.written not in now]
 
 
 def combined(said: Iterable[Changed]) -> dict[StageName, Overrides]:
@@ -127,5 +128,14 @@ def combined(said: Iterable[Changed]) -> dict[StageName, Overrides]:
 
 
 def written(episode: Episode, sequence: Sequence, shot: Shot) -> str:
-    """Digest of a shot as it is written, with its composed prompt. Its priority changes nothing that is made."""
-    return digest([shot.model_dump(mode="json", exclude={"priority"}, exclude_defaults=True), compose(episode, sequence, shot)])
+    """Digest of what a shot's takes are made from, as it is written, with its composed prompt."""
+    return _digest(episode, sequence, shot, NOT_MADE)
+
+
+def written_before(episode: Episode, sequence: Sequence, shot: Shot) -> str:
+    """As `written`, as catalogs have it that earlier versions wrote: with what changes how takes are shown."""
+    return _digest(episode, sequence, shot, {"priority"})
+
+
+def _digest(episode: Episode, sequence: Sequence, shot: Shot, exclude: set[str]) -> str:
+    return digest([shot.model_dump(mode="json", exclude=exclude, exclude_defaults=True), compose(episode, sequence, shot)])

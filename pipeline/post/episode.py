@@ -22,6 +22,7 @@ from pipeline.story.settings import Settings
 
 from .deliver import deliver
 from .result import Summary
+from .signature import credentials_of
 
 
 def render_episode(order: Order, settings: Settings, console: Console, set_aside: tuple[str, ...] = ()) -> Summary:
@@ -51,6 +52,7 @@ def render_episode(order: Order, settings: Settings, console: Console, set_aside
 def _render(order: Order, settings: Settings, console: Console) -> Summary:
     episode = load_episode(order.file)
     folder = writable(order.out / episode.id)
+    credentials_of(settings)  # what cannot sign is told before anything renders
     if settings.place.is_local:
         writable(settings.place.folder)
     with context(settings, open_catalog(settings), console) as here:

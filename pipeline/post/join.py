@@ -16,12 +16,14 @@ import av
 from av import FFmpegError
 
 from gates.decode import ffmpeg_path
+from pipeline.plan.sound_file import RATE
 from pipeline.render.marks import MP4, Marks, xmp, xmp_box
 from pipeline.story.cues import Cue
 from pipeline.story.errors import StorageError
 
 from .subtitles import subtitle_packets
 
+TO_THE_SAMPLE = {"movie_timescale": str(RATE)}  # else edit lists are rounded to milliseconds, and the sound is longer than the picture
 DELAY = 2  # frames by which x264 decodes ahead of showing, with the B-frames of its preset `medium`
 VERSION = 1  # of what this module makes from equal segments
 
@@ -61,7 +63,7 @@ def join(reels: Reels, marks: Marks, out: Path) -> None:
 
 def _write(reels: Reels, marks: Marks, part: Path) -> None:
     with ExitStack() as stack:
-        out = stack.enter_context(av.open(ffmpeg_path(part), "w", format="mp4", options=MP4))
+        out = stack.enter_context(av.open(ffmpeg_path(part), "w", format="mp4", options=MP4 | TO_THE_SAMPLE))
         out.metadata.update(marks.keys)
         with av.open(ffmpeg_path(reels.segments[0])) as first:
             video = out.add_stream_from_template(first.streams.video[0])

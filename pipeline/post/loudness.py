@@ -20,8 +20,8 @@ from .aac import audio_frame, write_aac
 
 Blocks = Callable[[], Iterable[np.ndarray]]  # makes float32 (n, 2) blocks of the same sound each time
 
-NEAR = 0.5  # LU from the target, which EBU R128 s1 allows for short programmes; nearer than SETTLED before AAC
-SETTLED = 0.1
+NEAR = 0.5  # LU from the target, as EBU R128 allows
+SETTLED = 0.1  # LU: how near the limited sound comes to it before AAC
 HIGHEST = -1.01  # dBTP of what a player decodes: EBU R128 has at most -1, and the filter rounds by 0.01
 HEADROOM = 0.5  # dB that the limiter leaves for AAC, whose quantisation moves peaks
 AAC_MOVES = 0.1  # dB more, where it moved them by more than that

@@ -23,6 +23,7 @@ from .join import VERSION, Reels, join
 from .making import make_missing
 from .result import Result
 from .segments import VIDEO
+from .signature import Credentials, credentials_of, sign
 from .sound import make_sound, sound_key
 
 SOUND = ".m4a"
@@ -32,8 +33,8 @@ SOUND = ".m4a"
 class Movie:
     """What an episode's movie was made from, and what came out.
 
-    episode, font: digests of the episode and of the title font. clips: shot to the take of its clip. key: of all that decides its bytes;
-    media: SHA-256 of the file. Both are "" where a version before segments made it.
+    episode, font: digests of the episode and of the title font. clips: shot to the take of its clip. key: of all that decides its bytes,
+    but for a signature's own; media: SHA-256 of the file. Both are "" where a version before segments made it.
     """
 
     episode: str
@@ -65,11 +66,14 @@ def current_movie(
         StorageError: the movie cannot be written. Others as `make_missing`.
     """
     takes = {shot: row["take"] for shot, row in edit.clips.items()}
-    meant = Movie(edit.digest, edit.letters or None, takes, _key(edit))
+    credentials = credentials_of(here.settings)
+    meant = Movie(edit.digest, edit.letters or None, takes, _key(edit, credentials))
     if not partial and _incomplete(results) is None:
         if old is None or not _is_whole(old, meant.key, target):
             make_missing(edit.segments, edit.font, here)
             make_movie(edit, here, target)
+            if credentials:
+                sign(target, edit.marks, credentials)
             return replace(meant, media=file_digest(target)), None
         return replace(meant, media=old.media), None
     if not target.is_file():
@@ -81,9 +85,10 @@ def current_movie(
     return None, f"{target} was removed: {why}; `tower render` of the whole episode makes it again"
 
 
-def _key(edit: Edit) -> str:
+def _key(edit: Edit, credentials: Credentials | None) -> str:
     shown, sound = [segment.key for segment in edit.segments if segment.frames], sound_key(edit.episode, edit.sounds)
-    return digest([shown, sound, [asdict(cue) for cue in _track(edit)], edit.marks.keys, VERSION])
+    joined = [shown, sound, [asdict(cue) for cue in _track(edit)], edit.marks.keys, VERSION]
+    return digest([*joined, credentials.certificates.decode()] if credentials else joined)
 
 
 def _track(edit: Edit) -> Sequence[Cue]:

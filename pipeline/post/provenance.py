@@ -13,7 +13,7 @@ import av
 
 from catalog.standing import Row
 from catalog.store import Catalog
-from pipeline.render.marks import SOURCE_TYPES, Marks, SourceType, take_marks
+from pipeline.render.marks import SOURCE_TYPES, Marks, SourceType, is_given, take_marks
 from pipeline.story.episode import Episode
 from pipeline.story.stages import STAGES
 
@@ -69,10 +69,11 @@ def provenance(episode: Episode, episode_digest: str, shots: Shots, catalog: Cat
 
 
 def _take(row: Row) -> dict[str, Any]:
-    made = {"workflow": f"{row['workflow']}@{row['workflow_version']}", "workflow_digest": row["workflow_digest"], "seed": row["seed"]}
-    said = {"take": row["take"], "stage": row["stage"], "media": row["media"]}
-    loras = {name: digest for name, digest in _files(row).items() if name.endswith(LORAS)}
-    return said | (made if row["seed"] is not None else {}) | {"given": _given(row), "loras": loras}
+    said = {"take": row["take"], "stage": row["stage"], "media": row["media"], "given": _given(row)}
+    if is_given(row):
+        return said
+    flow = {"workflow": f"{row['workflow']}@{row['workflow_version']}", "workflow_digest": row["workflow_digest"], "seed": row["seed"]}
+    return said | flow | {"loras": {name: digest for name, digest in _files(row).items() if name.endswith(LORAS)}}
 
 
 def _given(row: Row) -> dict[str, str]:
@@ -97,4 +98,4 @@ def _source(episode: Episode, shots: Shots) -> SourceType:
 def _flows(shots: Shots) -> Iterable[tuple[str, Row]]:
     """name@version and row of each take that a workflow made."""
     every = (row for takes in shots.values() for row in takes.values())
-    return ((f"{row['workflow']}@{row['workflow_version']}", row) for row in every if row["seed"] is not None)
+    return ((f"{row['workflow']}@{row['workflow_version']}", row) for row in every if not is_given(row))

@@ -25,7 +25,7 @@ from catalog.standing import Row
 from gates.decode import ffmpeg_path
 from pipeline.render.video_file import VideoFile
 from pipeline.story.cues import Cue
-from pipeline.story.episode import Episode
+from pipeline.story.episode import Episode, Shot
 from pipeline.story.errors import StorageError
 from pipeline.story.fingerprint import digest
 from pipeline.story.subtitle import Burnt, burnt, subtitle_layer
@@ -80,7 +80,7 @@ def segments_of(episode: Episode, clips: Mapping[str, Row], cues: Sequence[Cue],
     in_picture = cues if episode.subtitles == "burnt" else ()
     canvas, made = Canvas(episode.width, episode.height, episode.fps, font), list[Segment]()
     shots = [shot for _, shot in episode.shots]
-    parts = {s.id: Part(clips[s.id]["media"], clips[s.id]["media_path"], s.frames, s.fit, s.title or "") for s in shots if s.id in clips}
+    parts = {s.id: _part(s, clips[s.id]) for s in shots if s.id in clips}
     for before, (_, shot, start), after in zip([None, *shots], episode.cut, [*shots[1:], None], strict=False):
         begins, ends = shot.transition.frames, after.transition.frames if after else 0
         alone, end = start + begins, start + shot.frames - ends  # the frames of the cut in which the shot is seen alone
@@ -92,6 +92,10 @@ def segments_of(episode: Episode, clips: Mapping[str, Row], cues: Sequence[Cue],
             text = tuple(burnt(episode, in_picture, alone, end))
             made.append(Segment(shot.id, canvas, parts[shot.id], begins, end - alone, None, text))
     return made
+
+
+def _part(shot: Shot, clip: Row) -> Part:
+    return Part(clip["media"], clip["media_path"], shot.frames, shot.fit, shot.title or "", shot.first_frame)
 
 
 def make_segment(segment: Segment, place: Place, font: bytes | None) -> None:

@@ -37,7 +37,7 @@ class Canvas:
 class Part:
     """All that decides how a shot is shown.
 
-    media, path: SHA-256 of its clip, and where the catalog has it. frames, fit, title: as in the episode file.
+    media, path: SHA-256 of its clip, and where the catalog has it. frames, fit, title, first_frame: as in the episode file.
     """
 
     media: str
@@ -45,6 +45,7 @@ class Part:
     frames: int
     fit: Fit
     title: str
+    first_frame: int = 0
 
 
 def shown(part: Part, canvas: Canvas, file: Path, font: Path | None, window: range) -> Iterator[Picture]:
@@ -73,7 +74,7 @@ def _retimed(part: Part, canvas: Canvas, file: Path, window: range) -> Iterator[
     with VideoReader(file) as reader:
         strip = _Strip(reader.pictures())
         for n in window:
-            at = moment(n, part.fit, part.frames, told.frames, told.fps, canvas.fps)
+            at = moment(part.first_frame + n, part.fit, part.frames, told.frames, told.fps, canvas.fps)
             before, share = strip[int(at)], float(at - int(at))
             yield inbetween(rgb(fitted(before)), rgb(fitted(strip[int(at) + 1])), share) if share else fitted(before)
 

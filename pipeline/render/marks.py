@@ -54,11 +54,16 @@ def take_marks(row: Mapping[str, Any], composite: bool) -> Marks:
     Args:
         row: of the take. composite: whether a picture or a clip of a person's is in what it was made from.
     """
-    if row["seed"] is None:  # a person's picture, only scaled
+    if is_given(row):
         return Marks(None, {"stage": row["stage"], "given_digest": ", ".join(dict(row["reference_files"] or {}).values())})
-    flow = {"workflow": f"{row['workflow']}@{row['workflow_version']}", "workflow_digest": row["workflow_digest"]}
-    source: SourceType = "compositeWithTrainedAlgorithmicMedia" if composite else "trainedAlgorithmicMedia"
-    return Marks(source, {"stage": row["stage"], **flow, "seed": str(row["seed"])})
+    facts = {"stage": row["stage"], "workflow": f"{row['workflow']}@{row['workflow_version']}", "workflow_digest": row["workflow_digest"]}
+    seed = {} if row["seed"] is None else {"seed": str(row["seed"])}  # not every stage has one
+    return Marks("compositeWithTrainedAlgorithmicMedia" if composite else "trainedAlgorithmicMedia", facts | seed)
+
+
+def is_given(row: Mapping[str, Any]) -> bool:
+    """Whether a take is a person's picture, only scaled: neither a seed nor an earlier take is in it."""
+    return row["seed"] is None and row["keyframe_media"] is None
 
 
 def marked(data: bytes, suffix: str, marks: Marks) -> bytes:

@@ -88,8 +88,11 @@ class Shot(Written):
     transition: Transition = Field(default_factory=Transition, description="how the shot begins")
     fit: Fit = Field(
         "trim",
-        description="trim: the clip's beginning, which must be long enough; hold: the last frame stands; stretch: the clip is retimed; "
+        description="trim: the clip as it is, which must be long enough; hold: the last frame stands; stretch: the clip is retimed; "
         "on_twos, on_threes: each of its frames is held for two, three of the episode's; flow: in-betweens by optical flow",
+    )
+    first_frame: int = Field(
+        0, ge=0, le=24 * 600, description="where in its clip the shot begins, in frames at the episode's fps; 0: at the clip's beginning"
     )
     title: str | None = Field(None, max_length=80, description="text over the picture")
     keyframe: str | None = Field(None, description="a picture to start from in place of a generated keyframe, relative to the episode file")
@@ -104,9 +107,15 @@ class Shot(Written):
     finish_parameters: dict[str, float] = Field(default_factory=dict, description="what the finish workflow lets a shot change")
     declares: tuple[Declaration, ...] = Field((), description="what is meant here, so that gates do not take it for a fault")
     variation: int = Field(0, ge=0, le=10**6, description="another number, another seed")
-    dialogue: list[Line] = Field(default_factory=list, description="what is said, for subtitles and sound")
-    audio: list[Audio] = Field(default_factory=list, description="sound files that begin in the shot")
+    dialogue: tuple[Line, ...] = Field((), description="what is said, for subtitles and sound")
+    audio: tuple[Audio, ...] = Field((), description="sound files that begin in the shot")
     priority: int = Field(0, ge=-100, le=100, description="shots with more are rendered before others; what they look like does not change")
+
+    @model_validator(mode="after")
+    def _whole_where_stretched(self) -> Shot:
+        if self.fit == "stretch" and self.first_frame:
+            raise ValueError(f"'first_frame' is {self.first_frame}, but fit: stretch shows the whole clip; leave one of them out")
+        return self
 
     def parameters_of(self, stage: StageName) -> dict[str, float]:
         """The parameters that the shot sets in place of the values of that stage's workflow."""
@@ -120,7 +129,7 @@ class Sequence(Written):
     title: str = ""
     location: Name | None = None
     time: Text = ""
-    audio: list[Audio] = Field(default_factory=list, description="sound files that begin in the sequence")
+    audio: tuple[Audio, ...] = Field((), description="sound files that begin in the sequence")
     shots: list[Shot] = Field(min_length=1)
 
     @property
@@ -164,7 +173,7 @@ class Episode(Written):
         "soft", description="of the dialogue; soft: files and a track that a player shows or not; burnt: drawn into the picture too"
     )
     loudness: float = Field(-16.0, ge=-40, le=-5, description="of the whole sound, in LUFS (EBU R128, integrated)")
-    audio: list[Audio] = Field(default_factory=list, description="sound files that begin in the episode")
+    audio: tuple[Audio, ...] = Field((), description="sound files that begin in the episode")
     characters: dict[Name, Character] = Field(default_factory=dict)
     locations: dict[Name, Location] = Field(default_factory=dict)
     sequences: list[Sequence] = Field(min_length=1)
@@ -275,12 +284,16 @@ def _transition_fits(before: Shot | None, shot: Shot, *loc: int | str) -> None:
 
 def _sounds(episode: Episode) -> Iterator[tuple[int, Iterable[Audio | Line], tuple[int | str, ...]]]:
     """The length in frames of whatever sounds and lines stand in; these; and their place in the file."""
-    yield episode.total_frames, episode.audio, ("audio",)
+    if episode.audio:
+        yield episode.total_frames, episode.audio, ("audio",)
     for i, sequence in enumerate(episode.sequences):
-        yield sequence.frames, sequence.audio, ("sequences", i, "audio")
+        if sequence.audio:
+            yield sequence.frames, sequence.audio, ("sequences", i, "audio")
         for j, shot in enumerate(sequence.shots):
-            yield shot.frames, shot.audio, ("sequences", i, "shots", j, "audio")
-            yield shot.frames, shot.dialogue, ("sequences", i, "shots", j, "dialogue")
+            if shot.audio:
+                yield shot.frames, shot.audio, ("sequences", i, "shots", j, "audio")
+            if shot.dialogue:
+                yield shot.frames, shot.dialogue, ("sequences", i, "shots", j, "dialogue")
 
 
 def _begin_within(sounds: Iterable[Audio | Line], frames: int, fps: Fraction, *loc: int | str) -> None:

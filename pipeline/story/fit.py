@@ -22,8 +22,16 @@ def fills(fit: Fit, frames: int, clip_fps: Fraction, fps: Fraction) -> int | Non
     return None if fit in ("hold", "stretch") else int(frames / played_at(clip_fps, fps) * fps)
 
 
+def speed(fit: Fit, length: int, frames: int, clip_fps: Fraction, fps: Fraction) -> Fraction:
+    """How fast a clip runs; 1: at its own rate, as the pull-down has it. Arguments as of `moment`."""
+    own = played_at(clip_fps, fps)
+    if fit == "stretch":
+        return frames / own * fps / length
+    return fps / (HELD[fit] * own) if fit in HELD else Fraction(1)
+
+
 def moment(n: int, fit: Fit, length: int, frames: int, clip_fps: Fraction, fps: Fraction) -> Fraction:
-    """Which of the clip's frames frame n of a shot shows. Between two of them only for `flow`.
+    """Which of the clip's frames frame n of a shot shows, counted from the clip's beginning. Between two of them only for `flow`.
 
     Frames are repeated, never blended, as drawn animation does it; `flow` alone makes in-betweens.
 

@@ -29,6 +29,8 @@ class Settings(BaseSettings):
     job: str | None = Field(None, description="id of the job that a render is part of; who starts a job sets it")
 
     desk_token: str = Field("", description="what everybody must show to `tower serve`; needed where it listens off loopback")
+    c2pa_certificate: Path | None = Field(None, description="certificates that movies are signed with, PEM; unset: they are not signed")
+    c2pa_key: Path | None = Field(None, description="their private key, PEM")
 
     @property
     def place(self) -> Place:

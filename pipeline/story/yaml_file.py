@@ -19,13 +19,15 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from .errors import InputError
-from .yaml_values import KINDS, MAX_DEPTH, NAMES, TAG, Loader, Values, line_of, node_at, number, shortened
+from .text_file import read_bytes
+from .yaml_values import KINDS, MAX_DEPTH, NAMES, TAG, Loader, Values, line_of, node_at, number, shortened, words
 
 MAX_BYTES = 4_000_000  # a feature film's worth of shots is under 1 MB
 MAX_JSON_BYTES = 100_000_000
 SORTED_ERRORS = 1000  # whose lines are looked for, so that the first is told; each look goes through the file
 OWN = "^x-"  # top-level keys of a model with TEMPLATES that are a person's own, to hold anchors; they are not read
 TEMPLATES: dict[str, Any] = {"patternProperties": {OWN: {}}}  # for a model's `json_schema_extra`
+TODO = "TODO"  # as a value, without quotes: what a person has still to write; no file with it is read
 COMMENT = re.compile(r"[ \t]#")
 LOOKS_LIKE_TEXT = re.compile(r"[ \t]+(#[^\s#!].*)")  # people put a space between # and a comment, and none in `#1`
 
@@ -53,6 +55,8 @@ def read_yaml(path: Path, model: type[Model]) -> Model:
     plain = Values(path).of(root)
     if not isinstance(plain, dict):
         raise InputError(f"{path}:1: the file holds {_kind(plain)}, where fields such as `{next(iter(model.model_fields))}: …` are wanted")
+    if TODO in text:
+        _check_todos(path, root, plain)
     return _validated(path, model, plain, root, text)
 
 
@@ -131,6 +135,16 @@ def _validated(path: Path, model: type[Model], plain: dict[str, Any], root: yaml
         raise InputError(_sentence(path, root, plain, model, error, text)) from error
 
 
+def _check_todos(path: Path, root: yaml.Node, plain: Any) -> None:
+    """Raises InputError for the first value that is the word TODO."""
+    left = [loc for loc, node in words(root) if node.value == TODO and not node.style]
+    if left:
+        field = next((part for part in reversed(left[0]) if isinstance(part, str)), "the file")
+        more = f" (and {len(left) - 1} more)" if len(left) > 1 else ""
+        where = f"{path}:{line_of(root, left[0])}: {_who(plain, left[0])}"
+        raise InputError(f"{where}{field!r} is still TODO; write there what is wanted{more}")
+
+
 def _nodes_of_json(path: Path, text: str) -> yaml.Node:
     """The nodes of a JSON text; none where it is too long, or among the few that are not YAML too."""
     try:
@@ -151,21 +165,12 @@ def _unique(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _text(path: Path, most: int) -> str:
     try:
-        size = path.stat().st_size
-        if path.is_dir():
-            raise InputError(f"{path} is a folder; a YAML file is wanted")
-        if size > most:
-            raise InputError(f"{path} has {size / 1e6:.0f} MB; a file of at most {most / 1e6:.0f} MB is read")
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist") from None
+        text = read_bytes(path, most, "a YAML file").decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text (byte {error.start})") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{shortened(str(path), 200)!r} cannot be read: {getattr(error, 'strerror', error)}") from None
     if not text.strip():
         raise InputError(f"{path}:1: the file is empty")
-    return text
+    return re.sub("\r\n?", "\n", text)
 
 
 def _parse(path: Path, text: str) -> yaml.Node:

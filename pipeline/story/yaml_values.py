@@ -131,6 +131,18 @@ def node_at(root: yaml.Node, loc: Sequence[int | str]) -> yaml.Node | None:
     return way[-1][1] if loc and len(way) == len(loc) else None
 
 
+def words(node: yaml.Node, loc: tuple[int | str, ...] = ()) -> Iterator[tuple[tuple[int | str, ...], yaml.ScalarNode]]:
+    """Yield (its path, the node) of each value that is no list and no mapping, in the file's order."""
+    if isinstance(node, yaml.ScalarNode):
+        yield loc, node
+    elif isinstance(node, yaml.SequenceNode):
+        for i, item in enumerate(node.value):
+            yield from words(item, (*loc, i))
+    elif isinstance(node, yaml.MappingNode):
+        for key, item in node.value:
+            yield from words(item, (*loc, key.value))
+
+
 def _way(node: yaml.Node, loc: Sequence[int | str]) -> Iterator[tuple[yaml.Node, yaml.Node]]:
     """(what names it, its node) for each part of `loc` that the file has."""
     for part in loc:

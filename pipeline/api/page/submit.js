@@ -68,8 +68,8 @@ export function SubmitDialog({ given, close }) {
     choose((was) => [...was.filter((f) => !more.some((m) => m.name === f.name || (isStory(m) && isStory(f)))), ...more]);
   };
   return html`<${Dialog} title="Submit an episode" close=${close}>
-    <label class="field">The episode's YAML file, and the pictures and font that it names
-      <input type="file" multiple accept=".yaml,.yml,image/*,.ttf,.otf" onChange=${add} /></label>
+    <label class="field">The episode's YAML file, and the pictures, sounds and font that it names
+      <input type="file" multiple accept=".yaml,.yml,image/*,audio/*,.ttf,.otf" onChange=${add} /></label>
     ${files.length > 0 && html`<ul class="files">${files.map((file) => html`<li><code>${file.name}</code>${isStory(file) ? html` <span class="quiet">the episode</span>` : ""}</li>`)}</ul>`}
     ${files.length > 0 && !story && html`<p class="problem" role="alert">One of the files must be the episode: a file whose name ends with .yaml.</p>`}
     <div role="status">${found && html`<${Found} found=${found} />`}</div>
