@@ -36,7 +36,7 @@ def sheet(folder: Path, shots: int, takes: list[dict] | None = None) -> list[str
 
 def drawn_sheet(folder: Path, episode: Episode, takes: list[dict], before: object = None, font: Path | None = None) -> dict:
     """Draw the sheet of shots with these clips; {} for none. Gives what the next call wants to know."""
-    ids = [shot.id for _, shot in episode.shots]
+    ids, takes = [shot.id for _, shot in episode.shots], [take and take | {"workflow": "w", "seed": 1} for take in takes]
     results = [Result(s, "accepted" if t else "exhausted", "" if t else "flicker", {"clip": t} if t else {}) for s, t in zip(ids, takes, strict=True)]
     edit, catalog = edit_of_clips(episode, {s: t for s, t in zip(ids, takes, strict=True) if t}, font), Catalog(Place.of(folder), 0)
     (folder / "out").mkdir(exist_ok=True)
