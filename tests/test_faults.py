@@ -80,6 +80,25 @@ def test_a_killed_device_costs_one_attempt_and_changes_no_picture(rendered: Rend
     assert same == {(t["shot"], t["stage"]): t["media"] for t in rendered.takes if t["outcome"] == "accepted"}
 
 
+def test_a_movie_that_is_killed_in_the_making_comes_out_the_same(rendered: Rendered, copied: Path):
+    """Killed where the first part of the movie is kept, some are, the movie is being joined, and the sheet is drawn."""
+    made, out = copied / "catalog-data" / "made", copied / "out" / "E90"
+    parts = len(list(made.rglob("*.*")))
+    shutil.rmtree(made)
+    moments = [lambda k=k: len(list(made.rglob("*.*"))) >= k for k in (1, parts // 2, parts)] + [lambda: (out / "episode.mp4").is_file()]
+    for comes in moments:
+        process = start(copied / "episode.yaml", "--out", "out")
+        while process.poll() is None and not comes():
+            time.sleep(0.001)
+        process.kill()
+        process.communicate()
+    done = tower("render", "episode.yaml", "--out", "out", cwd=copied)
+    assert done.code == 0 and "0 takes in this run" in done.out, done.out + done.err
+    for name in ("episode.mp4", "contact_sheet.png"):
+        assert (out / name).read_bytes() == (rendered.out / name).read_bytes(), name
+    assert {path.name for path in made.rglob("*.*")} == {path.name for path in (rendered.cwd / "catalog-data" / "made").rglob("*.*")}
+
+
 def test_a_killed_driver_resumes_without_rendering_twice(rendered: Rendered, episode: Path):
     """With stale files under every name that a result will have: none of them is taken for one."""
     stale = [episode.parent / "out" / "E90" / name for name in ("episode.mp4", "shots/SH0010.mp4", "shots/SH0010.png")]

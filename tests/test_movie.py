@@ -337,6 +337,25 @@ def test_a_movie_has_a_keyframe_where_each_shot_begins_and_no_gap_in_its_times(d
     assert len(VideoReader(str(tmp_path / "a.mp4"))) == 19, "a second decoder counts the same"
 
 
+def test_the_colours_of_a_test_card_come_back_within_two_levels(tmp_path):
+    """Primaries, secondaries, skin and greys: the movie shows what its clip shows, and that is within a level more of what was drawn."""
+    catalog = Catalog(Place.of(tmp_path / "catalog"), 0)
+    colours = [(235, 30, 30), (30, 235, 30), (30, 30, 235), (30, 235, 235), (235, 30, 235), (235, 235, 30), (224, 172, 140), (90, 60, 50)]
+    colours += [(level,) * 3 for level in (0, 16, 64, 128, 192, 235, 255, 40)]
+    card = np.array(colours, np.uint8).reshape(4, 4, 3).repeat(32, axis=0).repeat(32, axis=1)
+    write_clip(tmp_path / "card.mp4", np.stack([card] * 12), Fraction(24))
+    media = catalog.media.put((tmp_path / "card.mp4").read_bytes(), ".mp4")
+    story = episode({"frames": 12}, width=128, height=128)
+    assemble(story, {"SH0010": {"media": media.digest, "media_path": media.path}}, catalog, tmp_path / "a.mp4")
+
+    def patches(frame: np.ndarray) -> np.ndarray:
+        return frame.reshape(4, 32, 4, 32, 3)[:, 8:24, :, 8:24].mean(axis=(1, 3)).reshape(16, 3)
+
+    source = patches(read_video(tmp_path / "card.mp4")[0][6])
+    for found in (read_video(tmp_path / "a.mp4")[0][6], VideoReader(str(tmp_path / "a.mp4"))[6].asnumpy()):
+        assert np.abs(patches(found) - source).max() <= 2 and np.abs(patches(found) - colours).max() <= 3
+
+
 def test_shots_without_a_clip_leave_the_other_segments_as_they_are(desk):
     story, clips, _ = desk
     whole = {segment.name: segment.key for segment in segments_of(story, clips, (), "")}
