@@ -127,8 +127,8 @@ def refused(done: Done, *words: str) -> None:
         assert word in lines[0], (word, lines[0])
 
 
-def nowhere() -> Any:
-    """In place of `Context.ray` where a test has a pool of its own."""
+def never() -> Any:
+    """Starts no Ray, where a test has a pool of its own."""
     raise AssertionError("nothing but the test's own pool was to start Ray")
 
 

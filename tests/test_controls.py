@@ -18,7 +18,7 @@ from cluster.specs import PoolOptions
 from cluster.start import ClusterInfo, cluster
 from pipeline.plan.plan import make_plan
 from pipeline.registry.open_catalog import seed
-from pipeline.render.context import Context
+from pipeline.render.context import Context, Ray
 from pipeline.render.drive import drive, studio_for
 from pipeline.render.needs import ModelNeeds
 from pipeline.render.run_log import RunLog
@@ -27,7 +27,7 @@ from pipeline.story.episode import load_episode
 from pipeline.story.errors import InputError
 from pipeline.story.settings import Settings
 
-from .conftest import EPISODE, nowhere, refused, takes_of, tower
+from .conftest import EPISODE, never, refused, takes_of, tower
 from .test_faults import read_until, start
 
 
@@ -91,7 +91,7 @@ def test_an_urgent_shot_goes_before_shots_that_wait_already(tmp_path):
     lines = [plain.replace("SH0010", f"SH{n:04d}") for n in range(10, 90, 10)] + [plain.replace("SH0010", "SH0090, priority: 1")]
     file = tmp_path / "episode.yaml"
     file.write_text(head + "    shots:\n" + "\n".join(lines) + "\n")
-    here = Context(settings(catalog_uri=str(tmp_path / "catalog"), devices=1), Catalog.open(tmp_path / "catalog"), Console(quiet=True), nowhere)
+    here = Context(settings(catalog_uri=str(tmp_path / "catalog"), devices=1), Catalog.open(tmp_path / "catalog"), Console(quiet=True), Ray(never))
     seed(here.catalog, here.settings, evidence=False)
     plan = make_plan(load_episode(file), file, here.settings, here.catalog)
     stills = replace(plan, shots=[replace(shot, stages=shot.stages[:1]) for shot in plan.shots])

@@ -24,7 +24,7 @@ from gates.image import judge_image, keyframe_hash
 from pipeline.plan.plan import ShotPlan
 from pipeline.render import controls
 from pipeline.render import drive as module
-from pipeline.render.context import Context
+from pipeline.render.context import Context, Ray
 from pipeline.render.drive import LIVE_IN_TURNS, LIVE_PER_DEVICE, WARM_GATES, drive, live_limit, studio_for, warm_gates
 from pipeline.render.live import living_now
 from pipeline.render.needs import ModelNeeds
@@ -36,7 +36,7 @@ from pipeline.story.cluster_profile import ClusterProfile
 from pipeline.story.errors import InputError
 from pipeline.story.settings import load_settings
 
-from .conftest import nowhere
+from .conftest import never
 from .planted import ANIME, GOOD, good, judged, png
 from .test_models import lora as lora_file
 from .test_past import Desk
@@ -227,7 +227,7 @@ def test_a_model_that_cannot_be_loaded_is_one_sentence_with_its_workflow(desk, e
 def test_the_display_knows_what_is_wanted_and_what_it_takes(desk):
     desk.render("SH0010")
     desk.take("SH0020", "keyframe", device_seconds=10.0)
-    plan, here = desk.plan(), Context(desk.settings, desk.catalog, Console(), nowhere)
+    plan, here = desk.plan(), Context(desk.settings, desk.catalog, Console(), Ray(never))
     shown = module._progress(here, plan)
     assert shown.totals == {"keyframe": 1, "clip": 2} and shown.log_seconds == desk.settings.log_seconds
     ltx, animate = (plan.costs.known[name] for name in ("ltx_video_2b_demo@1", "animatediff_16_demo@2"))
@@ -357,7 +357,7 @@ def run(desk, monkeypatch) -> Callable[..., Any]:
 
         async def story() -> None:
             log = RunLog(desk.catalog, plan, False, {})
-            here = Context(desk.settings, desk.catalog, Console(file=printed), nowhere)
+            here = Context(desk.settings, desk.catalog, Console(file=printed), Ray(never))
             needs = ModelNeeds(ClusterProfile(name="p"))
             async with asyncio.timeout(PATIENCE), studio_for(plan, here, log, rack, needs) as studio:  # type: ignore[arg-type]
                 await scene(studio, log)

@@ -15,7 +15,7 @@ from pipeline.render.context import Context
 
 from .segments import Segment, make_segment
 
-# Pixels of all frames, which one core encodes in about the time that Ray takes to start: 4 s, at 70 frames of 1280x720 a second.
+# Pixels of all frames, which one core encodes in about the time that Ray, where it does not run yet, takes to start: 4 s, at 70 frames of 1280x720 a second.
 FEW = 4 * 70 * 1280 * 720
 SENT = 4  # tasks for each CPU of the cluster that wait there or run: enough that none idles
 
@@ -47,7 +47,7 @@ def make_missing(segments: Sequence[Segment], font: Path | None, here: Context) 
     columns = TextColumn("segments"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=here.console, transient=True, disable=not here.console.is_terminal) as bar:
         task = bar.add_task("", total=len(calls))
-        if sum(s.frames * s.canvas.width * s.canvas.height for s in made) > FEW:
+        if made and (here.ray.info or sum(s.frames * s.canvas.width * s.canvas.height for s in made) > FEW):
             asyncio.run(run_all(calls, "segment", max(1, here.ray().cpus) * SENT, lambda: bar.advance(task)))
             return made
         for function, arguments in calls:
