@@ -8,7 +8,7 @@ import io
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -50,7 +50,7 @@ class Counted(Watcher):
         super().__init__()
         self.ended: list[str] = []
 
-    def shot(self, outcome: str) -> None:
+    def shot(self, outcome: str, stages: Sequence[str]) -> None:
         self.ended.append(outcome)
 
 
@@ -229,7 +229,7 @@ def test_the_display_knows_what_is_wanted_and_what_it_takes(desk):
     desk.take("SH0020", "keyframe", device_seconds=10.0)
     plan, here = desk.plan(), Context(desk.settings, desk.catalog, Console(), Ray(never))
     shown = module._progress(here, plan)
-    assert shown.totals == {"keyframe": 1, "clip": 2} and shown.log_seconds == desk.settings.log_seconds
+    assert shown.totals == {"keyframe": 1, "clip": 2, "finish": 0} and shown.log_seconds == desk.settings.log_seconds
     ltx, animate = (plan.costs.known[name] for name in ("ltx_video_2b_demo@1", "animatediff_16_demo@2"))
     assert shown.eta.history == {"clip": (ltx + animate) / 2, "keyframe": 20.0}
     plan.costs.known.pop("ltx_video_2b_demo@1")

@@ -15,7 +15,8 @@ from pipeline.render.context import Context
 
 from .segments import Segment, make_segment
 
-# Pixels of all frames, which one core encodes in about the time that Ray, where it does not run yet, takes to start: 4 s, at 70 frames of 1280x720 a second.
+# Pixels of all frames, which one core encodes in about the time that Ray takes to start where it does not run yet: 4 s, at 70 frames of
+# 1280x720 a second.
 FEW = 4 * 70 * 1280 * 720
 SENT = 4  # tasks for each CPU of the cluster that wait there or run: enough that none idles
 
