@@ -83,7 +83,7 @@ def repair() -> None:
 
 @catalog_app.command()
 def gc(older: Older = 24, dry_run: DryRun = False) -> None:
-    """Delete media files that belong to no take and no story."""
+    """Delete media of no take and no story, and parts of movies that no render used since; these are made again when they are needed."""
     from catalog.care import collect_garbage
 
     gone = collect_garbage(_catalog(), _hours(older, "--older-than"), dry_run)
