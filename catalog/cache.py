@@ -38,7 +38,10 @@ class Cache:
         return {f"{m[2]}{m[4]}": info.path for info in found if info.type == pafs.FileType.File and (m := NAMED.match(info.path))}
 
     def whole(self, path: str) -> bool:
-        """Whether a file holds the bytes that its name promises. One that does not is removed; one that does looks young to `gc`."""
+        """Whether a file holds the bytes that its name promises. One that does not is removed.
+
+        One that does looks young to `gc`, where the catalog is a folder.
+        """
         try:
             digest = self.place.digest(path)
         except OSError:
@@ -56,10 +59,10 @@ class Cache:
         if self.place.is_local:
             yield self.place.folder / path
             return
-        with tempfile.NamedTemporaryFile(prefix="tower-made-", suffix=Path(path).suffix) as file:
-            file.write(self.place.read(path))
-            file.flush()
-            yield Path(file.name)
+        with tempfile.TemporaryDirectory(prefix="tower-made-") as folder:  # and no open file: a movie has hundreds of parts
+            file = Path(folder) / Path(path).name
+            file.write_bytes(self.place.read(path))
+            yield file
 
     def all(self) -> Iterator[pafs.FileInfo]:
         """Every file in the folder, including parts of unfinished writes."""

@@ -83,7 +83,7 @@ class Holder:
         if not self._there(chain[-1]):
             return "has lost its file"
         row = self.rows[word.take]
-        if len(chain) == len(stages) and row["frames"] and row["fps"]:
+        if row["frames"] and row["fps"]:  # a keyframe has no rate
             have = fills(shot.fit, row["frames"], exact(row["fps"]), self.episode.fps)
             if have is not None and (have := have - shot.first_frame) < shot.frames:
                 return f"fills {have} of the shot's {shot.frames} frames; shorten the shot, or set fit: hold or fit: stretch"

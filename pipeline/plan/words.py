@@ -22,7 +22,7 @@ from .history import Reason
 
 WORDS = ("approved", "picked", "retake")
 # Fields of a shot that change when its takes are made, how they are shown and what is heard, and nothing of what they are made from.
-NOT_MADE = {"priority", "frames", "first_frame", "transition", "fit", "title", "dialogue", "audio"}
+NOT_MADE = {"priority", "frames", "first_frame", "transition", "fit", "title", "dialogue", "audio", "finish_workflow", "finish_parameters"}
 
 
 @dataclass(frozen=True, slots=True)

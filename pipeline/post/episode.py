@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from catalog.media import MediaDamaged
+from catalog.media import MediaDamaged, MediaStore, digest_in
 from pipeline.plan.plan import Plan, ShotPlan, make_plan, select
 from pipeline.plan.stories import record_story
 from pipeline.registry.open_catalog import open_catalog
@@ -42,6 +42,8 @@ def render_episode(order: Order, settings: Settings, console: Console, set_aside
     except MediaDamaged as damaged:  # found when its bytes were read
         if damaged.path in set_aside:
             raise
+        if settings.place.is_local and MediaStore(settings.place).damage(damaged.path, digest_in(damaged.path)) is None:
+            raise StorageError(f"{damaged} where it was read, and is whole here; every node has to see {settings.place}") from damaged
         console.print(f"{damaged}; it is set aside, and its take renders again", highlight=False, soft_wrap=True)
         settings.place.set_aside(damaged.path)
         # Not fresh again: what this run has rendered stays.

@@ -10,7 +10,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from catalog.cache import Cache
 from catalog.place import Place
-from cluster.cpu import run_all
+from cluster.cpu import TRIES, run_all
+from cluster.specs import DeviceLost
+from cluster.start import ClusterError
 from pipeline.render.context import Context
 
 from .segments import Segment, make_segment
@@ -40,18 +42,33 @@ def make_missing(segments: Sequence[Segment], font: Path | None, here: Context) 
 
     Raises:
         MediaDamaged, Undecodable, StorageError: as `make_segment`.
-        ClusterError: Ray cannot be started or joined. DeviceLost: nodes are lost again and again.
+        ClusterError: nodes are lost again and again.
     """
     place, letters = here.catalog.place, font.read_bytes() if font else None
     made = _missing(segments, place)
-    calls = [(make_segment, (segment, place, letters)) for segment in made]
+    calls = [(make_segment, (segment, place, letters if segment.canvas.font else None)) for segment in made]
+    cpus = _cpus(made, here)
     columns = TextColumn("segments"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=here.console, transient=True, disable=not here.console.is_terminal) as bar:
         task = bar.add_task("", total=len(calls))
-        if made and (here.ray.info or sum(s.frames * s.canvas.width * s.canvas.height for s in made) > FEW):
-            asyncio.run(run_all(calls, "segment", max(1, here.ray().cpus) * SENT, lambda: bar.advance(task)))
+        if cpus:
+            try:
+                asyncio.run(run_all(calls, "segment", cpus * SENT, lambda: bar.advance(task)))
+            except DeviceLost as error:
+                raise ClusterError(f"a part of the movie was lost with its node {TRIES} times: {error}") from error
             return made
         for function, arguments in calls:
             function(*arguments)
             bar.advance(task)
     return made
+
+
+def _cpus(made: Sequence[Segment], here: Context) -> int:
+    """How many CPUs of the cluster make these segments; 0 where this process does."""
+    if here.ray.info is None and sum(s.frames * s.canvas.width * s.canvas.height for s in made) <= FEW:
+        return 0
+    try:
+        return here.ray().cpus if made else 0
+    except ClusterError as error:  # such as a rack whose GPUs are off, which nobody needs now
+        here.console.print(f"{error}; so this process makes the {len(made)} parts of the movie", highlight=False, soft_wrap=True)
+        return 0

@@ -9,13 +9,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from catalog.cache import Cache
+from catalog.cache import FOLDER, Cache
 from catalog.standing import Row
 from catalog.store import Catalog
 from catalog.views import preferred_clips
 from pipeline.plan.history import chains_of, rows_of, stage_of
 from pipeline.render.context import Context
 from pipeline.story.cues import Cue
+from pipeline.story.errors import StorageError
 from pipeline.story.fingerprint import digest, file_digest
 
 from .edit import Edit
@@ -34,7 +35,8 @@ class Movie:
     """What an episode's movie was made from, and what came out.
 
     episode, font: digests of the episode and of the title font. clips: shot to the take of its clip. key: of all that decides its bytes,
-    but for a signature's own; media: SHA-256 of the file. Both are "" where a version before segments made it.
+    but for a signature's own; media: SHA-256 of the file; heard: digest of its sound and its lines. They are "" where an earlier version of
+    Tower made it.
     """
 
     episode: str
@@ -42,6 +44,7 @@ class Movie:
     clips: dict[str, str]
     key: str = ""
     media: str = ""
+    heard: str = ""
 
 
 def movie_of(summary: Mapping[str, Any]) -> Movie | None:
@@ -67,7 +70,8 @@ def current_movie(
     """
     takes = {shot: row["take"] for shot, row in edit.clips.items()}
     credentials = credentials_of(here.settings)
-    meant = Movie(edit.digest, edit.letters or None, takes, _key(edit, credentials))
+    heard = digest([sound_key(edit.episode, edit.sounds), [asdict(cue) for cue in edit.cues]])
+    meant = Movie(edit.digest, edit.letters or None, takes, _key(edit, credentials), heard=heard)
     if not partial and _incomplete(results) is None:
         if old is None or not _is_whole(old, meant.key, target):
             make_missing(edit.segments, edit.font, here)
@@ -110,6 +114,8 @@ def make_movie(edit: Edit, here: Context, out: Path) -> None:
     """
     sound, cache = _sound(edit, here), Cache(here.catalog.place)
     shown, made = [segment for segment in edit.segments if segment.frames], cache.there()
+    if gone := [name for name in [*(f"{segment.key}{VIDEO}" for segment in shown), *([sound] if sound else [])] if name not in made]:
+        raise StorageError(f"{gone[0]} in {FOLDER}/ of the catalog was removed while the movie was made; render again")
     with ExitStack() as stack:
         files = [stack.enter_context(cache.opened(made[f"{segment.key}{VIDEO}"])) for segment in shown]
         heard = stack.enter_context(cache.opened(made[sound])) if sound else None
@@ -141,6 +147,8 @@ def _outdated(old: Movie | None, now: Movie, results: list[Result], catalog: Cat
         return "nothing says what it was made from"
     if (old.episode, old.font) != (now.episode, now.font):
         return "the episode file or its font changed since it was made"
+    if old.heard != now.heard:
+        return "its sound or its subtitles changed since it was made"
     if why := _incomplete(results):
         return why
     other = [o.shot for o in results if o.last and o.last["take"] != old.clips.get(o.shot)]
@@ -152,8 +160,16 @@ def _outdated(old: Movie | None, now: Movie, results: list[Result], catalog: Cat
     other = [shot for (shot, stage), take in chosen.items() if _goes_before(rows.get(take), shown.get(shot, {}).get(stage))]
     if other:
         return f"{listed(other)} {'has a clip' if len(other) == 1 else 'have clips'} now that a person chose"
-    refused = [shot for shot, take in old.clips.items() if take not in rows or rows[take]["outcome"] != "accepted"]
+    refused = [shot for shot, take in old.clips.items() if not _stands(list(_chain(rows, take)))]
     return f"the clip in it of {listed(refused)} is not accepted now" if refused else None
+
+
+def _stands(chain: list[Row]) -> bool:
+    """Whether a take is accepted now, and nobody has sent back what it started from since it was approved."""
+    if not chain or chain[0]["outcome"] != "accepted":
+        return False
+    approved = chain[0]["review_at"] if chain[0]["review"] == "approved" else None
+    return not any(start["review"] == "retake" and (approved is None or start["review_at"] > approved) for start in chain[1:])
 
 
 def _chain(rows: dict[str, Row], take: str | None) -> Iterator[Row]:

@@ -9,13 +9,14 @@ import io
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
 import av
 import cv2
 import numpy as np
+import PIL
 from PIL import Image
 
 from catalog.cache import Cache
@@ -37,6 +38,7 @@ CRF = 16  # visually lossless for drawings; libx264's scale, 0..51
 VERSION = 1  # of what this module and `shown` make from equal settings
 MOMENTS = 5  # pictures of a strip, from the shot's first frame to its last
 CELL_WIDTH = 216  # pixels of each
+LIBRARIES = [av.__version__, cv2.__version__, np.__version__, PIL.__version__]  # what draws and encodes
 VIDEO, STRIP = ".mp4", ".jpg"
 
 
@@ -59,7 +61,7 @@ class Segment:
     @cached_property
     def key(self) -> str:
         """SHA-256 of all that decides the bytes: pixels of the clips, the shots' fields, the canvas, the encoder."""
-        told = asdict(self) | {"name": "", "fps": str(self.canvas.fps), "crf": CRF, "version": VERSION, "av": av.__version__}
+        told = asdict(self) | {"name": "", "fps": str(self.canvas.fps), "crf": CRF, "version": VERSION, "libraries": LIBRARIES}
         told["canvas"] = told["canvas"] | {"fps": ""}
         for part in ("part", "over"):
             told[part] = told[part] and told[part] | {"path": ""}
@@ -77,8 +79,13 @@ def segments_of(episode: Episode, clips: Mapping[str, Row], cues: Sequence[Cue],
     Args:
         clips: shot id to the row of the take that the movie shows. font: SHA-256 of the title font; "" for the built-in.
     """
-    in_picture = cues if episode.subtitles == "burnt" else ()
-    canvas, made = Canvas(episode.width, episode.height, episode.fps, font), list[Segment]()
+    in_picture, made = cues if episode.subtitles == "burnt" else (), list[Segment]()
+    plain = Canvas(episode.width, episode.height, episode.fps, "")
+
+    def add(name: str, part: Part, first: int, frames: int, over: Part | None, text: list[Burnt]) -> None:
+        lettered = part.title or (over and over.title) or text
+        made.append(Segment(name, replace(plain, font=font) if lettered else plain, part, first, frames, over, tuple(text)))
+
     shots = [shot for _, shot in episode.shots]
     parts = {s.id: _part(s, clips[s.id]) for s in shots if s.id in clips}
     for before, (_, shot, start), after in zip([None, *shots], episode.cut, [*shots[1:], None], strict=False):
@@ -86,11 +93,9 @@ def segments_of(episode: Episode, clips: Mapping[str, Row], cues: Sequence[Cue],
         alone, end = start + begins, start + shot.frames - ends  # the frames of the cut in which the shot is seen alone
         if before and begins and before.id in parts and shot.id in parts:
             name, first = f"{before.id}-{shot.id}", before.frames - begins
-            text = tuple(burnt(episode, in_picture, start, alone))
-            made.append(Segment(name, canvas, parts[before.id], first, begins, parts[shot.id], text))
+            add(name, parts[before.id], first, begins, parts[shot.id], burnt(episode, in_picture, start, alone))
         if shot.id in parts:
-            text = tuple(burnt(episode, in_picture, alone, end))
-            made.append(Segment(shot.id, canvas, parts[shot.id], begins, end - alone, None, text))
+            add(shot.id, parts[shot.id], begins, end - alone, None, burnt(episode, in_picture, alone, end))
     return made
 
 

@@ -44,7 +44,8 @@ def write_shots(
     shots = folder / FOLDER
     shots.mkdir(parents=True, exist_ok=True)
     _sweep(shots)
-    known, now = {shot.id for _, shot in episode.shots}, {name: value for name, value in before.items() if value}
+    known = {shot.id for _, shot in episode.shots}
+    now = {name: value for name, value in before.items() if value or (shots / name).is_file()}
     for result, stage in product(results, CHAIN):
         name = f"{result.shot}{stage.suffix}"
         if stage.name in result.takes:

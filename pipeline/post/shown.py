@@ -25,7 +25,7 @@ Picture = av.VideoFrame | np.ndarray  # as a file of the canvas's size holds it,
 
 @dataclass(frozen=True)
 class Canvas:
-    """What all shots of a movie share. width, height: pixels. font: SHA-256 of the title font; "" for the built-in fonts."""
+    """Size in pixels and rate of the movie. font: SHA-256 of the episode's own font, where a part is written with it; else ""."""
 
     width: int
     height: int

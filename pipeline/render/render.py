@@ -17,10 +17,10 @@ from catalog.store import Catalog, CatalogError
 from cluster.pool import Pool
 from cluster.start import check_devices
 from pipeline.plan.plan import Plan
+from pipeline.plan.resolve import StagePlan
 from pipeline.registry.workflows import Registry
 from pipeline.story.cluster_profile import ClusterProfile, cluster_profile
 from pipeline.story.errors import InputError, NotProven, StorageError
-from pipeline.story.workflow import Workflow
 
 from .context import Context
 from .drive import drive, live_limit, studio_for
@@ -160,12 +160,13 @@ def check_disk_room(plan: Plan, place: Place) -> None:
     if not place.is_local:
         return
 
-    def likely(flow: Workflow) -> int:
-        raw = flow.width * flow.height * 3 * (flow.num_frames or 1)
-        return raw // 20 if flow.num_frames else raw * 3 // 5
+    def likely(stage: StagePlan) -> int:
+        flow, frames = stage.workflow, stage.workflow.num_frames or stage.frames
+        raw = flow.width * flow.height * 3 * (frames or 1)
+        return raw // 20 if frames else raw * 3 // 5
 
     needed, free = (
-        sum(likely(stage.workflow) for s in plan.stale for stage in s.stages) + SPARE_BYTES * bool(plan.stale),
+        sum(likely(stage) for s in plan.stale for stage in s.stages) + SPARE_BYTES * bool(plan.stale),
         shutil.disk_usage(place.uri).free,
     )
     if free < needed:

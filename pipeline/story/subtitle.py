@@ -40,6 +40,8 @@ class Burnt:
 
 def burnt(episode: Episode, every: Sequence[Cue], first: int, last: int) -> list[Burnt]:
     """What is drawn into the part of the cut from frame `first` up to and without `last`. Frames without subtitles are in none of them."""
+    if not every:
+        return []
     titled = [(start, start + shot.frames, shot.title) for _, shot, start in episode.cut if shot.title]
     found = []
     for span in spans(every, first, last):
