@@ -12,6 +12,7 @@ from catalog.standing import Row
 from catalog.store import Catalog
 from catalog.views import clips_that_stand, view
 from gates.verdict import Finding
+from pipeline.plan.history import shown_takes
 from pipeline.story.episode import Episode
 from pipeline.story.errors import InputError
 
@@ -134,7 +135,7 @@ def gather(catalog: Catalog, name: str, episode: Episode | None) -> Facts:
     rows = view(catalog, f'SELECT {COLUMNS} FROM verdicts WHERE episode = $episode ORDER BY verdicts."at"', episode=name).to_pylist()
     if not rows:
         raise InputError(f"the catalog has no takes of episode {name}; `tower render` makes them")
-    stands = set(clips_that_stand(catalog, name).values())
+    stands = set((shown_takes(catalog, episode) if episode else clips_that_stand(catalog, name)).values())
     statuses = {row["run"]: row["workflows"] or {} for row in catalog.rows("runs", name) if row["event"] == "started"}
     words = _words(catalog.rows("reviews", name))
     takes: dict[str, list[Take]] = {}

@@ -22,7 +22,7 @@ def board(story: Story, episode: Episode, known: Facts, live: Live | None, livin
     Args:
         live: of the run that renders the episode now; None also where it has not said anything yet. living: whether there is one.
     """
-    cards = {shot.id: card(shot, start, known, live) for _, shot, start in episode.cut}
+    cards = {shot.id: card(shot, start, episode.last_stage_of(shot), known, live) for _, shot, start in episode.cut}
     return {
         "episode": episode.id,
         "title": episode.title,
@@ -50,12 +50,12 @@ def board(story: Story, episode: Episode, known: Facts, live: Live | None, livin
 
 def card_of(episode: Episode, shot: str, known: Facts, live: Live | None) -> dict[str, Any]:
     """One shot of the board, which the episode has."""
-    return next(card(one, start, known, live) for _, one, start in episode.cut if one.id == shot)
+    return next(card(one, start, episode.last_stage_of(one), known, live) for _, one, start in episode.cut if one.id == shot)
 
 
-def card(shot: Shot, start: int, known: Facts, live: Live | None) -> dict[str, Any]:
-    """One shot of the board. start: frame of the cut at which it begins."""
-    row, word = known.shots.get(shot.id), known.words.get(shot.id)
+def card(shot: Shot, start: int, last: str, known: Facts, live: Live | None) -> dict[str, Any]:
+    """One shot of the board. start: frame of the cut at which it begins. last: its last stage."""
+    row, word = known.shown(shot.id, last), known.words.get(shot.id)
     step = live.shots.get(shot.id, "") if live else ""
     status = _status(row, word, step, known.runs, live)
     return {
