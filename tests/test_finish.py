@@ -160,6 +160,39 @@ def test_an_episode_whose_finish_was_removed_shows_the_clip_everywhere(finished,
     assert accepted_clips(finished.catalog, story) == {}, "nor does it show a clip that was sent back"
 
 
+def states(desk: Desk) -> tuple[str, str]:  # noqa: F811
+    """Of the first shot, on the desk's board and in the report."""
+    story = load_episode(desk.file)
+    (shot, *_) = gather(desk.catalog, "E90", story).shots
+    return card_of(story, "SH0010", told_of(desk), None)["status"], shot.state
+
+
+def test_a_shot_is_not_accepted_as_long_as_its_finish_is_not(finished):
+    assert states(finished) == ("accepted", "accepted")
+    said(finished, FINISH, "retake", note="too sharp")
+    assert states(finished) == ("retake", "retake")
+    said(finished, CLIP, "approved")
+    assert states(finished) == ("retake", "retake"), "whatever is said of the clip"
+    finished.edit(*reversed(WITH_FINISH))
+    assert states(finished) == ("approved", "approved")
+
+
+@pytest.mark.parametrize(("outcomes", "told"), [([], ("waiting", "waiting")), (["rejected"], ("rejected", "rejected"))])
+def test_a_shot_whose_finish_is_not_made_or_rejected_is_told_so(desk, verdicts, outcomes, told):  # noqa: F811
+    verdicts["finish"] = verdicts["clip"]
+    desk.edit(*WITH_FINISH)
+    clip = desk.take("SH0010", "clip", start=desk.take("SH0010", "keyframe"))
+    for outcome in outcomes:
+        desk.take("SH0010", "finish", start=clip, outcome=outcome, labels=["blur"])
+    assert states(desk) == told
+
+
+@pytest.mark.parametrize("verdict", ["approved", "picked"])
+def test_a_word_on_the_clip_is_still_told_once_its_finish_stands(finished, verdict):
+    said(finished, CLIP, verdict)
+    assert states(finished) == (verdict, verdict)
+
+
 def test_a_retake_of_the_keyframe_takes_clip_and_finish_along(finished):
     said(finished, KEYFRAME, "retake")
     assert clips_that_stand(finished.catalog, "E90") == {} and standing(finished) == []

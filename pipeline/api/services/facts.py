@@ -64,14 +64,14 @@ class Facts:
 
     shots: by shot; `clip` is the take that the episode shows, and `source` the clip that it was made from where it is a finish. bare: the
     same of shots with a finish, as if they had none.
-    words: shot to the latest word on one of its stages. approved: shots whose clip or finish a person approved.
+    words: shot to the latest word on each of its stages, oldest first. approved: shots whose clip or finish a person approved.
     rejections: shot to (label, takes), most first. runs, reviews: rows of the tables, oldest first. latest: shot to what changes with each
     row that it gets.
     """
 
     shots: dict[str, Row]
     bare: dict[str, Row]
-    words: dict[str, Row]
+    words: dict[str, list[Row]]
     approved: int
     rejections: dict[str, list[tuple[str, int]]]
     runs: list[Row]
@@ -132,11 +132,14 @@ def facts(rows: Mapping[str, pa.Table]) -> Facts:
     rejections: dict[str, list[tuple[str, int]]] = {}
     for row in labels:
         rejections.setdefault(row["shot"], []).append((row["label"], row["takes"]))
+    said: dict[str, list[Row]] = {}
+    for row in words:
+        said.setdefault(row["shot"], []).append(row)
     runs, reviews = _rows(rows["runs"].sort_by("at")), _rows(rows["reviews"].sort_by("at"))
     return Facts(
         {row["shot"]: row for row in shots if not row["bare"]},
         {row["shot"]: row for row in shots if row["bare"]},
-        {row["shot"]: row for row in words},
+        said,
         len({row["shot"] for row in words if row["stage"] in MOVING and row["verdict"] == "approved"}),
         rejections,
         runs,
