@@ -62,7 +62,8 @@ class Cutting:
 
     def conformed(self) -> Conformed:
         clips = accepted_clips(self.catalog, self.episode)
-        return conform(edit_of(facts_of(self.timeline), self.episode, "edited.otio"), self.episode, clips, {row["take"]: row for row in clips.values()})
+        takes = {row["take"]: row for row in (*self.catalog.rows("takes", "E01"), *clips.values())}
+        return conform(edit_of(facts_of(self.timeline), self.episode, "edited.otio"), self.episode, clips, takes)
 
     def patched(self) -> Episode:
         """The episode, once the patch is applied."""
@@ -263,6 +264,29 @@ def test_another_take_is_told_with_the_command_that_picks_it(cutting: Cutting) -
     assert told(done) == [("SH0010", "other take")]
     assert "`tower review E01 SH0010 --pick v001`" in done.told[0].text and patch_of(cutting.file, cutting.episode, done).diff == ""
     say(cutting.catalog, "SH0010", "picked")
+    assert cutting.conformed().told == []
+
+
+def finish(cutting: Cutting, attempt: int) -> None:
+    """Record a finish of the first shot's clip."""
+    clip = next(row for row in cutting.catalog.rows("takes", "E01") if row["take"] == "E01/SH0010/clip/v001")
+    more = {name: clip[name] for name in ("media", "media_path", "media_bytes")} | {"stage": "finish", "upstream": clip["take"], "seed": None}
+    cutting.catalog.append("takes", [row_of("SH0010", (60, 24), attempt + 1, take=f"E01/SH0010/finish/v{attempt:03}", **more)])
+
+
+def test_a_cut_on_clips_is_the_same_once_their_finishes_stand_and_once_they_are_gone(cutting: Cutting) -> None:
+    plain = cutting.file.read_text()
+    cutting.file.write_text(plain.replace("clip_workflow: c\n", "clip_workflow: c\nfinish_workflow: f\n"))
+    cutting.episode = load_episode(cutting.file)
+    finish(cutting, 1)
+    assert accepted_clips(cutting.catalog, cutting.episode)["SH0010"]["stage"] == "finish" and cutting.conformed().told == []
+    cutting.clip("SH0010").metadata["tower"]["take"] = "E01/SH0010/finish/v001"
+    assert cutting.conformed().told == []
+    finish(cutting, 2)
+    (one,) = cutting.conformed().told
+    assert one.kind == "other take" and "`tower review E01 SH0010 --stage finish --pick v001`" in one.text
+    cutting.file.write_text(plain)
+    cutting.episode = load_episode(cutting.file)
     assert cutting.conformed().told == []
 
 

@@ -90,7 +90,7 @@ def _word(row: Row | None, words: list[Row], last: str, whole: bool) -> Row | No
     """
     if whole and row:
         shown = [word for take in (row["clip"], row["source"]) for word in words if word["take"] == take]
-        return (shown or words[::-1] or [None])[0]
+        return next(iter(shown or words[::-1]), None)
     if row and row["clip"]:
         return next((word for word in words if word["stage"] == last), None)
     return words[-1] if words else None
