@@ -18,7 +18,7 @@ from pipeline.api.services.board import card_of
 from pipeline.api.services.delivery import delivery
 from pipeline.api.services.facts import Facts, facts
 from pipeline.api.services.shots import takes_of_shot
-from pipeline.evidence.review import Said, say, usual_take
+from pipeline.evidence.review import Said, reviews, say, usual_take
 from pipeline.plan.plan import as_rows
 from pipeline.post.edit import story_digest
 from pipeline.post.report_facts import gather
@@ -89,6 +89,13 @@ def test_a_prompt_and_a_seed_are_for_the_clip_and_not_for_its_finish(finished):
     for more in ({"seed": 5}, {"prompt": "a cat"}):
         with pytest.raises(InputError, match="a finish has neither seed nor prompt; they are for its clip"):
             said(finished, FINISH, "retake", **more)
+
+
+def test_a_retake_that_changes_a_finish_which_the_shot_has_no_more_is_refused_in_words(finished):
+    finished.edit(*reversed(WITH_FINISH))
+    with pytest.raises(InputError, match="shot SH0010 has no finish now"):
+        said(finished, FINISH, "retake", parameters={"strength": 0.5})
+    assert reviews(finished.catalog, "E90") == []
 
 
 def test_another_prompt_makes_all_three_stale_and_a_parameter_of_the_finish_the_last_alone(finished):
