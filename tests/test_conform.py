@@ -267,6 +267,24 @@ def test_another_take_is_told_with_the_command_that_picks_it(cutting: Cutting) -
     assert cutting.conformed().told == []
 
 
+@pytest.mark.parametrize("second", ["{<<: *base, id: SH0020}", "<<: *base\n        id: SH0020"])
+def test_a_shot_gets_frames_of_its_own_where_it_had_those_of_a_merge(tmp_path: Path, second: str) -> None:
+    cutting = Cutting(tmp_path, {"S010": ["&base {id: SH0010, frames: 40}", second]}, {shot: (60, 24) for shot in ("SH0010", "SH0020")})
+    cutting.clip("SH0020").source_range = span(0, 25)
+    cutting.episode = cutting.patched()
+    assert [shot.frames for _, shot in cutting.episode.shots] == [40, 25]
+    cutting.clip("SH0010").source_range = span(0, 20)
+    cutting.clip("SH0020").source_range = span(0, 20)
+    assert [shot.frames for _, shot in cutting.patched().shots] == [20, 20]
+
+
+def test_the_first_of_two_shots_that_share_its_frames_is_changed_by_hand(tmp_path: Path) -> None:
+    cutting = Cutting(tmp_path, {"S010": ["&base {id: SH0010, frames: 40}", "{<<: *base, id: SH0020}"]}, {shot: (60, 24) for shot in ("SH0010", "SH0020")})
+    cutting.clip("SH0010").source_range = span(0, 20)
+    with pytest.raises(InputError, match="laid out so that a program cannot make these changes"):
+        cutting.patched()
+
+
 def finish(cutting: Cutting, attempt: int) -> None:
     """Record a finish of the first shot's clip."""
     clip = next(row for row in cutting.catalog.rows("takes", "E01") if row["take"] == "E01/SH0010/clip/v001")
