@@ -124,7 +124,7 @@ def test_nothing_changed_is_said_of_holds_stretches_gaps_and_other_rates_too(tmp
     rows = {shot: row_of(shot, clip, media="") for shot, clip in clips.items()}
     for fps in ("24", "23.976", "30", "12.5"):
         episode = load_episode(written(tmp_path, shots, fps))
-        timeline = otio.adapters.read_from_string(otio.adapters.write_to_string(timeline_of(episode, rows, {}), "otio_json"), "otio_json")
+        timeline = otio.adapters.read_from_string(otio.adapters.write_to_string(timeline_of(episode, rows, {}, {}), "otio_json"), "otio_json")
         assert conform(edit_of(facts_of(timeline), episode, "edit"), episode, rows, {}).told == [], fps
 
 
@@ -418,7 +418,7 @@ def test_the_demo_s_own_file_is_changed_in_the_lines_that_say_so_alone(tmp_path:
     file = Path(shutil.copy(PROJECT / "configs" / "episodes" / "demo.yaml", tmp_path))
     episode = load_episode(file)
     clips = {shot.id: row_of(shot.id, (121, 24), media="") for _, shot in episode.shots}
-    timeline = timeline_of(episode, clips, {})
+    timeline = timeline_of(episode, clips, {}, {})
     track = timeline.video_tracks()[0]
     track[0].source_range = span(10, 60)
     done = conform(edit_of(facts_of(timeline), episode, "edit"), episode, clips, {})
@@ -444,7 +444,7 @@ def test_whatever_an_editor_trims_moves_and_deletes_the_patched_file_is_that_cut
         shots.append(before := shot)
     edited = story(episode.fps, [{"id": "S010", "shots": shots}])
     assume(all(_can_be_told(a, b, rows, edited) for (_, a), (_, b) in pairwise(edited.shots)))
-    timeline = otio.adapters.read_from_string(otio.adapters.write_to_string(timeline_of(edited, rows, {}), "otio_json"), "otio_json")
+    timeline = otio.adapters.read_from_string(otio.adapters.write_to_string(timeline_of(edited, rows, {}, {}), "otio_json"), "otio_json")
     done = conform(edit_of(facts_of(timeline), episode, "edit"), episode, rows, {row["take"]: row for row in rows.values()})
     file = tmp_path / "episode.yaml"
     file.write_text(_yaml(episode))

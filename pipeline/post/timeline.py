@@ -54,7 +54,8 @@ def hand_off(catalog: Catalog, episode: Episode, kind: str, file: Path) -> Hande
     said: dict[str, list[Row]] = {}
     for row in catalog.rows("reviews", episode.id):
         said.setdefault(row["take"], []).append(row)
-    text = FORMATS[kind](timeline_of(episode, clips, said), episode)
+    sources = rows_of(catalog, [row["upstream"] for row in clips.values() if row["stage"] != "clip" and row["upstream"]])
+    text = FORMATS[kind](timeline_of(episode, clips, said, sources), episode)
     copied, kept = list[str](), list[str]()
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
