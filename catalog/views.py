@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from typing import Any
 
 import pyarrow as pa
@@ -74,10 +75,11 @@ JOIN verdicts v ON v.take = w.take AND v.review IN ('approved', 'picked') AND v.
 ANTI JOIN without_start lost ON lost.take = v.take;
 
 -- `clip` is the take that the episode shows: a finish, or a clip that has none. What is said of a clip holds for its finish as well.
+-- `bare` is what it shows where the shot has no finish any more: a clip in any case.
 CREATE VIEW shots AS
 SELECT episode, arg_max(sequence, "at") AS sequence, shot,
     arg_max(take, place) FILTER (stands) AS clip, arg_max(media_path, place) FILTER (stands) AS media_path,
-    count(*) AS takes, max("at") AS last
+    arg_max(take, place) FILTER (stands AND stage = 'clip') AS bare, count(*) AS takes, max("at") AS last
 FROM (
     SELECT v.*, v.stage <> 'keyframe' AND v.outcome = 'accepted' AND lost.take IS NULL AS stands,
         (coalesce(epoch_us(greatest(chosen.said, source.said)), 0), v."at") AS place
@@ -117,13 +119,17 @@ def takes_of(catalog: Catalog, episode: str) -> dict[tuple[str, str], list[dict[
     return grouped
 
 
-def clips_that_stand(catalog: Catalog, episode: str) -> dict[str, str]:
+def clips_that_stand(catalog: Catalog, episode: str, bare: Collection[str] = ()) -> dict[str, str]:
     """Shot to the take that the episode shows of it, a clip or its finish, as far as verdicts and people's words tell it.
 
     A shot without one is left out.
+
+    Args:
+        bare: shots that have no finish now, whatever was made before.
     """
-    rows = view(catalog, "SELECT shot, clip FROM shots WHERE episode = $episode AND clip IS NOT NULL", episode=episode).to_pylist()
-    return {row["shot"]: row["clip"] for row in rows}
+    rows = view(catalog, "SELECT shot, clip, bare FROM shots WHERE episode = $episode AND clip IS NOT NULL", episode=episode).to_pylist()
+    shown = {row["shot"]: row["bare" if row["shot"] in bare else "clip"] for row in rows}
+    return {shot: take for shot, take in shown.items() if take}
 
 
 def preferred_clips(catalog: Catalog, episode: str) -> dict[tuple[str, str], str]:

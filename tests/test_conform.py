@@ -62,7 +62,8 @@ class Cutting:
 
     def conformed(self) -> Conformed:
         clips = accepted_clips(self.catalog, self.episode)
-        return conform(edit_of(facts_of(self.timeline), self.episode, "edited.otio"), self.episode, clips, {row["take"]: row for row in clips.values()})
+        takes = {row["take"]: row for row in (*self.catalog.rows("takes", "E01"), *clips.values())}
+        return conform(edit_of(facts_of(self.timeline), self.episode, "edited.otio"), self.episode, clips, takes)
 
     def patched(self) -> Episode:
         """The episode, once the patch is applied."""
@@ -123,7 +124,7 @@ def test_nothing_changed_is_said_of_holds_stretches_gaps_and_other_rates_too(tmp
     rows = {shot: row_of(shot, clip, media="") for shot, clip in clips.items()}
     for fps in ("24", "23.976", "30", "12.5"):
         episode = load_episode(written(tmp_path, shots, fps))
-        timeline = otio.adapters.read_from_string(otio.adapters.write_to_string(timeline_of(episode, rows, {}), "otio_json"), "otio_json")
+        timeline = otio.adapters.read_from_string(otio.adapters.write_to_string(timeline_of(episode, rows, {}, {}), "otio_json"), "otio_json")
         assert conform(edit_of(facts_of(timeline), episode, "edit"), episode, rows, {}).told == [], fps
 
 
@@ -266,6 +267,47 @@ def test_another_take_is_told_with_the_command_that_picks_it(cutting: Cutting) -
     assert cutting.conformed().told == []
 
 
+@pytest.mark.parametrize("second", ["{<<: *base, id: SH0020}", "<<: *base\n        id: SH0020"])
+def test_a_shot_gets_frames_of_its_own_where_it_had_those_of_a_merge(tmp_path: Path, second: str) -> None:
+    cutting = Cutting(tmp_path, {"S010": ["&base {id: SH0010, frames: 40}", second]}, {shot: (60, 24) for shot in ("SH0010", "SH0020")})
+    cutting.clip("SH0020").source_range = span(0, 25)
+    cutting.episode = cutting.patched()
+    assert [shot.frames for _, shot in cutting.episode.shots] == [40, 25]
+    cutting.clip("SH0010").source_range = span(0, 20)
+    cutting.clip("SH0020").source_range = span(0, 20)
+    assert [shot.frames for _, shot in cutting.patched().shots] == [20, 20]
+
+
+def test_the_first_of_two_shots_that_share_its_frames_is_changed_by_hand(tmp_path: Path) -> None:
+    cutting = Cutting(tmp_path, {"S010": ["&base {id: SH0010, frames: 40}", "{<<: *base, id: SH0020}"]}, {shot: (60, 24) for shot in ("SH0010", "SH0020")})
+    cutting.clip("SH0010").source_range = span(0, 20)
+    with pytest.raises(InputError, match="laid out so that a program cannot make these changes"):
+        cutting.patched()
+
+
+def finish(cutting: Cutting, attempt: int) -> None:
+    """Record a finish of the first shot's clip."""
+    clip = next(row for row in cutting.catalog.rows("takes", "E01") if row["take"] == "E01/SH0010/clip/v001")
+    more = {name: clip[name] for name in ("media", "media_path", "media_bytes")} | {"stage": "finish", "upstream": clip["take"], "seed": None}
+    cutting.catalog.append("takes", [row_of("SH0010", (60, 24), attempt + 1, take=f"E01/SH0010/finish/v{attempt:03}", **more)])
+
+
+def test_a_cut_on_clips_is_the_same_once_their_finishes_stand_and_once_they_are_gone(cutting: Cutting) -> None:
+    plain = cutting.file.read_text()
+    cutting.file.write_text(plain.replace("clip_workflow: c\n", "clip_workflow: c\nfinish_workflow: f\n"))
+    cutting.episode = load_episode(cutting.file)
+    finish(cutting, 1)
+    assert accepted_clips(cutting.catalog, cutting.episode)["SH0010"]["stage"] == "finish" and cutting.conformed().told == []
+    cutting.clip("SH0010").metadata["tower"]["take"] = "E01/SH0010/finish/v001"
+    assert cutting.conformed().told == []
+    finish(cutting, 2)
+    (one,) = cutting.conformed().told
+    assert one.kind == "other take" and "`tower review E01 SH0010 --stage finish --pick v001`" in one.text
+    cutting.file.write_text(plain)
+    cutting.episode = load_episode(cutting.file)
+    assert cutting.conformed().told == []
+
+
 def test_a_shot_without_a_clip_stays_although_an_editor_s_file_lost_its_gap(tmp_path: Path) -> None:
     cutting = Cutting(tmp_path, clips={shot: clip for shot, clip in CLIPS.items() if shot != "SH0030"})
     assert cutting.conformed().told == []
@@ -376,7 +418,7 @@ def test_the_demo_s_own_file_is_changed_in_the_lines_that_say_so_alone(tmp_path:
     file = Path(shutil.copy(PROJECT / "configs" / "episodes" / "demo.yaml", tmp_path))
     episode = load_episode(file)
     clips = {shot.id: row_of(shot.id, (121, 24), media="") for _, shot in episode.shots}
-    timeline = timeline_of(episode, clips, {})
+    timeline = timeline_of(episode, clips, {}, {})
     track = timeline.video_tracks()[0]
     track[0].source_range = span(10, 60)
     done = conform(edit_of(facts_of(timeline), episode, "edit"), episode, clips, {})
@@ -402,7 +444,7 @@ def test_whatever_an_editor_trims_moves_and_deletes_the_patched_file_is_that_cut
         shots.append(before := shot)
     edited = story(episode.fps, [{"id": "S010", "shots": shots}])
     assume(all(_can_be_told(a, b, rows, edited) for (_, a), (_, b) in pairwise(edited.shots)))
-    timeline = otio.adapters.read_from_string(otio.adapters.write_to_string(timeline_of(edited, rows, {}), "otio_json"), "otio_json")
+    timeline = otio.adapters.read_from_string(otio.adapters.write_to_string(timeline_of(edited, rows, {}, {}), "otio_json"), "otio_json")
     done = conform(edit_of(facts_of(timeline), episode, "edit"), episode, rows, {row["take"]: row for row in rows.values()})
     file = tmp_path / "episode.yaml"
     file.write_text(_yaml(episode))

@@ -14,9 +14,15 @@ import pytest
 
 from catalog.views import clips_that_stand
 from gates.decode import length_of
-from pipeline.evidence.review import Said, say, usual_take
+from pipeline.api.services.board import card_of
+from pipeline.api.services.delivery import delivery
+from pipeline.api.services.facts import Facts, facts
+from pipeline.api.services.shots import takes_of_shot
+from pipeline.evidence.review import Said, reviews, say, usual_take
 from pipeline.plan.plan import as_rows
+from pipeline.post.edit import story_digest
 from pipeline.post.report_facts import gather
+from pipeline.post.timeline import accepted_clips
 from pipeline.render.shot import render_shot
 from pipeline.story.episode import load_episode
 from pipeline.story.errors import InputError
@@ -44,6 +50,11 @@ def said(desk: Desk, take: str, verdict: str, **more: Any) -> None:  # noqa: F81
 
 def standing(desk: Desk) -> list[str]:  # noqa: F811
     return [take.take.partition("SH0010/")[2] for take in desk.plan().shots[0].accepted]
+
+
+def told_of(desk: Desk) -> Facts:  # noqa: F811
+    """What the desk's service knows of the episode."""
+    return facts({table: desk.catalog.sql(f"SELECT * FROM {table}", (table,)) for table in ("takes", "judgements", "reviews", "runs")})
 
 
 # --- the plan -----------------------------------------------------------------------------------------------------------
@@ -78,6 +89,13 @@ def test_a_prompt_and_a_seed_are_for_the_clip_and_not_for_its_finish(finished):
     for more in ({"seed": 5}, {"prompt": "a cat"}):
         with pytest.raises(InputError, match="a finish has neither seed nor prompt; they are for its clip"):
             said(finished, FINISH, "retake", **more)
+
+
+def test_a_retake_that_changes_a_finish_which_the_shot_has_no_more_is_refused_in_words(finished):
+    finished.edit(*reversed(WITH_FINISH))
+    with pytest.raises(InputError, match="shot SH0010 has no finish now"):
+        said(finished, FINISH, "retake", parameters={"strength": 0.5})
+    assert reviews(finished.catalog, "E90") == []
 
 
 def test_another_prompt_makes_all_three_stale_and_a_parameter_of_the_finish_the_last_alone(finished):
@@ -123,6 +141,63 @@ def test_the_episode_shows_the_finish_and_the_clip_where_a_person_sent_the_finis
     assert clips_that_stand(finished.catalog, "E90") == {}
     said(finished, FINISH, "approved")
     assert shown() == FINISH, "a later word on the finish itself keeps it"
+
+
+def test_an_episode_whose_finish_was_removed_shows_the_clip_everywhere(finished, here, monkeypatch):
+    finished.edit(*reversed(WITH_FINISH))
+    story, folder = load_episode(finished.file), finished.file.parent / "out"
+    assert {shot: row["take"] for shot, row in accepted_clips(finished.catalog, story).items()} == {"SH0010": CLIP}
+    shot, *_ = gather(finished.catalog, "E90", story).shots
+    assert shot.clip and (shot.clip.take, shot.state) == (CLIP, "accepted")
+    first = story.sequences[0]
+    short = story.model_copy(update={"sequences": [first.model_copy(update={"shots": first.shots[:1]})]})
+    folder.mkdir()
+    (folder / "summary.json").write_text(json.dumps({"movie_from": {"episode": story_digest(short), "font": None, "clips": {"SH0010": CLIP}}}))
+    (folder / "episode.mp4").write_bytes(b"a movie")
+    assert delivery(finished.catalog, short, folder)["current"]
+    known = told_of(finished)
+    card = card_of(story, "SH0010", known, None)
+    assert (card["status"], card["clip"], card["keyframe"]) == ("accepted", CLIP, KEYFRAME)
+    stands = {take: json.loads(told)["stands"] for take, told in takes_of_shot(known, "SH0010", "clip", {}).items()}
+    assert stands == {KEYFRAME: True, CLIP: True, FINISH: False}
+    monkeypatch.setenv("TOWER_CATALOG_URI", finished.settings.catalog_uri)
+    (row,) = json.loads(here("status", finished.file, "--json").out)
+    assert row["clip"] == CLIP
+    said(finished, CLIP, "retake")
+    assert accepted_clips(finished.catalog, story) == {}, "nor does it show a clip that was sent back"
+
+
+def states(desk: Desk) -> tuple[str, str]:  # noqa: F811
+    """Of the first shot, on the desk's board and in the report."""
+    story = load_episode(desk.file)
+    (shot, *_) = gather(desk.catalog, "E90", story).shots
+    return card_of(story, "SH0010", told_of(desk), None)["status"], shot.state
+
+
+def test_a_shot_is_not_accepted_as_long_as_its_finish_is_not(finished):
+    assert states(finished) == ("accepted", "accepted")
+    said(finished, FINISH, "retake", note="too sharp")
+    assert states(finished) == ("retake", "retake")
+    said(finished, CLIP, "approved")
+    assert states(finished) == ("retake", "retake"), "whatever is said of the clip"
+    finished.edit(*reversed(WITH_FINISH))
+    assert states(finished) == ("approved", "approved")
+
+
+@pytest.mark.parametrize(("outcomes", "told"), [([], ("waiting", "waiting")), (["rejected"], ("rejected", "rejected"))])
+def test_a_shot_whose_finish_is_not_made_or_rejected_is_told_so(desk, verdicts, outcomes, told):  # noqa: F811
+    verdicts["finish"] = verdicts["clip"]
+    desk.edit(*WITH_FINISH)
+    clip = desk.take("SH0010", "clip", start=desk.take("SH0010", "keyframe"))
+    for outcome in outcomes:
+        desk.take("SH0010", "finish", start=clip, outcome=outcome, labels=["blur"])
+    assert states(desk) == told
+
+
+@pytest.mark.parametrize("verdict", ["approved", "picked"])
+def test_a_word_on_the_clip_is_still_told_once_its_finish_stands(finished, verdict):
+    said(finished, CLIP, verdict)
+    assert states(finished) == (verdict, verdict)
 
 
 def test_a_retake_of_the_keyframe_takes_clip_and_finish_along(finished):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import resource
+import tracemalloc
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,7 +24,7 @@ from pipeline.post.signature import credentials_of, sign
 from pipeline.render.context import context
 from pipeline.render.marks import Marks, marked
 from pipeline.render.video_file import write_clip
-from pipeline.story.errors import InputError
+from pipeline.story.errors import InputError, StorageError
 from pipeline.story.fingerprint import file_digest
 from pipeline.story.settings import Settings, load_settings
 
@@ -99,6 +101,32 @@ def test_a_signed_file_is_valid_to_c2pas_reader_and_keeps_its_frames_and_marks(t
     with c2pa.Reader("video/mp4", io.BytesIO(changed)) as reader:
         assert reader.get_validation_state() == "Invalid"
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_long_movie_is_signed_without_being_held_in_memory_and_a_full_disk_leaves_it_as_it_was(tmp_path, studio):
+    import c2pa
+
+    credentials, movie, size = credentials_of(settings(studio / "chain.pem", studio / "key.pem")), tmp_path / "a.mp4", 30_000_000
+    write_clip(movie, GOOD[:5], FPS)
+    with movie.open("ab") as file:
+        file.write((size + 8).to_bytes(4, "big") + b"free" + bytes(size))  # a box that players skip
+    before = file_digest(movie)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, limits[1]))
+    try:
+        with pytest.raises(StorageError, match=r"a\.mp4 cannot be written"):
+            sign(movie, MARKS, credentials)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert file_digest(movie) == before and [file.name for file in tmp_path.iterdir()] == ["a.mp4"]
+    tracemalloc.start()
+    try:
+        sign(movie, MARKS, credentials)
+        assert tracemalloc.get_traced_memory()[1] < size // 10
+    finally:
+        tracemalloc.stop()
+    with c2pa.Reader(movie) as reader:
+        assert reader.get_validation_state() == "Valid"
 
 
 def test_a_movie_is_signed_once_and_again_where_it_was_not_or_with_other_certificates(tmp_path, studio):

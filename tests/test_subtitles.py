@@ -69,6 +69,19 @@ def brief(cues: tuple[Cue, ...]) -> list[tuple[int, int, str, str]]:
     return [(cue.start, cue.end, cue.who, cue.text) for cue in cues]
 
 
+def test_more_than_a_soft_track_holds_at_once_is_told_before_anything_renders(tmp_path):
+    full = ", ".join(f"{{who: aoi, text: {'😀' * 2000}, start: 0, end: 1}}" for _ in range(8))  # each 8,000 bytes
+    said = cues_of(tmp_path, {"SH0010": full})
+    with av.open(tmp_path / "track.mp4", "w") as container:
+        assert max(packet.size for packet in subtitle_packets(container, said, 60, FPS)) == 64_009
+    lines = {"SH0010": f"{full}, {full}"}
+    assert len(cues_of(tmp_path, {"SH0010": f"{full}, {full.replace('start: 0, end: 1', 'start: 1, end: 2')}"})) == 16, "one after the other"
+    with pytest.raises(InputError, match=r"SH0010: dialogue 9: 9 lines are shown at once, 72,008 bytes of text, and a soft track holds 65,535"):
+        cues_of(tmp_path, lines)
+    with pytest.raises(InputError, match=r"'text' is .*at most 2000 characters"):
+        told(tmp_path, {"SH0010": f"{{who: aoi, text: {'a' * 2001}, start: 0, end: 1}}"})
+
+
 # --- when ------------------------------------------------------------------------------------------------------------
 
 

@@ -26,7 +26,7 @@ from pipeline.post.timeline import FORMATS, HandedOff, hand_off
 from pipeline.story.episode import Episode, load_episode
 
 from .conftest import EPISODE_FRAMES, Done, Rendered, refused
-from .cuts import filmed, say, stories, written
+from .cuts import filmed, row_of, say, stories, written
 
 FILM = Fraction(24000, 1001)
 
@@ -138,6 +138,22 @@ def test_what_people_said_is_a_marker_in_its_colour_at_its_frames(tmp_path: Path
     edl = hand_off(catalog, episode, "edl", tmp_path / "E01.edl").file.read_text()
     assert "* LOC: 01:00:00:00 GREEN   APPROVED BY MIKA: AS WANTED REALLY\n" in edl  # no line of its own
     assert "* LOC: 01:00:02:01 YELLOW  NOTE BY MIKA: HER EYES\n" in edl  # the record's time
+
+
+def test_a_finish_has_the_words_the_keyframe_and_the_seed_of_its_clip(tmp_path: Path) -> None:
+    file = written(tmp_path, {"S010": ["{id: SH0010, frames: 40, finish_workflow: f}"]})
+    catalog, episode = filmed(tmp_path, file, {"SH0010": (60, 24)})
+    (clip,) = catalog.rows("takes", "E01")
+    finish = "E01/SH0010/finish/v001"
+    media = {name: clip[name] for name in ("media", "media_path", "media_bytes")}
+    catalog.append("takes", [row_of("SH0010", (60, 24), take=finish, stage="finish", upstream=clip["take"], seed=None, **media)])
+    say(catalog, "SH0010", "note", "her eyes", first_frame=3)
+    say(catalog, "SH0010", "approved", take=finish)
+    _, timeline = handed(catalog, episode, tmp_path / "edit")
+    (shown,) = timeline.find_clips()
+    own = shown.metadata["tower"]
+    assert (own["take"], own["keyframe"], own["seed"]) == (finish, clip["upstream"], clip["seed"])
+    assert [(marker.name, marker.metadata["tower"]["take"]) for marker in shown.markers] == [("note by Mika", clip["take"]), ("approved by Mika", finish)]
 
 
 def test_media_that_are_there_are_not_copied_again_and_changed_ones_are(tmp_path: Path) -> None:
@@ -266,7 +282,7 @@ def test_every_clip_says_what_it_is_in_json_that_any_program_reads(tmp_path: Pat
 @given(stories())
 def test_every_format_is_as_long_as_the_movie_whatever_the_episode(made: tuple[Episode, dict[str, dict[str, Any]]]) -> None:
     episode, rows = made
-    timeline = timeline_of(episode, rows, {})
+    timeline = timeline_of(episode, rows, {}, {})
     assert sum(item.duration().to_frames() for item in timeline.video_tracks()[0] if not isinstance(item, otio.schema.Transition)) == episode.total_frames
     events = re.findall(r"^\d{3}  .* (\S+) (\S+)$", FORMATS["edl"](timeline, episode), re.MULTILINE)
     times = [tuple(otio.opentime.from_timecode(time, float(episode.fps)).to_frames() for time in event) for event in events]

@@ -12,6 +12,7 @@ from pipeline.story.errors import InputError
 from pipeline.story.yaml_values import shortened
 
 if TYPE_CHECKING:
+    from catalog.store import Catalog
     from pipeline.story.episode import Episode
 
 EpisodeFile = Annotated[Path, typer.Argument(metavar="EPISODE", help="episode file (YAML)")]
@@ -70,6 +71,14 @@ def episode_file(given: str | None) -> Episode | None:
     from pipeline.story.episode import load_episode
 
     return load_episode(Path(given))
+
+
+def latest_episode(catalog: Catalog, name: str) -> Episode | None:
+    """The episode as its latest file in the catalog has it; None where the catalog has no file of it."""
+    from pipeline.plan.stories import laid_out
+
+    with laid_out(catalog, name) as story:
+        return story[0] if story else None
 
 
 def shots_named(given: str) -> tuple[str, ...]:

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from pipeline.story.errors import InputError
 
-from .common import EpisodeId, catalog_if_any, episode_file
+from .common import EpisodeId, catalog_if_any, episode_file, latest_episode
 from .table import err, out
-
-if TYPE_CHECKING:
-    from catalog.store import Catalog
-    from pipeline.story.episode import Episode
 
 WIDTH = 480  # pixels; 300 shots stay under what a mail server takes in parts, and faces can be read
 
@@ -39,7 +35,7 @@ def report(
     if catalog is None:
         raise InputError("there is no catalog yet")
     name = written.id if written else episode
-    facts = gather(catalog, name, written or _latest(catalog, name))
+    facts = gather(catalog, name, written or latest_episode(catalog, name))
     likely = likely_bytes(facts, width) * (4 / 3 if one_file else 1)
     err.print(f"{name}: {len(facts.shots)} shots, {len(facts.takes)} takes; about {_size(likely)} at {width} pixels", soft_wrap=True)
     price = None if gpu_hour is None else Price(gpu_hour, currency)
@@ -47,14 +43,6 @@ def report(
     minutes = sum(take.device_seconds for take in facts.takes) / 60
     err.print(f"{_size(bytes_of(page))}, {minutes:.1f} {unit(facts)} told", soft_wrap=True)
     out.print(str(page), soft_wrap=True)
-
-
-def _latest(catalog: Catalog, name: str) -> Episode | None:
-    """The episode as its latest file in the catalog has it; None where the catalog has no file of it."""
-    from pipeline.plan.stories import laid_out
-
-    with laid_out(catalog, name) as story:
-        return story[0] if story else None
 
 
 def _size(count: float) -> str:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipeline.story.errors import InputError
 from pipeline.story.stages import MOVING, STAGES, in_use
 
-from .common import AsJson, EpisodeId, catalog_if_any, episode_file, episode_id
+from .common import AsJson, EpisodeId, catalog_if_any, episode_file, episode_id, latest_episode
 from .table import err, out, show
+
+if TYPE_CHECKING:
+    from catalog.store import Catalog
+    from pipeline.story.episode import Episode
 
 
 def status(
@@ -18,14 +22,15 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """What the catalog says: shots, takes and outcomes."""
-    from catalog.views import clips_that_stand, episodes, takes_of
+    from catalog.views import episodes, takes_of
 
     catalog = catalog_if_any()
     if episode is None:
         rows = episodes(catalog) if catalog else []
     else:
-        name = episode_id(episode)
-        rows = _shot_status(takes_of(catalog, name), clips_that_stand(catalog, name)) if catalog else []
+        written = episode_file(episode)
+        name = written.id if written else episode
+        rows = _shot_status(takes_of(catalog, name), _shown(catalog, name, written)) if catalog else []
         if not rows:
             raise InputError(f"the catalog has no takes of episode {name}")
     if not as_json and episode is not None:
@@ -99,6 +104,15 @@ def rejudge(
     recorded = "recorded" if apply else "nothing recorded; --apply does"
     sentence = f"{result.takes} takes judged again, {len(rows)} verdicts change, {flips} of them flip ({recorded})"
     err.print(sentence, highlight=False, soft_wrap=True)
+
+
+def _shown(catalog: Catalog, name: str, written: Episode | None) -> dict[str, str]:
+    """Shot to the take that the episode shows of it, as its file, or else its latest file in the catalog, is."""
+    from catalog.views import clips_that_stand
+    from pipeline.plan.history import shown_takes
+
+    known = written or latest_episode(catalog, name)
+    return shown_takes(catalog, known) if known else clips_that_stand(catalog, name)
 
 
 def _shot_status(history: dict[tuple[str, str], list[dict[str, Any]]], clips: dict[str, str]) -> list[dict[str, Any]]:

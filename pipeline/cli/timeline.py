@@ -9,7 +9,7 @@ import typer
 
 from pipeline.story.errors import InputError
 
-from .common import EpisodeFile, EpisodeId, catalog_if_any, episode_file, nameable
+from .common import EpisodeFile, EpisodeId, catalog_if_any, episode_file, latest_episode, nameable
 from .table import err, out
 
 if TYPE_CHECKING:
@@ -82,12 +82,9 @@ def _latest(catalog: Catalog, name: str) -> Episode:
     Raises:
         InputError: the catalog has none.
     """
-    from pipeline.plan.stories import laid_out
-
-    with laid_out(catalog, name) as story:
-        if story is None:
-            raise InputError(f"the catalog has no file of episode {name}; give the file, such as episode.yaml")
-        return story[0]
+    if found := latest_episode(catalog, name):
+        return found
+    raise InputError(f"the catalog has no file of episode {name}; give the file, such as episode.yaml")
 
 
 def _file(given: Path | None, episode: str, to: str) -> Path:

@@ -247,6 +247,8 @@ def _check_fit(
     Raises:
         InputError: a stage cannot be made with it.
     """
+    if changed.stage not in episode.stages_of(shot):
+        raise InputError(f"{file}: shot {shot.id} has no {changed.stage} now: neither it nor the episode has a {changed.stage}_workflow")
     earlier = [one for one in Words.of(catalog, episode.id).changed[shot.id] if one.written == changed.written]
     resolver = Resolver(episode, file, settings, Registry(catalog, settings))
     stages = resolver.stages(sequence, shot, combined([*earlier, changed]))

@@ -12,7 +12,8 @@ import pyarrow as pa
 from catalog.media import digest_in
 from catalog.standing import Row
 from catalog.store import Catalog
-from catalog.views import READ, VIEWS, view
+from catalog.views import READ, VIEWS, clips_that_stand, view
+from pipeline.story.episode import Episode
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,11 @@ class Reason:
 def stage_of(take: str) -> str:
     """The stage in a take's id."""
     return take.split("/")[2]
+
+
+def shown_takes(catalog: Catalog, episode: Episode) -> dict[str, str]:
+    """Shot to the take that the episode, as its file is now, shows of it. A shot without one is left out."""
+    return clips_that_stand(catalog, episode.id, {shot.id for _, shot in episode.shots if episode.last_stage_of(shot) == "clip"})
 
 
 class Past(NamedTuple):

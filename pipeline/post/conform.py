@@ -16,6 +16,7 @@ from pipeline.story.episode import Episode, Shot, Transition
 from pipeline.story.errors import InputError
 from pipeline.story.fit import Fit, speed
 from pipeline.story.rate import exact
+from pipeline.story.stages import MOVING
 
 from .edited import OFF, Edit, Piece
 from .otio_timeline import moves, speed_of
@@ -77,7 +78,7 @@ def conform(edit: Edit, episode: Episode, clips: Mapping[str, Row], takes: Mappi
         row = takes.get(piece.take) or clips.get(name)
         said, changed = _shown(shots[name], piece, row, episode, first=name == order[0])
         told += said
-        told += _take(piece, clips.get(name))
+        told += _take(piece, takes.get(piece.take), clips.get(name))
         if changed:
             fields[name] = changed
     told += [Told(shot, "gone", "is not in the edit") for shot in shots if shot not in order]
@@ -184,10 +185,15 @@ def _beginning(dissolve: int) -> str:
     return f"a dissolve of {dissolve} frames" if dissolve else "a cut"
 
 
-def _take(piece: Piece, row: Row | None) -> Iterator[Told]:
-    if piece.take and row is not None and piece.take != row["take"]:
+def _take(piece: Piece, cut: Row | None, row: Row | None) -> Iterator[Told]:
+    """Args: cut: the row of the piece's take, where the catalog has it. row: of the take that stands."""
+    if not piece.take or row is None or piece.take in (row["take"], row["upstream"]):  # a clip's finish is the same frames
+        return
+    if cut is None or cut["upstream"] != row["take"]:
         episode, shot, stage, take = (*piece.take.split("/"), "", "", "")[:4]
-        command = f"`tower review {episode} {shot} --pick {take}`" if stage == "clip" and shot == piece.shot else "a clip of the shot"
+        named = f"--stage {stage} " if stage != "clip" else ""
+        picked = stage in MOVING and shot == piece.shot
+        command = f"`tower review {episode} {shot} {named}--pick {take}`" if picked else "a clip of the shot"
         yield Told(piece.shot, "other take", f"shows {piece.take}, and {row['take']} is what stands; {command} takes it")
 
 

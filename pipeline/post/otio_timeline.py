@@ -26,14 +26,17 @@ COLORS = {"approved": "GREEN", "picked": "CYAN", "note": "YELLOW", "retake": "RE
 SEQUENCE, MISSING = "PURPLE", "MAGENTA"  # other markers' colours
 
 
-def timeline_of(episode: Episode, clips: Mapping[str, Row], said: Mapping[str, Sequence[Row]]) -> otio.schema.Timeline:
+def timeline_of(
+    episode: Episode, clips: Mapping[str, Row], said: Mapping[str, Sequence[Row]], sources: Mapping[str, Row]
+) -> otio.schema.Timeline:
     """The episode as it would be cut from these clips.
 
     A dissolve of n frames begins where its shot begins: the shot before ends there, and n of its frames lie behind that as a handle.
     A shot without a clip is a gap of its length, with a marker.
 
     Args:
-        clips: shot to the row of its accepted clip. said: take to the rows of reviews on it, oldest first.
+        clips: shot to the row of its accepted clip, or of the finish of it. said: take to the rows of reviews on it, oldest first.
+        sources: take to its row, of the clips that finishes were made from.
     """
     track = otio.schema.Track(name="V1", kind=otio.schema.TrackKind.Video)
     for sequence, shot, lead, length in places(episode):
@@ -43,7 +46,10 @@ def timeline_of(episode: Episode, clips: Mapping[str, Row], said: Mapping[str, S
         if row is None:
             track.append(_gap(episode, sequence, shot, length))
         else:
-            track.extend(_clips(episode, sequence, shot, row, lead, length, said.get(row["take"], ())))
+            made = sources.get(row["upstream"] or "", row)
+            words = [word for take in dict.fromkeys((made["take"], row["take"])) for word in said.get(take, ())]
+            row = row | {"upstream": made["upstream"], "seed": made["seed"]}  # the keyframe and the seed that the clip was made with
+            track.extend(_clips(episode, sequence, shot, row, lead, length, words))
     start = frames(HOUR * round(episode.fps), episode.fps)
     timeline = otio.schema.Timeline(plain(f"{episode.id} {episode.title}"), global_start_time=start)
     timeline.tracks.append(track)

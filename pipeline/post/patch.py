@@ -280,7 +280,7 @@ def _edits(text: str, node: yaml.MappingNode, field: str, value: Any) -> Iterato
             begin = old.start_mark.index
             yield begin, old.end_mark.index, " " * (text[begin - 1] == ":") + _words(value)
         return
-    behind = next((name for name in (*BEHIND[field], "frames", "id") if name in pairs and _in_place(*pairs[name])), None)
+    behind = next((name for name in (*BEHIND.get(field, ()), "frames", "id") if name in pairs and _in_place(*pairs[name])), None)
     if behind is None:
         raise yaml.MarkedYAMLError(problem=f"line {node.start_mark.line + 1}: the shot has no frames and no id of its own")
     key, old = pairs[behind]

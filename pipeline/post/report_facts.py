@@ -12,6 +12,7 @@ from catalog.standing import Row
 from catalog.store import Catalog
 from catalog.views import clips_that_stand, view
 from gates.verdict import Finding
+from pipeline.plan.history import shown_takes
 from pipeline.story.episode import Episode
 from pipeline.story.errors import InputError
 
@@ -134,7 +135,7 @@ def gather(catalog: Catalog, name: str, episode: Episode | None) -> Facts:
     rows = view(catalog, f'SELECT {COLUMNS} FROM verdicts WHERE episode = $episode ORDER BY verdicts."at"', episode=name).to_pylist()
     if not rows:
         raise InputError(f"the catalog has no takes of episode {name}; `tower render` makes them")
-    stands = set(clips_that_stand(catalog, name).values())
+    stands = set((shown_takes(catalog, episode) if episode else clips_that_stand(catalog, name)).values())
     statuses = {row["run"]: row["workflows"] or {} for row in catalog.rows("runs", name) if row["event"] == "started"}
     words = _words(catalog.rows("reviews", name))
     takes: dict[str, list[Take]] = {}
@@ -153,7 +154,7 @@ def _written(episode: Episode, takes: dict[str, list[Take]]) -> Iterable[Sequenc
         for shot in sequence.shots:
             people = ", ".join(episode.characters[name].name for name in shot.characters)
             what = ", ".join(filter(None, (people, shot.framing, shot.action, shot.camera)))
-            shots.append(_shot(shot.id, what, shot.frames, takes.get(shot.id, [])))
+            shots.append(_shot(shot.id, what, shot.frames, takes.get(shot.id, []), episode.last_stage_of(shot)))
         yield SequenceFacts(sequence.id, sequence.title, tuple(shots))
     known = {shot.id for _, shot in episode.shots}
     if gone := sorted(set(takes) - known):
@@ -166,14 +167,18 @@ def _recorded(rows: Sequence[Row], takes: dict[str, list[Take]]) -> Iterable[Seq
         yield SequenceFacts(sequence, "", tuple(_shot(shot, "", None, takes[shot]) for shot in shots))
 
 
-def _shot(shot: str, what: str, frames: int | None, takes: list[Take]) -> ShotFacts:
+def _shot(shot: str, what: str, frames: int | None, takes: list[Take], last: str | None = None) -> ShotFacts:
+    """last: the shot's last stage; None where it is not known."""
     clip = next((take for take in takes if take.stands), None)
     stills = [take for take in takes if take.stage == "keyframe" and take.outcome == "accepted"]
     source = _still_of(clip, takes) or (stills[-1] if stills else None)
-    if clip:
-        state = clip.review if clip.review in WORDS else "accepted"
+    if clip and last in (clip.stage, None):
+        made_from = [take for take in takes if take.take == clip.upstream and take.stage != "keyframe"]
+        state = next((take.review for take in (clip, *made_from) if take.review in WORDS), "accepted")
     else:
-        state = "retake" if any(take.review == "retake" for take in takes) else "rejected" if takes else "waiting"
+        tried = [take for take in takes if take.stage == last] if clip else takes
+        rejected = any(take.outcome != "accepted" for take in tried) if clip else bool(tried)
+        state = "retake" if any(take.review == "retake" for take in tried) else "rejected" if rejected else "waiting"
     return ShotFacts(shot, what, frames, state, tuple(takes), source, clip)
 
 

@@ -5,12 +5,14 @@ Sign last: whatever changes the file afterwards breaks the signature. Signatures
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import BinaryIO
 
 from PIL import Image
 
@@ -49,12 +51,12 @@ def credentials_of(settings: Settings) -> Credentials | None:
     found = Credentials(found.certificates, found.key, _algorithm(found.key, key))
     picture = io.BytesIO()
     Image.new("RGB", (16, 16)).save(picture, "PNG")
-    _signed(picture.getvalue(), "image/png", PROBE, found)
+    _sign(picture, io.BytesIO(), "image/png", PROBE, found)
     return found
 
 
 def sign(file: Path, marks: Marks, credentials: Credentials) -> None:
-    """Sign a delivered file, in place. An error leaves it as it was.
+    """Sign a delivered file, in place, without holding it in memory. An error leaves it as it was.
 
     Args:
         file: MP4 or PNG. marks: of a file that a model made, or people and a model.
@@ -65,7 +67,8 @@ def sign(file: Path, marks: Marks, credentials: Credentials) -> None:
     """
     part = file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
-        part.write_bytes(_signed(file.read_bytes(), MIME[file.suffix], marks, credentials))
+        with file.open("rb") as source, part.open("w+b") as out:
+            _sign(source, out, MIME[file.suffix], marks, credentials)
         os.replace(part, file)
     except OSError as error:
         raise StorageError(f"{file} cannot be written: {error.strerror}") from error
@@ -73,7 +76,13 @@ def sign(file: Path, marks: Marks, credentials: Credentials) -> None:
         part.unlink(missing_ok=True)
 
 
-def _signed(data: bytes, mime: str, marks: Marks, credentials: Credentials) -> bytes:
+def _sign(source: BinaryIO, out: BinaryIO, mime: str, marks: Marks, credentials: Credentials) -> None:
+    """Write the source with a signature to `out`, which C2PA reads as well.
+
+    Raises:
+        InputError: the certificate is refused.
+        OSError: C2PA could not read or write.
+    """
     import c2pa
 
     types: dict[SourceType | None, c2pa.C2paDigitalSourceType] = {
@@ -82,14 +91,14 @@ def _signed(data: bytes, mime: str, marks: Marks, credentials: Credentials) -> b
     }
     info = c2pa.C2paSignerInfo(credentials.algorithm.encode(), credentials.certificates, credentials.key, None)
     told = {"claim_generator_info": [{"name": "Tower", "version": version("tower")}], "title": marks.keys["title"]}
-    out = io.BytesIO()
     try:
         with c2pa.Signer.from_info(info) as signer, c2pa.Builder(told) as builder:
             builder.set_intent(c2pa.C2paBuilderIntent.CREATE, types[marks.source])
-            builder.sign(signer, mime, io.BytesIO(data), out)
+            builder.sign(signer, mime, source, out)
+    except c2pa.C2paError.Io as error:
+        raise OSError(errno.EIO, "C2PA could not read it or write the signed copy") from error
     except c2pa.C2paError as error:
         raise InputError(f"TOWER_C2PA_CERTIFICATE cannot sign: {' '.join(str(error).split())}") from error
-    return out.getvalue()
 
 
 def _read(path: Path, name: str) -> bytes:

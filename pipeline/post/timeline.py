@@ -12,8 +12,8 @@ import opentimelineio as otio
 from catalog.media import MediaStore
 from catalog.standing import Row
 from catalog.store import Catalog
-from catalog.views import clips_that_stand, take_counts
-from pipeline.plan.history import rows_of
+from catalog.views import take_counts
+from pipeline.plan.history import rows_of, shown_takes
 from pipeline.story.episode import Episode
 from pipeline.story.errors import InputError, StorageError
 from pipeline.story.fingerprint import file_digest
@@ -54,7 +54,8 @@ def hand_off(catalog: Catalog, episode: Episode, kind: str, file: Path) -> Hande
     said: dict[str, list[Row]] = {}
     for row in catalog.rows("reviews", episode.id):
         said.setdefault(row["take"], []).append(row)
-    text = FORMATS[kind](timeline_of(episode, clips, said), episode)
+    sources = rows_of(catalog, [row["upstream"] for row in clips.values() if row["stage"] != "clip" and row["upstream"]])
+    text = FORMATS[kind](timeline_of(episode, clips, said, sources), episode)
     copied, kept = list[str](), list[str]()
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -75,7 +76,7 @@ def accepted_clips(catalog: Catalog, episode: Episode) -> dict[str, Row]:
     """
     if not take_counts(catalog, episode.id):
         raise InputError(f"the catalog has no takes of episode {episode.id}; `tower render` makes them")
-    stands = clips_that_stand(catalog, episode.id)
+    stands = shown_takes(catalog, episode)
     rows = rows_of(catalog, list(stands.values()))
     return {shot.id: rows[stands[shot.id]] for _, shot in episode.shots if shot.id in stands}
 

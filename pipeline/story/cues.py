@@ -14,6 +14,7 @@ from .errors import InputError
 from .letters import LINE_ENDS, lines_of
 
 SHORTEST = 0.1  # seconds; nobody can read what is shown for less, and every format can tell its beginning from its end
+ROOM = 2**16 - 1  # bytes, in UTF-8, of what the soft track shows at once: 16 bits say the length of a text (3GPP TS 26.245)
 DASH = "\u2013 "  # before what each of several people says at once
 
 
@@ -58,14 +59,18 @@ def cues(episode: Episode, seconds: Callable[[str, str], float], file: str) -> t
         file: the episode's file, for error messages.
 
     Raises:
-        InputError: a line has no text that can be shown, ends after the movie, or is too short to be read.
+        InputError: a line has no text that can be shown, ends after the movie, or is too short to be read; or more is said at once than a
+            soft track holds.
     """
     found = [
         _cue(episode, line, start, f"shot {shot.id}: dialogue {n}", seconds, file)
         for _, shot, start in episode.cut
         for n, line in enumerate(shot.dialogue, 1)
     ]
-    return tuple(sorted(found, key=lambda cue: (cue.start, cue.end)))
+    found.sort(key=lambda cue: (cue.start, cue.end))
+    if episode.subtitles == "soft":
+        _check_room(found, file)
+    return tuple(found)
 
 
 def spans(every: Sequence[Cue], first: int, last: int) -> list[Span]:
@@ -88,6 +93,17 @@ def _cue(episode: Episode, line: Line, shot_start: int, place: str, seconds: Cal
         raise InputError(f"{where}: it is shown for {float((end - start) / episode.fps):.2f} s; nobody can read less than {SHORTEST} s")
     who = episode.characters[line.who].name if line.who in episode.characters else line.who
     return Cue(shot_start + start, shot_start + end, who, text, place)
+
+
+def _check_room(every: Sequence[Cue], file: str) -> None:
+    """Check that what is shown at once fits into the soft track. every: by their beginnings."""
+    shown: list[Cue] = []
+    for cue in every:
+        shown = [*(one for one in shown if one.end > cue.start), cue]
+        size = len(Span(cue.start, cue.end, tuple(shown)).text.encode())
+        if size > ROOM:
+            said = f"{len(shown)} lines are shown at once, {size:,} bytes of text"
+            raise InputError(f"{file}: {cue.where}: {said}, and a soft track holds {ROOM:,}; let some end sooner, or write less")
 
 
 def _shown(text: str, where: str) -> str:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 
 from .audio import LONGEST, Audio, SoundName
-from .written import Text, Written
+from .written import Written
 
 
 class Line(Written):
     """What somebody says, and when."""
 
     who: str = Field(min_length=1, max_length=80, description="a character's id, which is shown by its name, or any name")
-    text: Text = Field(min_length=1, description="as it is said")
+    text: str = Field(min_length=1, max_length=2000, description="as it is said")
     start: float = Field(ge=0, le=LONGEST, description="seconds after the shot's beginning")
     end: float | None = Field(
         None, gt=0, le=LONGEST, description="seconds after the shot's beginning, where its subtitle goes; if not given, the audio's end"

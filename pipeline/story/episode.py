@@ -186,6 +186,10 @@ class Episode(Written):
         """The stages that the shot goes through, in order."""
         return [stage for stage in STAGES if self.workflow_of(shot, stage)]
 
+    def last_stage_of(self, shot: Shot) -> StageName:
+        """The stage whose take the episode shows."""
+        return self.stages_of(shot)[-1]
+
     def workflow_of(self, shot: Shot | None, stage: StageName) -> str | None:
         """Reference to the workflow of this stage: the shot's own, else the episode's; None where neither has one.
 

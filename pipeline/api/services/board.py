@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Any
 
 from catalog.standing import Row
+from pipeline.plan.history import stage_of
 from pipeline.plan.stories import Story
 from pipeline.render.live import Live
 from pipeline.story.episode import Episode, Shot
@@ -22,7 +23,7 @@ def board(story: Story, episode: Episode, known: Facts, live: Live | None, livin
     Args:
         live: of the run that renders the episode now; None also where it has not said anything yet. living: whether there is one.
     """
-    cards = {shot.id: card(shot, start, known, live) for _, shot, start in episode.cut}
+    cards = {shot.id: card(shot, start, episode.last_stage_of(shot), known, live) for _, shot, start in episode.cut}
     return {
         "episode": episode.id,
         "title": episode.title,
@@ -50,14 +51,16 @@ def board(story: Story, episode: Episode, known: Facts, live: Live | None, livin
 
 def card_of(episode: Episode, shot: str, known: Facts, live: Live | None) -> dict[str, Any]:
     """One shot of the board, which the episode has."""
-    return next(card(one, start, known, live) for _, one, start in episode.cut if one.id == shot)
+    return next(card(one, start, episode.last_stage_of(one), known, live) for _, one, start in episode.cut if one.id == shot)
 
 
-def card(shot: Shot, start: int, known: Facts, live: Live | None) -> dict[str, Any]:
-    """One shot of the board. start: frame of the cut at which it begins."""
-    row, word = known.shots.get(shot.id), known.words.get(shot.id)
+def card(shot: Shot, start: int, last: str, known: Facts, live: Live | None) -> dict[str, Any]:
+    """One shot of the board. start: frame of the cut at which it begins. last: its last stage."""
+    row = known.shown(shot.id, last)
+    whole = row is not None and row["clip"] is not None and stage_of(row["clip"]) == last
+    word = _word(row, known.words.get(shot.id, []), last, whole)
     step = live.shots.get(shot.id, "") if live else ""
-    status = _status(row, word, step, known.runs, live)
+    status = _status(row, word, whole, step, known.runs, live)
     return {
         "shot": shot.id,
         "frames": shot.frames,
@@ -78,15 +81,31 @@ def card(shot: Shot, start: int, known: Facts, live: Live | None) -> dict[str, A
     }
 
 
-def _status(row: Row | None, word: Row | None, step: str, runs: list[Row], live: Live | None) -> str:
+def _word(row: Row | None, words: list[Row], last: str, whole: bool) -> Row | None:
+    """The word that a card tells of: on what the episode shows, or the clip that this was made from; else the latest.
+
+    Args:
+        words: the latest on each stage, oldest first. whole: whether the episode shows a take of the stage `last`; where it shows one of a
+            stage before, the word on the last stage says why.
+    """
+    if whole and row:
+        shown = [word for take in (row["clip"], row["source"]) for word in words if word["take"] == take]
+        return next(iter(shown or words[::-1]), None)
+    if row and row["clip"]:
+        return next((word for word in words if word["stage"] == last), None)
+    return words[-1] if words else None
+
+
+def _status(row: Row | None, word: Row | None, whole: bool, step: str, runs: list[Row], live: Live | None) -> str:
     if step:
         return "rendering"
-    mine = word["verdict"] if word and row and word["take"] == row["clip"] else ""
-    if row and row["clip"] and (mine == "approved" or row["start_outcome"] in ("accepted", None)):
-        return mine or "accepted"
+    if row and whole:
+        mine = word["verdict"] if word and word["take"] in (row["clip"], row["source"]) else ""
+        if mine == "approved" or row["start_outcome"] in ("accepted", None):
+            return mine or "accepted"
     if word and word["verdict"] == "retake":
         return "retake"
-    if row is None or (live and row["last"]["run"] != live.run):
+    if row is None or (live and row["last"]["run"] != live.run) or (row["clip"] and not whole and row["last"]["outcome"] == "accepted"):
         return "waiting"
     ended = {r["run"] for r in runs if r["event"] == "finished"} | ({live.run} if live else set())
     return "exhausted" if row["last"]["run"] in ended else "rejected"

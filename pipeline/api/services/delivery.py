@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from catalog.store import Catalog
-from catalog.views import clips_that_stand
+from pipeline.plan.history import shown_takes
 from pipeline.post.deliver import movie_in
 from pipeline.post.edit import story_digest
 from pipeline.post.movie import listed
@@ -25,7 +25,7 @@ def delivery(catalog: Catalog, episode: Episode, folder: Path) -> dict[str, Any]
         movie: whether there is one. current: whether it holds the clips that stand now. why: what is missing, or differs. sheets: names.
     """
     sheets = sorted(path.name for path in folder.glob(SHEETS))
-    standing = clips_that_stand(catalog, episode.id)
+    standing = shown_takes(catalog, episode)
     without = [shot.id for _, shot in episode.shots if shot.id not in standing]
     movie = movie_in(folder)
     changed = [shot for shot, take in movie.clips.items() if standing.get(shot) != take] if movie else []

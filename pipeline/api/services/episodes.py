@@ -26,6 +26,7 @@ from pipeline.registry.workflows import Registry
 from pipeline.render.live import Live
 from pipeline.story.episode import Episode, load_episode
 from pipeline.story.errors import NoSuch
+from pipeline.story.stages import STAGES
 
 from . import board, says, shots
 from .as_json import as_json
@@ -211,7 +212,7 @@ def shot_of(desk: Desk, found: Opened, live: Live | None, shot: str) -> bytes:
     if place is None:
         raise NoSuch(f"episode {found.episode.id} has no shot {shot}")
     sequence, known = sequences[place][0], found.facts
-    told_takes = b",".join(_takes(desk, known, found.episode.id, shot, found.statuses).values())
+    told_takes = b",".join(_takes(desk, known, found.episode, shot, found.statuses).values())
     page = {
         "episode": found.episode.id,
         "card": board.card_of(found.episode, shot, known, live),
@@ -224,10 +225,11 @@ def shot_of(desk: Desk, found: Opened, live: Live | None, shot: str) -> bytes:
     return as_json(page).removesuffix(b"}") + b',"takes":[' + told_takes + b"]}"
 
 
-def _takes(desk: Desk, known: Facts, episode: str, shot: str, statuses: dict[str, str]) -> dict[str, bytes]:
-    """`takes_of_shot`, made once for as long as the shot gets no row and no workflow another status."""
-    at = known.latest.get(shot), tuple(statuses.items())
-    return desk.takes.of((episode, shot), at, lambda: shots.takes_of_shot(known, shot, statuses))
+def _takes(desk: Desk, known: Facts, episode: Episode, shot: str, statuses: dict[str, str]) -> dict[str, bytes]:
+    """`takes_of_shot`, made once for as long as the shot gets no row and no other last stage, and no workflow another status."""
+    last = next((episode.last_stage_of(one) for _, one in episode.shots if one.id == shot), STAGES[-1])
+    at = known.latest.get(shot), last, tuple(statuses.items())
+    return desk.takes.of((episode.id, shot), at, lambda: shots.takes_of_shot(known, shot, last, statuses))
 
 
 def report_of(desk: Desk, episode: str, width: int) -> Path:
@@ -253,7 +255,7 @@ async def take_of(desk: Desk, take: str) -> bytes | None:
     """A take as JSON; None if there is no such take."""
     episode, shot, *_ = take.split("/")
     statuses = await statuses_soon(desk)
-    return await _of_take(desk, take, lambda known: _takes(desk, known, episode, shot, statuses).get(take))
+    return await _of_take(desk, take, lambda known: _takes(desk, known, episode_of(desk, episode), shot, statuses).get(take))
 
 
 async def take_row(desk: Desk, take: str) -> Row | None:

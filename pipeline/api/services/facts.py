@@ -14,7 +14,7 @@ from catalog.memory import Memory
 from catalog.schema import TABLES
 from catalog.standing import Row
 from catalog.views import READ, STANDING, VERDICTS, WORDS
-from pipeline.story.stages import MOVING
+from pipeline.story.stages import MOVING, STAGES
 
 from . import says
 
@@ -23,19 +23,23 @@ HAPPENED = 40  # latest events that a board tells
 WIDE = ("measures", "prompt", "negative_prompt", "parameters", "reference_files", "inputs", "workflow_digest", "certificate")
 FILE = ("take", "media", "media_path", "error")  # what the file of a take needs; the quickest to read
 JUDGED = f"SELECT * EXCLUDE ({', '.join(WIDE)}) FROM verdicts"
+# One row a shot; of a shot with a finish another one, without it.
 SHOTS = """
 WITH latest AS (
     SELECT shot, count(*) AS takes, max("at") AS "at",
         arg_max(take, "at") FILTER (stage = 'keyframe' AND outcome = 'accepted') AS keyframe,
         arg_max({'outcome': outcome, 'labels': labels, 'findings': findings, 'error': error, 'run': run}, "at") AS last
     FROM verdicts GROUP BY shot
+), shown AS (
+    SELECT shot, clip, false AS bare FROM shots
+    UNION ALL SELECT shot, bare, true FROM shots WHERE bare IS DISTINCT FROM clip
 )
-SELECT l.shot, l.takes, l."at", l.last, c.take AS clip, c.frames, c.fps, c.gate_outcome, c.labels,
+SELECT l.shot, s.bare, l.takes, l."at", l.last, c.take AS clip, c.frames, c.fps, c.gate_outcome, c.labels,
     CASE WHEN c.stage <> 'clip' THEN c.upstream END AS source,
     coalesce(CASE WHEN c.stage <> 'clip' THEN start.upstream ELSE c.upstream END, l.keyframe) AS keyframe,
     CASE WHEN first.outcome <> 'accepted' THEN first.outcome ELSE start.outcome END AS start_outcome
 FROM latest l
-LEFT JOIN shots s ON s.shot = l.shot
+LEFT JOIN shown s ON s.shot = l.shot
 LEFT JOIN verdicts c ON c.take = s.clip
 LEFT JOIN verdicts start ON start.take = c.upstream
 LEFT JOIN verdicts first ON first.take = start.upstream
@@ -58,14 +62,16 @@ FROM verdicts ORDER BY verdicts."at" DESC LIMIT {HAPPENED}
 class Facts:
     """What the catalog says of an episode.
 
-    shots: by shot; `clip` is the take that the episode shows, and `source` the clip that it was made from where it is a finish.
-    words: shot to the latest word on one of its stages. approved: shots whose clip or finish a person approved.
+    shots: by shot; `clip` is the take that the episode shows, and `source` the clip that it was made from where it is a finish. bare: the
+    same of shots with a finish, as if they had none.
+    words: shot to the latest word on each of its stages, oldest first. approved: shots whose clip or finish a person approved.
     rejections: shot to (label, takes), most first. runs, reviews: rows of the tables, oldest first. latest: shot to what changes with each
     row that it gets.
     """
 
     shots: dict[str, Row]
-    words: dict[str, Row]
+    bare: dict[str, Row]
+    words: dict[str, list[Row]]
     approved: int
     rejections: dict[str, list[tuple[str, int]]]
     runs: list[Row]
@@ -73,6 +79,11 @@ class Facts:
     happened: list[dict[str, Any]]
     verdicts: Verdicts
     latest: dict[str, tuple[Any, ...]]
+
+    def shown(self, shot: str, last: str) -> Row | None:
+        """The row of a shot that goes as far as the stage `last`."""
+        row = self.shots.get(shot)
+        return row if last == STAGES[-1] else self.bare.get(shot, row)
 
 
 class Verdicts:
@@ -121,10 +132,14 @@ def facts(rows: Mapping[str, pa.Table]) -> Facts:
     rejections: dict[str, list[tuple[str, int]]] = {}
     for row in labels:
         rejections.setdefault(row["shot"], []).append((row["label"], row["takes"]))
+    said: dict[str, list[Row]] = {}
+    for row in words:
+        said.setdefault(row["shot"], []).append(row)
     runs, reviews = _rows(rows["runs"].sort_by("at")), _rows(rows["reviews"].sort_by("at"))
     return Facts(
-        {row["shot"]: row for row in shots},
-        {row["shot"]: row for row in words},
+        {row["shot"]: row for row in shots if not row["bare"]},
+        {row["shot"]: row for row in shots if row["bare"]},
+        said,
         len({row["shot"] for row in words if row["stage"] in MOVING and row["verdict"] == "approved"}),
         rejections,
         runs,

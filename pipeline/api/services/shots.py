@@ -26,22 +26,22 @@ AS_THEY_ARE = (
 )  # fmt: skip
 
 
-def takes_of_shot(known: Facts, shot: str, statuses: dict[str, str]) -> dict[str, bytes]:
+def takes_of_shot(known: Facts, shot: str, last: str, statuses: dict[str, str]) -> dict[str, bytes]:
     """Every take of a shot, oldest first: its id, and the take as JSON.
 
     Args:
-        statuses: name@version of workflows to their status.
+        last: the shot's last stage. statuses: name@version of workflows to their status.
     """
-    return {row["take"]: as_json(_told(row, known, statuses)) for row in known.verdicts.of_shot(shot)}
+    shown = known.shown(shot, last)
+    return {row["take"]: as_json(_told(row, shown, statuses)) for row in known.verdicts.of_shot(shot)}
 
 
-def _told(row: Row, known: Facts, statuses: dict[str, str]) -> dict[str, Any]:
-    """A take, from its row with the verdict that holds."""
-    standing = known.shots[row["shot"]]
+def _told(row: Row, standing: Row | None, statuses: dict[str, str]) -> dict[str, Any]:
+    """A take, from its row with the verdict that holds. standing: its shot's."""
     url = f"/takes/{row['take']}"
     return {name: row[name] for name in AS_THEY_ARE} | {
         "gate": row["gate_outcome"],
-        "stands": row["take"] in (standing["clip"], standing["source"], standing["keyframe"]),
+        "stands": standing is not None and row["take"] in (standing["clip"], standing["source"], standing["keyframe"]),
         "word": _word(row),
         "workflow": name_of(row),
         "status": statuses.get(name_of(row)),
