@@ -27,6 +27,7 @@ from .place import Place, PlaceError
 from .schema import TABLES
 
 COMMIT_TRIES = 12  # attempts at one commit, when other drivers commit at the same time
+INTERRUPTED = "KeyboardInterrupt"  # in what DuckDB makes of the exception
 KEPT_COMMITS = 32  # commits after which an open table is opened again; see `Catalog.written`
 
 
@@ -180,6 +181,8 @@ class Catalog:
                     connection.execute(views)
                 return connection.sql(query, params=values or None).to_arrow_table()
             except (duckdb.IOException, duckdb.InvalidInputException, OSError, pa.ArrowException) as error:
+                if INTERRUPTED in str(error):  # a signal came while DuckDB asked Python for rows
+                    raise KeyboardInterrupt from error
                 raise self._unreadable(error) from error
 
     def _unreadable(self, error: BaseException) -> CatalogError:

@@ -7,9 +7,11 @@ import multiprocessing
 import os
 import pickle
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from catalog.media import CLOCK_SLACK, MediaDamaged, MediaStore
@@ -242,3 +244,15 @@ def test_a_folder_that_is_no_catalog_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(CatalogError, match="cannot be opened"):
         Catalog.open(tmp_path / "file")
+
+
+def test_a_signal_that_comes_while_rows_are_read_is_no_damage(tmp_path):
+    """DuckDB asks Python for rows, and makes an error of its own of whatever is raised there."""
+
+    def interrupted() -> Iterator[pa.RecordBatch]:
+        raise KeyboardInterrupt
+        yield
+
+    rows = pa.RecordBatchReader.from_batches(pa.schema([("id", pa.string())]), interrupted())
+    with pytest.raises(KeyboardInterrupt):
+        Catalog.open(tmp_path).sql("SELECT count(*) FROM ids", (), given={"ids": rows})  # type: ignore[dict-item]

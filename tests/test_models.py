@@ -89,7 +89,6 @@ def lora(file: Path, width: int = 768, rank: int = 8, alpha: float = 4.0, **more
         ({"encoder.conv_in.weight": (128, 3, 3, 3), "decoder.conv_in.weight": (512, 4, 3, 3)}, {}, "VAE", "Stable Diffusion 1.5 or", ["overflows"]),
         ({"image_proj.latents": (1, 16, 768), "ip_adapter.1.to_k_ip.weight": (320, 768)}, {}, "IP-Adapter", "Stable Diffusion 1.5", ["plus"]),
         ({"initial_conv.weight": (512, 128, 3, 3, 3), "upsampler.0.weight": (1,)}, {}, "latent upsampler", "LTX-Video", ["as diffusers folders"]),
-        ({"conv_first.weight": (64, 3, 3, 3)}, {}, "upscaler", "ESRGAN", []),
         ({"encoder.block.0.layer.0.SelfAttention.q.weight": (4096, 4096)}, {}, "text encoder", "T5", []),
         ({"who.knows": (3, 5, 7)}, {}, "unknown", "", ["nothing that Tower knows"]),
     ],
