@@ -11,6 +11,8 @@ import typer
 from pipeline.story.errors import InputError
 from pipeline.story.yaml_values import shortened
 
+from .table import err
+
 if TYPE_CHECKING:
     from catalog.store import Catalog
     from pipeline.story.episode import Episode
@@ -74,11 +76,15 @@ def episode_file(given: str | None) -> Episode | None:
 
 
 def latest_episode(catalog: Catalog, name: str) -> Episode | None:
-    """The episode as its latest file in the catalog has it; None where the catalog has no file of it."""
+    """The episode as its latest file in the catalog has it; None where the catalog has no file of it, or none that can be read now."""
     from pipeline.plan.stories import laid_out
 
-    with laid_out(catalog, name) as story:
-        return story[0] if story else None
+    try:
+        with laid_out(catalog, name) as story:
+            return story[0] if story else None
+    except InputError as error:  # such as a file of an earlier version of Tower
+        err.print(f"note: the latest file of {name} cannot be read, so its takes alone are told of: {error}", soft_wrap=True, markup=False)
+        return None
 
 
 def shots_named(given: str) -> tuple[str, ...]:
