@@ -34,7 +34,6 @@ from os import cpu_count
 from pathlib import Path
 from typing import Any
 
-import av
 import psutil
 import ray
 from PIL import Image
@@ -56,6 +55,7 @@ from pipeline.post.movie import make_movie
 from pipeline.post.segments import CRF
 from pipeline.registry.open_catalog import open_catalog
 from pipeline.render.context import context
+from pipeline.render.marks import Marks, marked
 from pipeline.render.video_file import write_clip
 from pipeline.story.episode import Episode, load_episode
 from pipeline.story.settings import Settings, load_settings
@@ -167,7 +167,7 @@ def accepted_takes(catalog: Catalog, episode: Episode, file: Path, settings: Set
     rows = []
     for n, shot in enumerate(make_plan(episode, file, settings, catalog).shots):
         before: Media | None = None
-        for stage, made in zip(shot.stages, (still, named(drawn[n % len(drawn)], n, catalog, folder)), strict=True):
+        for stage, made in zip(shot.stages, (still, named(drawn[n % len(drawn)], n, catalog)), strict=True):
             is_clip = before is not None
             rows.append(
                 take_row(episode.id, n)
@@ -192,17 +192,9 @@ def draw(width: int, height: int, folder: Path, n: int) -> Path:
     return clip
 
 
-def named(clip: Path, n: int, catalog: Catalog, folder: Path) -> Media:
-    """The clip with a comment of its own, so that it is another file, whose segment is made for itself."""
-    other = folder / "named.mp4"
-    with av.open(str(clip)) as source, av.open(str(other), "w", options={"fflags": "+bitexact"}) as out:
-        out.metadata["comment"] = f"shot {n}"
-        stream = out.add_stream_from_template(source.streams.video[0])
-        for packet in source.demux(video=0):
-            if packet.dts is not None:
-                packet.stream = stream
-                out.mux(packet)
-    return catalog.media.put(other.read_bytes(), ".mp4")
+def named(clip: Path, n: int, catalog: Catalog) -> Media:
+    """The clip with a mark of its own, so that it is another file, whose segment is made for itself."""
+    return catalog.media.put(marked(clip.read_bytes(), ".mp4", Marks(None, {"comment": f"shot {n}"})), ".mp4")
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:

@@ -55,8 +55,9 @@ def contact_sheet(edit: Edit, results: list[Result], counts: dict[str, int], bef
     pages = _pages(edit, [_Row(*places[r.shot], r, counts[r.shot], segments.get(r.shot)) for r in results], first)
     stale = [page for page in pages if not unchanged(page.file, page.of, known.get(page.file.name))]
     make_missing([row.segment for page in stale for row in page.rows if row.segment], edit.font, here)
+    made = Cache(here.catalog.place).there() if stale else {}
     for page in stale:
-        _draw(page, edit, here.catalog)
+        _draw(page, edit, here.catalog, made)
     _sweep(pages)
     return {page.file.name: as_it_is(page.file, page.of) for page in pages}
 
@@ -103,10 +104,9 @@ def _shows(edit: Edit, row: _Row) -> list[Any]:
     return [_said(edit.episode, row), result.shot, result.outcome, row.takes, keyframe["media"] if keyframe else "", strip]
 
 
-def _draw(page: _Page, edit: Edit, catalog: Catalog) -> None:
+def _draw(page: _Page, edit: Edit, catalog: Catalog, made: dict[str, str]) -> None:
     fonts = (edit.font, *built_in()) if edit.font else built_in()  # the episode's own font, as far as it has the letters
     cache = Cache(catalog.place)
-    made = cache.there()
     with ThreadPoolExecutor(cores()) as readers:
         pictures = list(readers.map(lambda row: _keyframe(row, catalog.media) + _strip(row, cache, made), page.rows))
     _save(_drawn(edit.episode, page, pictures, fonts), page.file, _marks(edit))

@@ -19,6 +19,7 @@ from pipeline.story.stages import CHAIN
 from .provenance import shot_marks
 from .remembered import Remembered, as_it_is, unchanged
 from .result import Result
+from .whole import put_whole
 
 FOLDER = "shots"
 SHOT_FILE = re.compile(r"SH[0-9]{4,6}(" + "|".join(re.escape(stage.suffix) for stage in CHAIN) + r")\Z")
@@ -64,9 +65,7 @@ def _write(target: Path, row: Row, marks: Marks, before: Any, store: MediaStore)
     of = digest([row["media"], marks.keys])
     if unchanged(target, of, before):
         return dict(before)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    part.write_bytes(marked(store.read(row["media_path"], row["media"]), target.suffix, marks))
-    os.replace(part, target)
+    put_whole(target, marked(store.read(row["media_path"], row["media"]), target.suffix, marks))
     return as_it_is(target, of)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from pipeline.story.fingerprint import file_digest
 from .edl import edl_of
 from .fcpxml import fcpxml_of
 from .otio_timeline import file_of, moves, places, timeline_of
+from .whole import put_whole
 
 FORMATS: dict[str, Callable[[otio.schema.Timeline, Episode], str]] = {
     "otio": lambda timeline, _: otio.adapters.write_to_string(timeline, "otio_json") + "\n",
@@ -62,7 +62,7 @@ def hand_off(catalog: Catalog, episode: Episode, kind: str, file: Path) -> Hande
         for shot, row in clips.items():
             there = _copy(catalog.media, row, file.parent / file_of(shot))
             (kept if there else copied).append(file_of(shot))
-        _write(file, text.encode())
+        put_whole(file, text.encode())
     except OSError as error:
         raise StorageError(f"{file.parent} cannot be written: {error.strerror or error}") from error
     return HandedOff(file, copied, kept, list(_told(episode, clips)))
@@ -85,17 +85,8 @@ def _copy(store: MediaStore, row: Row, target: Path) -> bool:
     """Copy a clip, unless its bytes are there already. Gives whether they were."""
     if target.is_file() and target.stat().st_size == row["media_bytes"] and file_digest(target) == row["media"]:
         return True
-    _write(target, store.read(row["media_path"], row["media"]))
+    put_whole(target, store.read(row["media_path"], row["media"]))
     return False
-
-
-def _write(target: Path, data: bytes) -> None:
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(data)
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _told(episode: Episode, clips: dict[str, Row]) -> list[str]:
